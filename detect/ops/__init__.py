@@ -1,0 +1,42 @@
+"""Tensor operations on boxes: area, deltas, IoU, suppression, matching. Floor 0."""
+
+from detect.ops.boxes import (
+    box_area,
+    clip_boxes,
+    decode_deltas,
+    encode_deltas,
+    from_center_size,
+    to_center_size,
+)
+from detect.ops.iou import (
+    IoUKind,
+    box_iou,
+    complete_box_iou,
+    distance_box_iou,
+    elementwise_box_iou,
+    generalized_box_iou,
+)
+from detect.ops.matching import BACKGROUND, IGNORED, Match, match, sample_balanced
+from detect.ops.nms import grouped_nms, nms
+
+__all__ = [
+    "BACKGROUND",
+    "IGNORED",
+    "IoUKind",
+    "Match",
+    "box_area",
+    "box_iou",
+    "clip_boxes",
+    "complete_box_iou",
+    "decode_deltas",
+    "distance_box_iou",
+    "elementwise_box_iou",
+    "encode_deltas",
+    "from_center_size",
+    "generalized_box_iou",
+    "grouped_nms",
+    "match",
+    "nms",
+    "sample_balanced",
+    "to_center_size",
+]

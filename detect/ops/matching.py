@@ -1,0 +1,97 @@
+"""Assignment of ground truth to anchors or proposals, and balanced sampling of the result."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+BACKGROUND = -1
+IGNORED = -2
+
+
+class Match(NamedTuple):
+    """For each of N candidates, the object it stands for.
+
+    Attributes:
+        indices: `[N]` int64; the index of the object, `BACKGROUND` or `IGNORED`.
+        overlaps: `[N]`; the highest IoU with any object, 0 where there is none.
+    """
+
+    indices: Int[Tensor, "N"]
+    overlaps: Float[Tensor, "N"]
+
+
+def match(
+    iou: Float[Tensor, "N M"],
+    positive_threshold: float,
+    negative_threshold: float,
+    *,
+    keep_best: bool = False,
+) -> Match:
+    """Match N candidates to M objects by IoU.
+
+    A candidate stands for its best-overlap object (ties to the lower index) if their IoU is at
+    least `positive_threshold`; it is background if its best IoU is less than `negative_threshold`,
+    and ignored in between. With `keep_best`, every object also takes the candidates that overlap
+    it most, all of them when tied, however little that is, as long as they touch (Ren et al. 2015,
+    section 3.1.2). Without objects, every candidate is background.
+
+    Raises:
+        ValueError: the negative threshold is greater than the positive one.
+    """
+    if negative_threshold > positive_threshold:
+        raise ValueError(
+            f"negative_threshold {negative_threshold} is greater than "
+            f"positive_threshold {positive_threshold}"
+        )
+    num_candidates, num_objects = iou.shape
+    if num_objects == 0:
+        indices = torch.full((num_candidates,), BACKGROUND, dtype=torch.int64, device=iou.device)
+        return Match(indices, iou.new_zeros(num_candidates))
+    overlaps, best_object = iou.max(dim=1)
+    indices = torch.where(overlaps >= positive_threshold, best_object, IGNORED)
+    indices = torch.where(overlaps < negative_threshold, BACKGROUND, indices)
+    if keep_best and num_candidates > 0:
+        is_best = (iou == iou.max(dim=0).values) & (iou > 0)  # [N, M]
+        # a candidate that is the best of several objects takes the one it overlaps most
+        forced = torch.where(is_best, iou, -1.0).argmax(dim=1)
+        indices = torch.where(is_best.any(dim=1), forced, indices)
+    return Match(indices, overlaps)
+
+
+def sample_balanced(
+    positive: Bool[Tensor, "N"],
+    negative: Bool[Tensor, "N"],
+    size: int,
+    positive_fraction: float,
+    generator: torch.Generator,
+) -> tuple[Int[Tensor, "P"], Int[Tensor, "Q"]]:
+    """Draw at most `size` candidates, at most `positive_fraction` of them positive.
+
+    Missing positives are made up for by negatives, as in Fast R-CNN (Girshick 2015, section 2.3);
+    missing negatives are not made up for by positives.
+
+    Args:
+        positive: mask of the candidates that stand for an object.
+        negative: mask of the background candidates.
+        size: the number wanted.
+        positive_fraction: the greatest share of positives, in 0…1.
+        generator: the source of the draw, on the device of the masks or on the CPU.
+
+    Returns:
+        The indices of the positives and of the negatives, each without repetition.
+    """
+    positive_indices = positive.nonzero().flatten()
+    negative_indices = negative.nonzero().flatten()
+    num_positive = min(len(positive_indices), int(size * positive_fraction))
+    num_negative = min(len(negative_indices), size - num_positive)
+    return (
+        positive_indices[_draw(len(positive_indices), num_positive, generator, positive.device)],
+        negative_indices[_draw(len(negative_indices), num_negative, generator, positive.device)],
+    )
+
+
+def _draw(total: int, wanted: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    permutation = torch.randperm(total, generator=generator, device=generator.device)
+    return permutation[:wanted].to(device)

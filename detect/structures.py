@@ -1,0 +1,346 @@
+"""The records that travel between the parts of the toolkit. Floor 1.
+
+```
+JPEG + XML → Sample → transform → Batch → detector → Detections → evaluator, pictures, files
+```
+
+Each validates itself when it is made and says which field, what was expected and what was found.
+Boxes are xyxy, float32, in pixels, half-open; labels are 0 … C−1; sizes are (height, width).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from detect.ops import clip_boxes
+
+
+class StructureError(ValueError):
+    """A field of a record has the wrong shape, type or values."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """How a detector wants to be fed; the transforms are built from it.
+
+    Attributes:
+        size: (height, width) of the input in pixels.
+        keep_aspect_ratio: scale both sides alike and pad the rest (letterbox) instead of
+            stretching the picture to `size`.
+    """
+
+    size: tuple[int, int]
+    keep_aspect_ratio: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise StructureError(f"InputSpec.size: expected positive pixels, found {self.size}")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMeta:
+    """Where a picture came from, and the way from the input frame back to its own frame.
+
+    A point `x` of the picture lies at `x * scale + offset` in the input; a mirrored picture is
+    mirrored first, `x' = width − x`.
+
+    Attributes:
+        image_id: the name within its data set, as in VOC's split files.
+        path: the file, or None for a picture that came from memory.
+        original_size: (height, width) of the picture as displayed, EXIF orientation applied.
+        input_size: (height, width) that the picture fills in the batch; the rest is padding.
+        scale: (vertical, horizontal) input pixels per picture pixel.
+        offset: (vertical, horizontal) input pixels before the picture begins.
+        flipped: whether the picture was mirrored horizontally on its way.
+    """
+
+    image_id: str
+    path: Path | None
+    original_size: tuple[int, int]
+    input_size: tuple[int, int]
+    scale: tuple[float, float] = (1.0, 1.0)
+    offset: tuple[float, float] = (0.0, 0.0)
+    flipped: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("original_size", "input_size"):
+            if min(getattr(self, name)) < 1:
+                raise StructureError(
+                    f"ImageMeta.{name} of {self.image_id}: expected a positive height and width, "
+                    f"found {getattr(self, name)}"
+                )
+        if min(self.scale) <= 0:
+            raise StructureError(
+                f"ImageMeta.scale of {self.image_id}: expected positive factors, found {self.scale}"
+            )
+
+    def to_input(self, boxes: Float[Tensor, "N 4"]) -> Float[Tensor, "N 4"]:
+        """Boxes of the picture's own frame in the input frame."""
+        if self.flipped:
+            boxes = _mirror(boxes, self.original_size[1])
+        return boxes * boxes.new_tensor(self._scale_xyxy) + boxes.new_tensor(self._offset_xyxy)
+
+    def to_original(self, boxes: Float[Tensor, "N 4"]) -> Float[Tensor, "N 4"]:
+        """Boxes of the input frame in the picture's own frame: the inverse of `to_input`."""
+        boxes = (boxes - boxes.new_tensor(self._offset_xyxy)) / boxes.new_tensor(self._scale_xyxy)
+        return _mirror(boxes, self.original_size[1]) if self.flipped else boxes
+
+    @property
+    def _scale_xyxy(self) -> tuple[float, float, float, float]:
+        return (self.scale[1], self.scale[0], self.scale[1], self.scale[0])
+
+    @property
+    def _offset_xyxy(self) -> tuple[float, float, float, float]:
+        return (self.offset[1], self.offset[0], self.offset[1], self.offset[0])
+
+
+@dataclass(frozen=True, slots=True)
+class GroundTruth:
+    """The objects of one picture.
+
+    Attributes:
+        boxes: `[N, 4]` xyxy pixels, each of positive size.
+        labels: `[N]` classes 0 … C−1.
+        difficult: `[N]`; VOC's flag of objects that evaluation neither demands nor punishes.
+    """
+
+    boxes: Float[Tensor, "N 4"]
+    labels: Int[Tensor, "N"]
+    difficult: Bool[Tensor, "N"]
+
+    def __post_init__(self) -> None:
+        _check_boxes("GroundTruth", self.boxes)
+        _check_vector("GroundTruth.labels", self.labels, len(self.boxes), torch.int64)
+        _check_vector("GroundTruth.difficult", self.difficult, len(self.boxes), torch.bool)
+        empty = (self.boxes[:, 2:] <= self.boxes[:, :2]).any(dim=1)
+        if empty.any():
+            row = int(empty.nonzero()[0])
+            raise StructureError(
+                f"GroundTruth.boxes: expected x1 < x2 and y1 < y2, "
+                f"found {self.boxes[row].tolist()} in row {row}"
+            )
+        if len(self.labels) and int(self.labels.min()) < 0:
+            raise StructureError(
+                f"GroundTruth.labels: expected 0 or more, found {int(self.labels.min())}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @classmethod
+    def empty(cls) -> "GroundTruth":
+        """The truth of a picture without objects."""
+        return cls(
+            torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)
+        )
+
+    def to(self, device: torch.device) -> "GroundTruth":
+        """The same record on `device`."""
+        return replace(
+            self,
+            boxes=self.boxes.to(device),
+            labels=self.labels.to(device),
+            difficult=self.difficult.to(device),
+        )
+
+    def without_difficult(self) -> "GroundTruth":
+        """The objects that are not marked difficult."""
+        kept = ~self.difficult
+        return replace(
+            self,
+            boxes=self.boxes[kept],
+            labels=self.labels[kept],
+            difficult=self.difficult[kept],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One picture with its objects, before or after a transform.
+
+    Attributes:
+        image: `[H, W, 3]` uint8, RGB.
+        truth: the objects, in the frame of `image`.
+        meta: the origin of the picture; `meta.input_size` is the size of `image`.
+    """
+
+    image: UInt8[np.ndarray, "H W 3"]
+    truth: GroundTruth
+    meta: ImageMeta
+
+    def __post_init__(self) -> None:
+        if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
+            raise StructureError(
+                f"Sample.image of {self.meta.image_id}: expected uint8 [H, W, 3], "
+                f"found {self.image.dtype} {list(self.image.shape)}"
+            )
+        if self.image.shape[:2] != tuple(self.meta.input_size):
+            raise StructureError(
+                f"Sample.meta.input_size of {self.meta.image_id}: expected the size of the image "
+                f"{self.image.shape[:2]}, found {self.meta.input_size}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Several pictures, padded below and to the right to one size.
+
+    Attributes:
+        images: `[B, 3, H, W]` uint8, RGB.
+        truths: the objects of each picture in the input frame; empty records at inference.
+        metas: the origin of each picture.
+    """
+
+    images: UInt8[Tensor, "B 3 H W"]
+    truths: tuple[GroundTruth, ...]
+    metas: tuple[ImageMeta, ...]
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
+            raise StructureError(
+                f"Batch.images: expected uint8 [B, 3, H, W], "
+                f"found {self.images.dtype} {list(self.images.shape)}"
+            )
+        for name in ("truths", "metas"):
+            if len(getattr(self, name)) != len(self.images):
+                raise StructureError(
+                    f"Batch.{name}: expected one for each of the {len(self.images)} images, "
+                    f"found {len(getattr(self, name))}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @classmethod
+    def from_samples(cls, samples: Sequence[Sample]) -> "Batch":
+        """Stack samples, padding with zeros to the greatest height and width among them."""
+        if not samples:
+            raise StructureError("Batch.from_samples: expected at least one sample, found none")
+        height = max(sample.image.shape[0] for sample in samples)
+        width = max(sample.image.shape[1] for sample in samples)
+        images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
+        for row, sample in zip(images, samples, strict=True):
+            image = torch.from_numpy(np.ascontiguousarray(sample.image))  # [h, w, 3]
+            row[:, : image.shape[0], : image.shape[1]] = image.permute(2, 0, 1)
+        return cls(
+            images,
+            tuple(sample.truth for sample in samples),
+            tuple(sample.meta for sample in samples),
+        )
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on `device`; from pinned memory the copy does not block."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            truths=tuple(truth.to(device) for truth in self.truths),
+        )
+
+    def pin_memory(self) -> "Batch":
+        """The same batch with its images in page-locked memory; a DataLoader calls this."""
+        return replace(self, images=self.images.pin_memory())
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """What a detector found in one picture, sorted by falling score.
+
+    Attributes:
+        boxes: `[N, 4]` xyxy pixels.
+        scores: `[N]`; higher is better, any finite number (an SVM margin is allowed).
+        labels: `[N]` classes 0 … C−1.
+    """
+
+    boxes: Float[Tensor, "N 4"]
+    scores: Float[Tensor, "N"]
+    labels: Int[Tensor, "N"]
+
+    def __post_init__(self) -> None:
+        _check_boxes("Detections", self.boxes)
+        _check_vector("Detections.scores", self.scores, len(self.boxes), torch.float32)
+        _check_vector("Detections.labels", self.labels, len(self.boxes), torch.int64)
+        if not self.scores.isfinite().all():
+            row = int((~self.scores.isfinite()).nonzero()[0])
+            raise StructureError(
+                f"Detections.scores: expected finite numbers, "
+                f"found {float(self.scores[row])} in row {row}"
+            )
+        if (self.scores[1:] > self.scores[:-1]).any():
+            row = int((self.scores[1:] > self.scores[:-1]).nonzero()[0]) + 1
+            raise StructureError(
+                f"Detections.scores: expected falling scores, found {float(self.scores[row])} "
+                f"in row {row} after {float(self.scores[row - 1])}; Detections.sorted() sorts"
+            )
+        if len(self.labels) and int(self.labels.min()) < 0:
+            raise StructureError(
+                f"Detections.labels: expected 0 or more, found {int(self.labels.min())}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @classmethod
+    def empty(cls) -> "Detections":
+        """No detections."""
+        return cls(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+
+    @classmethod
+    def sorted(cls, boxes: Tensor, scores: Tensor, labels: Tensor) -> "Detections":
+        """Detections from rows in any order; rows of equal score keep theirs."""
+        order = scores.argsort(descending=True, stable=True)
+        return cls(boxes[order].float(), scores[order].float(), labels[order])
+
+    def to(self, device: torch.device) -> "Detections":
+        """The same record on `device`."""
+        return replace(
+            self,
+            boxes=self.boxes.to(device),
+            scores=self.scores.to(device),
+            labels=self.labels.to(device),
+        )
+
+    def with_score_at_least(self, score_threshold: float) -> "Detections":
+        """The detections whose score is `score_threshold` or more."""
+        kept = self.scores >= score_threshold
+        return replace(
+            self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept]
+        )
+
+    def restored(self, meta: ImageMeta) -> "Detections":
+        """The detections in the picture's own frame, clipped to the picture.
+
+        A detection that lies wholly in the padding, or is empty after clipping, is left out.
+        """
+        boxes = clip_boxes(meta.to_original(self.boxes), meta.original_size)
+        kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        return replace(self, boxes=boxes[kept], scores=self.scores[kept], labels=self.labels[kept])
+
+
+def _mirror(boxes: Tensor, width: int) -> Tensor:
+    x1, y1, x2, y2 = boxes.unbind(dim=-1)
+    return torch.stack((width - x2, y1, width - x1, y2), dim=-1)
+
+
+def _check_boxes(owner: str, boxes: Tensor) -> None:
+    if boxes.dtype != torch.float32 or boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise StructureError(
+            f"{owner}.boxes: expected float32 [N, 4], found {boxes.dtype} {list(boxes.shape)}"
+        )
+    finite = boxes.isfinite().all(dim=1)
+    if not finite.all():
+        row = int((~finite).nonzero()[0])
+        raise StructureError(
+            f"{owner}.boxes: expected finite pixels, found {boxes[row].tolist()} in row {row}"
+        )
+
+
+def _check_vector(name: str, values: Tensor, length: int, dtype: torch.dtype) -> None:
+    if values.dtype != dtype or values.shape != (length,):
+        raise StructureError(
+            f"{name}: expected {dtype} [{length}], found {values.dtype} {list(values.shape)}"
+        )

@@ -1,0 +1,24 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+# From here on, every shape in a signature of the package is checked at each call.
+install_import_hook("detect", "beartype.beartype")
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def shared_folder() -> Path:
+    return Path(os.environ.get("DETECT_SHARED", REPOSITORY.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data, which is not part of the project."""
+    folder = shared_folder()
+    if not folder.is_dir():
+        pytest.skip(f"real data is absent: no folder {folder} (DETECT_SHARED names another)")
+    return folder
