@@ -2,7 +2,6 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 from jaxtyping import install_import_hook
 
 # From here on, every shape in a signature of the package is checked at each call.
