@@ -1,8 +1,35 @@
-"""Object detection from the sliding window to YOLO under one roof."""
+"""Object detection from the sliding window to YOLO under one roof.
+
+>>> import detect
+>>> model = detect.load("runs/mine")                      # doctest: +SKIP
+>>> found = model.predict("photo.jpg")                    # doctest: +SKIP
+>>> [model.class_names[label] for label in found.labels]  # doctest: +SKIP
+"""
 
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from detect.experiment import Model, load
+    from detect.structures import Detections
 
 # albumentations asks the network for its newest version on import unless told not to.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 __version__ = "0.1.0"
+__all__ = ["Detections", "Model", "load"]
+
+_HOMES = {
+    "Detections": "detect.structures",
+    "Model": "detect.experiment",
+    "load": "detect.experiment",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # imported on first use: torch takes seconds, and `detect --help` does without it
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'detect' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The one exception for what a user can cause and mend."""
+"""The exceptions that a user meets: a fault to mend, and a run that was stopped."""
 
 
 class DetectError(Exception):
@@ -7,3 +7,15 @@ class DetectError(Exception):
     The message is complete by itself: what was expected, what was found, where (file, line or
     object), and what to do. The command line prints it without a traceback and exits with 2.
     """
+
+
+class Interrupted(Exception):  # noqa: N818 — it is no error
+    """Training was stopped by a signal and can be continued.
+
+    Attributes:
+        status: the exit status, 128 + the number of the signal, as shells have it.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status

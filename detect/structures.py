@@ -233,6 +233,10 @@ class Batch:
             tuple(sample.meta for sample in samples),
         )
 
+    def unit_images(self) -> Float[Tensor, "B 3 H W"]:
+        """The images as float32 in 0…1, as backbones take them."""
+        return self.images.float() / 255
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`; from pinned memory the copy does not block."""
         return replace(

@@ -59,7 +59,10 @@ def grouped_nms(
 def _nms_of_sorted(boxes: Tensor, iou_threshold: float) -> Tensor:
     # The kernel sorts by score: ranks as scores keep the order that is there, ties included.
     ranks = torch.arange(len(boxes), 0, -1, dtype=boxes.dtype, device=boxes.device)
-    kept: Tensor = torchvision.ops.nms(boxes, ranks, iou_threshold)
+    # The kernel compares the quotient with a float64 threshold, and the float32 of 3/5 is more than
+    # the float64 0.6. Rounded alike, an IoU of exactly the threshold is not greater than it.
+    threshold = torch.tensor(iou_threshold, dtype=boxes.dtype).item()
+    kept: Tensor = torchvision.ops.nms(boxes, ranks, threshold)
     return kept
 
 

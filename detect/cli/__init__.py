@@ -1,0 +1,31 @@
+"""The command line: `detect train`, `evaluate`, `infer`, `data`, `demo`, `doctor`. Floor 5.
+
+Exit status: 0 when all went well; 1 when the work was done and found faults (in a data set, in
+pictures that cannot be read); 2 when the input is at fault, with one message that says what to do;
+128 + the number of the signal when a signal stopped a training run.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from detect.cli.app import app, errors
+from detect.errors import DetectError, Interrupted
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line on `arguments` (those of the process when None) and exit."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="detect")
+    except DetectError as error:
+        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except Interrupted as interruption:
+        errors.print(str(interruption), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(interruption.status)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        reason = error.strerror or str(error)
+        errors.print(f"error: {place}{reason}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2)

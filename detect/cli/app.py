@@ -1,0 +1,272 @@
+"""The tree of commands. Each command imports what it needs when it runs, so that help is quick."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+import detect
+
+output = Console()
+errors = Console(stderr=True)
+
+app = typer.Typer(
+    help="Object detection: train, evaluate and run detectors on PASCAL VOC data.",
+    epilog="Begin with: detect demo",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Look at data sets, check them, draw one.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY.SUB=VALUE]...", help="Settings over those of the file.", show_default=False
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+JSONFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON as well.")
+]
+OnError = Annotated[
+    Literal["stop", "skip"],
+    typer.Option("--on-error", help="Faulty objects and pictures: stop or skip."),
+]
+
+
+def examples(*lines: str) -> str:
+    """Lines for the end of a command's help."""
+    return "[bold]Examples[/bold]\n\n" + "\n\n".join(f"  {line}" for line in lines)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        output.print(f"detect {detect.__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.command(
+    epilog=examples(
+        "detect train configs/yolo_tiny_shapes.yaml",
+        "detect train configs/yolo_mobilenet_v2_bccd.yaml data.root=bccd training.epochs=20",
+        "detect train configs/yolo_tiny_shapes.yaml --out runs/mine --resume",
+        "detect train configs/yolo_tiny_shapes.yaml --print-config",
+    )
+)
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", show_default=False)],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Run folder.", show_default="runs/<config>-<time>"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option(help="Continue the run in --out, or the newest run of this config.")
+    ] = False,
+    device: Device = "auto",
+    print_config: Annotated[
+        bool,
+        typer.Option("--print-config", help="Print every setting and its origin only."),
+    ] = False,
+) -> None:
+    """Train a detector as a config says, judge it, and leave a run folder."""
+    from detect.cli.train import run_training
+
+    run_training(config, overrides or [], out, resume, device, print_config, output)
+
+
+@app.command(
+    epilog=examples(
+        "detect evaluate runs/mine",
+        "detect evaluate runs/mine --data VOCdevkit/VOC2007 --split test --json result.json",
+        "detect evaluate --detections results/ --ground-truth VOCdevkit/VOC2007 --split test",
+        "detect evaluate --detections found.json --ground-truth bccd --split test --iou 0.7",
+    )
+)
+def evaluate(
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RUN_OR_CHECKPOINT]", help="A model to run and judge.", show_default=False
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="ROOT", help="VOC folder.", show_default="that of the run's config"),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Split to judge on.", show_default="the test split"),
+    ] = None,
+    detections: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE_OR_DIR",
+            help="Judge these detections, without a model: our JSON, or a folder of VOC's "
+            "comp4_det_<split>_<class>.txt.",
+        ),
+    ] = None,
+    ground_truth: Annotated[
+        Path | None, typer.Option(metavar="VOC_ROOT", help="VOC folder to judge --detections by.")
+    ] = None,
+    iou: Annotated[
+        float | None,
+        typer.Option(help="Least IoU of a true positive.", show_default="that of the config, 0.5"),
+    ] = None,
+    json: JSONFile = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE_OR_DIR",
+            help="Where a model's detections go: a .json file, or a folder for comp4 files.",
+            show_default="<run>/detections-<split>.json",
+        ),
+    ] = None,
+    on_error: OnError = "stop",
+    device: Device = "auto",
+) -> None:
+    """Judge a model, or anyone's detections, by the PASCAL VOC protocol: both mAP metrics."""
+    from detect.cli.evaluate import evaluate_files, evaluate_model
+
+    if (model is None) == (detections is None):
+        raise typer.BadParameter("give either a run or checkpoint, or --detections")
+    if on_error not in ("stop", "skip"):
+        raise typer.BadParameter(
+            f"expected stop or skip, found {on_error!r}", param_hint="--on-error"
+        )
+    if model is not None:
+        if ground_truth is not None:
+            raise typer.BadParameter("--ground-truth goes with --detections; --data with a model")
+        evaluate_model(model, data, split, iou, json, save, on_error, device, output)
+    elif detections is not None:
+        if ground_truth is None or split is None:
+            raise typer.BadParameter("--detections needs --ground-truth VOC_ROOT and --split NAME")
+        evaluate_files(detections, ground_truth, split, iou, json, on_error, output)
+
+
+@app.command(
+    epilog=examples(
+        "detect infer runs/mine photo.jpg --out found",
+        "detect infer runs/mine photos/ 'more/*.png' --out found --score 0.5",
+        "detect infer runs/mine photos/ --out found --save pictures,json,csv,voc,yolo,crops",
+    )
+)
+def infer(
+    model: Annotated[Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", show_default=False)],
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...", help="Pictures, folders of pictures, globs.", show_default=False
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")],
+    score: Annotated[float, typer.Option(help="Least score of what is kept.")] = 0.3,
+    save: Annotated[
+        str, typer.Option(help="Any of pictures, json, csv, voc, yolo, crops, with commas.")
+    ] = "pictures",
+    device: Device = "auto",
+) -> None:
+    """Find objects in pictures; exits with 1 if a picture could not be read."""
+    from detect.cli.infer import run_inference
+
+    unreadable = run_inference(model, source, out, score, save, device, output)
+    if unreadable:
+        raise typer.Exit(1)
+
+
+@app.command(epilog=examples("detect demo", "detect demo --out my-demo"))
+def demo(
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Run folder.", show_default="runs/demo-<time>"),
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Draw a data set, train a small YOLO on it, judge it, and show what it finds; minutes."""
+    from detect.cli.demo import run_demo
+
+    run_demo(out, device, output)
+
+
+@app.command()
+def doctor() -> None:
+    """Tell versions and devices, and what is wrong with the installation, with the mend."""
+    from detect.cli.doctor import examine
+
+    if not examine(output):
+        raise typer.Exit(1)
+
+
+@data_app.command(
+    epilog=examples(
+        "detect data check VOCdevkit/VOC2007",
+        "detect data check bccd --split trainval --classes RBC,WBC,Platelets --json faults.json",
+    )
+)
+def check(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", show_default=False)],
+    split: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Splits to check.", show_default="all"),
+    ] = None,
+    classes: Annotated[
+        str, typer.Option(help="voc, auto, or names with commas that alone are allowed.")
+    ] = "auto",
+    json: JSONFile = None,
+) -> None:
+    """Find every fault of a VOC folder; exits with 1 if there are errors."""
+    from detect.cli.data import check_folder
+
+    if not check_folder(root, split, classes, json, output):
+        raise typer.Exit(1)
+
+
+@data_app.command(epilog=examples("detect data stats VOCdevkit/VOC2007 --split trainval"))
+def stats(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", show_default=False)],
+    split: Annotated[str, typer.Option(metavar="NAME", help="Split to count.")] = "trainval",
+    classes: Annotated[str, typer.Option(help="voc, auto, or names with commas.")] = "auto",
+    json: JSONFile = None,
+) -> None:
+    """Count pictures, objects, classes and sizes of a split."""
+    from detect.cli.data import print_statistics
+
+    print_statistics(root, split, classes, json, output)
+
+
+@data_app.command(
+    epilog=examples(
+        "detect data show configs/yolo_tiny_shapes.yaml --out sheet.png",
+        "detect data show configs/yolo_tiny_shapes.yaml data.augmentation.scale=0.5 --count 30",
+    )
+)
+def show(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", show_default=False)],
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="PNG or JPEG.")] = Path("sheet.png"),
+    count: Annotated[int, typer.Option(min=1, help="Pictures on the sheet.")] = 16,
+) -> None:
+    """Write a contact sheet of augmented training pictures with their boxes."""
+    from detect.cli.data import show_training_pictures
+
+    show_training_pictures(config, overrides or [], out, count, output)
+
+
+@data_app.command(epilog=examples("detect data shapes data/shapes --images 1200 --seed 0"))
+def shapes(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False)],
+    images: Annotated[int, typer.Option(help="Pictures in all three splits.")] = 1200,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 128,
+) -> None:
+    """Draw the built-in data set in VOC layout."""
+    from detect.cli.data import draw_shapes_set
+
+    draw_shapes_set(folder, images, seed, size, output)

@@ -1,0 +1,172 @@
+"""`detect data check | stats | show | shapes`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from detect.config import load_config
+from detect.data import (
+    Augmentation,
+    ClassNames,
+    EpochOrder,
+    VOCDataset,
+    VOCSource,
+    check_voc,
+    draw_shapes,
+    fit_to_input,
+    read_voc,
+)
+from detect.experiment import build_detector, read_split
+from detect.files import write_json
+from detect.structures import Sample
+from detect.visualization import contact_sheet, draw_truth, save_picture
+
+
+def check_folder(
+    root: Path,
+    splits: Sequence[str] | None,
+    classes: str,
+    json_file: Path | None,
+    console: Console,
+) -> bool:
+    """Print every fault; returns whether there are no errors among them."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(f"Checking {root}", total=None)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        report = check_voc(root, splits or None, as_classes(classes), progress=advance)
+    for fault in report.faults:
+        style = "red" if fault.severity == "error" else "yellow"
+        console.print(str(fault), style=style, markup=False, highlight=False, soft_wrap=True)
+    num_errors = sum(fault.severity == "error" for fault in report.faults)
+    console.print(
+        f"{root}: {report.num_images} pictures, {report.num_objects} objects of "
+        f"{len(report.class_names)} classes ({', '.join(report.class_names)}); "
+        f"{num_errors} errors, {len(report.faults) - num_errors} warnings",
+        highlight=False,
+        markup=False,
+    )
+    if json_file is not None:
+        write_json(json_file, report.as_dict())
+    return num_errors == 0
+
+
+def print_statistics(
+    root: Path, split: str, classes: str, json_file: Path | None, console: Console
+) -> None:
+    """Print counts and sizes of a split, faulty objects and pictures left out."""
+    source = VOCSource(root, split)
+    dataset = read_voc([source], as_classes(classes), on_error="skip", verify_images=False)
+    statistics = collect_statistics(dataset)
+    table = Table(title=f"{root}, {split}: objects by class")
+    for column in ("class", "objects", "difficult", "pictures", "median side"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for name, row in statistics["classes"].items():
+        side = "-" if row["median_side"] is None else f"{row['median_side']:.0f} px"
+        cells = (row["num_objects"], row["num_difficult"], row["num_images"])
+        table.add_row(name, *(str(cell) for cell in cells), side)
+    console.print(table)
+    for key in ("num_images", "num_empty_images", "num_objects", "image_sizes", "object_sizes"):
+        console.print(f"{key.replace('_', ' ')}: {_in_words(statistics[key])}", highlight=False)
+    if statistics["num_faults"]:
+        console.print(f"{statistics['num_faults']} faults; 'detect data check {root}' lists them")
+    if json_file is not None:
+        write_json(json_file, statistics)
+
+
+def collect_statistics(dataset: VOCDataset) -> dict[str, Any]:
+    """Plain data: counts, picture sizes, object sizes, and the same by class.
+
+    The side of an object is the square root of its area in pixels. Small, medium and large are
+    COCO's: below 32², below 96², and above.
+    """
+    boxes = np.concatenate([truth.boxes.numpy() for truth in dataset.truths])
+    labels = np.concatenate([truth.labels.numpy() for truth in dataset.truths])
+    difficult = np.concatenate([truth.difficult.numpy() for truth in dataset.truths])
+    images = np.repeat(np.arange(len(dataset)), [len(truth) for truth in dataset.truths])
+    sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+    by_class = {}
+    for label, name in enumerate(dataset.class_names):
+        of_class = labels == label
+        by_class[name] = {
+            "num_objects": int((of_class & ~difficult).sum()),
+            "num_difficult": int((of_class & difficult).sum()),
+            "num_images": len(np.unique(images[of_class])),
+            "median_side": float(np.median(sides[of_class])) if of_class.any() else None,
+        }
+    sizes, counts = np.unique(
+        [meta.original_size for meta in dataset.metas], axis=0, return_counts=True
+    )
+    most_common = counts.argsort(kind="stable")[::-1][:10]
+    return {
+        "num_images": len(dataset),
+        "num_empty_images": sum(len(truth) == 0 for truth in dataset.truths),
+        "num_objects": len(boxes),
+        "image_sizes": {
+            f"{sizes[row][0]}×{sizes[row][1]}": int(counts[row]) for row in most_common
+        },
+        "object_sizes": {
+            "small": int((sides < 32).sum()),
+            "medium": int(((sides >= 32) & (sides < 96)).sum()),
+            "large": int((sides >= 96).sum()),
+        },
+        "classes": by_class,
+        "num_faults": len(dataset.faults),
+    }
+
+
+def show_training_pictures(
+    config_file: Path, overrides: Sequence[str], out: Path, count: int, console: Console
+) -> None:
+    """Write the first pictures of the first epoch as the detector will see them."""
+    config, _ = load_config(config_file, overrides)
+    dataset = read_split(config, "train_split", console)
+    samples = dataset if config.data.include_difficult else dataset.without_difficult()
+    options = config.data.augmentation
+    augmentation = None if options is None else Augmentation(**options)
+    spec = build_detector(config.without_weights(), len(dataset.class_names)).input_spec
+    order = EpochOrder(len(samples), batch_size=min(count, len(samples)), seed=config.seed)
+    shown: list[Sample] = []
+    for index, seed in next(iter(order)):
+        sample = samples[index]
+        sample = sample if augmentation is None else augmentation(sample, seed)
+        shown.append(fit_to_input(sample, spec))
+    pictures = [draw_truth(sample.image, sample.truth, dataset.class_names) for sample in shown]
+    save_picture(out, contact_sheet(pictures, [sample.meta.image_id for sample in shown]))
+    console.print(f"{len(pictures)} training pictures: {out}", highlight=False)
+
+
+def draw_shapes_set(folder: Path, num_images: int, seed: int, size: int, console: Console) -> None:
+    """Draw the built-in set."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(f"Drawing into {folder}", total=num_images)
+        draw_shapes(
+            folder,
+            num_images,
+            seed,
+            (size, size),
+            progress=lambda done, _: progress.update(task, completed=done),
+        )
+    console.print(f"{num_images} pictures of {size}×{size} pixels: {folder}", highlight=False)
+
+
+def as_classes(text: str) -> ClassNames:
+    """`voc`, `auto`, or names with commas, from the command line."""
+    if text == "voc":
+        return "voc"
+    if text == "auto":
+        return "auto"
+    return [name.strip() for name in text.split(",")]
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count}" for name, count in value.items())
+    return str(value)

@@ -1,0 +1,90 @@
+"""`detect doctor`: what is installed, what is wrong with it, and the command that mends it."""
+
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Iterator
+
+from rich.console import Console
+
+from detect.experiment import choose_device, describe_device
+
+REQUIRED = (
+    "torch",
+    "torchvision",
+    "albumentations",
+    "opencv-python-headless",
+    "numpy",
+    "pydantic",
+    "matplotlib",
+)
+# distribution → the extra that brings it
+OPTIONAL = {"timm": "timm", "scikit-learn": "bench", "pytest": "test", "pycocotools": "test"}
+# Wheels that install the same module cv2 over one another.
+OPENCV_WHEELS = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+
+
+def examine(console: Console) -> bool:
+    """Print versions, devices and faults; returns whether all is well."""
+    console.print(f"detect {_version('detect')}, Python {platform.python_version()} ({sys.prefix})")
+    for name in REQUIRED:
+        console.print(f"  {name} {_version(name) or 'missing'}", highlight=False)
+    for name, extra in OPTIONAL.items():
+        state = _version(name) or f'not installed (optional): pip install "detect[{extra}]"'
+        console.print(f"  {name} {state}", highlight=False, markup=False)
+    console.print(f"Device chosen by 'auto': {describe_device(choose_device('auto'))}")
+    faults = list(find_faults())
+    for fault in faults:
+        console.print(f"fault: {fault}", style="red", markup=False, soft_wrap=True)
+    if not faults:
+        console.print("All is well.")
+    return not faults
+
+
+def find_faults() -> Iterator[str]:
+    """Each fault of the installation in a line, with its mend."""
+    for name in REQUIRED:
+        if _version(name) is None:
+            yield f"{name} is missing: pip install {name}"
+    wheels = [name for name in OPENCV_WHEELS if _version(name)]
+    if len(wheels) > 1:
+        yield (
+            f"{' and '.join(wheels)} overwrite one another's module cv2: "
+            f"pip uninstall -y {' '.join(wheels)} && pip install opencv-python-headless"
+        )
+    yield from _faults_of_torch()
+
+
+def _faults_of_torch() -> Iterator[str]:
+    import torch
+
+    try:
+        import torchvision
+
+        boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+        torchvision.ops.nms(boxes, torch.ones(1), 0.5)
+    except (ImportError, RuntimeError, AttributeError) as error:
+        yield (
+            f"torchvision {_version('torchvision')} does not fit torch {_version('torch')} "
+            f"({str(error).splitlines()[0]}): pip install --upgrade torch torchvision"
+        )
+    if torch.version.cuda is not None and not torch.cuda.is_available():
+        # not a fault: this build runs on machines without a GPU as well
+        return
+    if torch.cuda.is_available():
+        try:
+            torch.ones(1, device="cuda").add_(1).item()
+        except RuntimeError as error:
+            yield f"the GPU is there and does not compute: {str(error).splitlines()[0]}"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,314 @@
+"""`detect infer`: find objects in pictures and write what was found in any of six forms."""
+
+import csv
+import glob
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+from jaxtyping import UInt8
+from rich.console import Console
+from rich.progress import track
+
+from detect.data import read_image
+from detect.errors import DetectError
+from detect.evaluation import DetectionSet, write_detections_json
+from detect.experiment import Model, describe_device, load
+from detect.files import write_text
+from detect.structures import Detections
+from detect.visualization import crop_detections, draw_detections, save_picture
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found in one picture.
+
+    Attributes:
+        name: unique among the sources, without suffix; names the files that are written.
+        path: of the picture.
+        image: RGB.
+        detections: in the picture's own frame.
+    """
+
+    name: str
+    path: Path
+    image: UInt8[np.ndarray, "H W 3"]
+    detections: Detections
+
+
+class Writer(ABC):
+    """Writes findings in one form into a folder."""
+
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+        self.folder = folder
+        self.class_names = tuple(class_names)
+
+    @abstractmethod
+    def write(self, finding: Finding) -> None:
+        """Take up one picture."""
+
+    def close(self) -> None:  # noqa: B027 — most forms have nothing to add
+        """Write what belongs to all pictures together."""
+
+
+class PictureWriter(Writer):
+    """`pictures/NAME.jpg`, with boxes drawn."""
+
+    def write(self, finding: Finding) -> None:
+        """Draw and write one picture."""
+        image = draw_detections(finding.image, finding.detections, self.class_names)
+        save_picture(self.folder / "pictures" / f"{finding.name}.jpg", image)
+
+
+class CropWriter(Writer):
+    """`crops/NAME_<number>_<class>.jpg`, by falling score."""
+
+    def write(self, finding: Finding) -> None:
+        """Cut out and write each detection."""
+        crops = crop_detections(finding.image, finding.detections)
+        for number, (crop, label) in enumerate(
+            zip(crops, finding.detections.labels.tolist(), strict=True), start=1
+        ):
+            name = self.class_names[label].replace("/", "_")
+            save_picture(self.folder / "crops" / f"{finding.name}_{number}_{name}.jpg", crop)
+
+
+class JSONWriter(Writer):
+    """`detections.json`, the form that `detect evaluate --detections` reads."""
+
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+        super().__init__(folder, class_names)
+        self._findings: list[tuple[str, Detections]] = []
+
+    def write(self, finding: Finding) -> None:
+        """Remember one picture's detections."""
+        self._findings.append((finding.name, finding.detections))
+
+    def close(self) -> None:
+        """Write the file."""
+        names = tuple(name for name, _ in self._findings)
+        detections = tuple(found for _, found in self._findings)
+        write_detections_json(
+            self.folder / "detections.json", DetectionSet(self.class_names, names, detections)
+        )
+
+
+class CSVWriter(Writer):
+    """`detections.csv`: a row for each detection, boxes in pixels, 0-based and half-open."""
+
+    COLUMNS = ("file", "class", "score", "x1", "y1", "x2", "y2")
+
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+        super().__init__(folder, class_names)
+        self._text = io.StringIO()
+        self._rows = csv.writer(self._text, lineterminator="\n")
+        self._rows.writerow(self.COLUMNS)
+
+    def write(self, finding: Finding) -> None:
+        """Add one picture's rows."""
+        for box, score, label in _rows(finding.detections):
+            corners = [f"{value:.2f}" for value in box]
+            self._rows.writerow(
+                [str(finding.path), self.class_names[label], f"{score:.6f}", *corners]
+            )
+
+    def close(self) -> None:
+        """Write the file."""
+        write_text(self.folder / "detections.csv", self._text.getvalue())
+
+
+class VOCWriter(Writer):
+    """`voc/NAME.xml`: PASCAL VOC annotations, as a start for labeling; whole pixels, 1-based."""
+
+    def write(self, finding: Finding) -> None:
+        """Write one picture's annotation."""
+        height, width = finding.image.shape[:2]
+        root = ElementTree.Element("annotation")
+        _add(root, "filename", finding.path.name)
+        size = ElementTree.SubElement(root, "size")
+        for tag, value in (("width", width), ("height", height), ("depth", 3)):
+            _add(size, tag, str(value))
+        for box, score, label in _rows(finding.detections):
+            item = ElementTree.SubElement(root, "object")
+            _add(item, "name", self.class_names[label])
+            _add(item, "difficult", "0")
+            _add(item, "score", f"{score:.6f}")
+            corners = ElementTree.SubElement(item, "bndbox")
+            x1, y1, x2, y2 = box
+            # a box of our own data sets must not be of zero size: at least two pixels either way
+            _add_span(corners, "x", x1, x2, width)
+            _add_span(corners, "y", y1, y2, height)
+        ElementTree.indent(root)
+        text = ElementTree.tostring(root, encoding="unicode")
+        write_text(self.folder / "voc" / f"{finding.name}.xml", text + "\n")
+
+
+class YOLOWriter(Writer):
+    """`labels/NAME.txt` in the form of Darknet: `class cx cy w h score`, shares of the picture."""
+
+    def write(self, finding: Finding) -> None:
+        """Write one picture's rows, none if nothing was found."""
+        height, width = finding.image.shape[:2]
+        lines = []
+        for (x1, y1, x2, y2), score, label in _rows(finding.detections):
+            values = (
+                (x1 + x2) / 2 / width,
+                (y1 + y2) / 2 / height,
+                (x2 - x1) / width,
+                (y2 - y1) / height,
+                score,
+            )
+            lines.append(f"{label} " + " ".join(f"{value:.6f}" for value in values) + "\n")
+        write_text(self.folder / "labels" / f"{finding.name}.txt", "".join(lines))
+
+    def close(self) -> None:
+        """Write the names of the classes."""
+        write_text(self.folder / "labels" / "classes.txt", "\n".join(self.class_names) + "\n")
+
+
+WRITERS: dict[str, type[Writer]] = {
+    "pictures": PictureWriter,
+    "json": JSONWriter,
+    "csv": CSVWriter,
+    "voc": VOCWriter,
+    "yolo": YOLOWriter,
+    "crops": CropWriter,
+}
+
+
+def run_inference(
+    path: Path,
+    sources: Sequence[str],
+    out: Path,
+    score_threshold: float,
+    save: str,
+    device: str,
+    console: Console,
+) -> int:
+    """Find objects in all sources and write them; returns the number of unreadable pictures."""
+    kinds = parse_kinds(save)
+    files = find_pictures(sources)
+    model = load(path, device)
+    console.print(f"Device: {describe_device(model.device)}; {len(files)} pictures")
+    writers = [WRITERS[kind](out, model.class_names) for kind in kinds]
+    unreadable: list[str] = []
+    num_found = 0
+    for finding in _findings(model, files, score_threshold, unreadable, console):
+        num_found += len(finding.detections)
+        for writer in writers:
+            writer.write(finding)
+    for writer in writers:
+        writer.close()
+    num_read = len(files) - len(unreadable)
+    console.print(
+        f"{num_found} objects in {num_read} pictures ({', '.join(kinds)}): {out}", highlight=False
+    )
+    for message in unreadable:
+        console.print(f"unreadable: {message}", style="red", markup=False, soft_wrap=True)
+    if unreadable:
+        console.print(f"{len(unreadable)} of {len(files)} pictures could not be read")
+    return len(unreadable)
+
+
+def parse_kinds(save: str) -> list[str]:
+    """The forms named in `--save`.
+
+    Raises:
+        DetectError: one is unknown.
+    """
+    kinds = [kind.strip() for kind in save.split(",") if kind.strip()]
+    unknown = [kind for kind in kinds if kind not in WRITERS]
+    if unknown or not kinds:
+        raise DetectError(
+            f"--save: expected some of {', '.join(WRITERS)} with commas between, "
+            f"found {unknown[0] if unknown else save!r}"
+        )
+    return list(dict.fromkeys(kinds))
+
+
+def find_pictures(sources: Sequence[str]) -> dict[str, Path]:
+    """Unique name → file, for all pictures that the sources mean, in order.
+
+    A file is taken whatever its suffix; of a folder, the files below it with a suffix of pictures.
+    Files that are named alike get a number.
+
+    Raises:
+        DetectError: a source means no file.
+    """
+    paths: dict[Path, Path] = {}  # file → what its name is taken from
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            below = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            found = {file: file.relative_to(path) for file in below if file.is_file()}
+        elif path.is_file():
+            found = {path: Path(path.name)}
+        else:
+            matches = sorted(map(Path, glob.glob(source, recursive=True)))  # noqa: PTH207
+            found = {match: Path(match.name) for match in matches if match.is_file()}
+        if not found:
+            raise DetectError(
+                f"{source}: expected a picture, a folder of pictures "
+                f"({', '.join(SUFFIXES)}) or a glob that matches some, found none"
+            )
+        paths = {**found, **paths}
+    named: dict[str, Path] = {}
+    for file, relative in paths.items():
+        name = base = str(relative.with_suffix(""))
+        number = 2
+        while name in named:
+            name, number = f"{base}_{number}", number + 1
+        named[name] = file
+    return named
+
+
+def _findings(
+    model: Model,
+    files: dict[str, Path],
+    score_threshold: float,
+    unreadable: list[str],
+    console: Console,
+) -> Iterator[Finding]:
+    # batch by batch, so that memory is bounded; what cannot be read goes into `unreadable`
+    size = model.config.evaluation.batch_size
+    names = list(files)
+    batches = [names[begin : begin + size] for begin in range(0, len(names), size)]
+    for batch in track(
+        batches, "Looking", console=console, transient=True, disable=not console.is_terminal
+    ):
+        images = {}
+        for name in batch:
+            try:
+                images[name] = read_image(files[name])
+            except DetectError as error:
+                unreadable.append(str(error))
+        detections = model.predict(list(images.values()), score_threshold=score_threshold)
+        for (name, image), found in zip(images.items(), detections, strict=True):
+            yield Finding(name, files[name], image, found)
+
+
+def _rows(detections: Detections) -> Iterator[tuple[list[float], float, int]]:
+    yield from zip(
+        detections.boxes.tolist(),
+        detections.scores.tolist(),
+        detections.labels.tolist(),
+        strict=True,
+    )
+
+
+def _add(parent: ElementTree.Element, tag: str, text: str) -> None:
+    ElementTree.SubElement(parent, tag).text = text
+
+
+def _add_span(parent: ElementTree.Element, axis: str, low: float, high: float, limit: int) -> None:
+    # half-open pixels low…high → 1-based inclusive whole pixels within the picture
+    last = min(max(round(high), 2), limit)
+    first = min(round(low) + 1, last - 1)
+    _add(parent, f"{axis}min", str(max(first, 1)))
+    _add(parent, f"{axis}max", str(last))

@@ -1,0 +1,375 @@
+"""Configs: YAML and `key.sub=value` in, one checked and resolved record out. Floor 4.
+
+Every key is known or refused with the nearest name; what the user set wins or is an error. The keys
+of the `detector`, `training` and `data.augmentation` sections are the arguments of what they build,
+so that a config cannot say what the code does not know.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from detect.data import Augmentation
+from detect.detectors import DETECTORS
+from detect.errors import DetectError
+from detect.registry import nearest
+from detect.training import GradientSettings
+
+# Arguments of a detector's constructor that do not come from its config section.
+GIVEN_TO_DETECTORS = ("self", "backbone", "num_classes")
+
+Model = TypeVar("Model", bound=BaseModel)
+KeyPath = tuple[str, ...]
+
+
+class Section(BaseModel):
+    """A part of a config; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def options_of(build: Callable[..., Any], *without: str) -> type[Section]:
+    """A section whose keys, types and defaults are the arguments of `build`."""
+    fields: dict[str, Any] = {
+        name: (
+            parameter.annotation,
+            ... if parameter.default is parameter.empty else parameter.default,
+        )
+        for name, parameter in inspect.signature(build).parameters.items()
+        if name not in without
+    }
+    return create_model(
+        build.__qualname__.partition(".")[0] + "Options", __base__=Section, **fields
+    )
+
+
+AugmentationOptions = options_of(Augmentation.__init__, "self")
+
+
+class DataSection(Section):
+    """Which pictures.
+
+    `root` is a folder in VOC layout, or a list of them that are joined. A split is a name, or a
+    list with one name (or null) for each root.
+    """
+
+    kind: Literal["voc", "shapes"] = "voc"
+    root: str | list[str] = "data/shapes"
+    train_split: str | list[str | None] = "train"
+    val_split: str | list[str | None] | None = "val"
+    test_split: str | list[str | None] | None = "test"
+    classes: Literal["voc", "auto"] | list[str] = "voc"
+    on_error: Literal["stop", "skip"] = "stop"
+    include_difficult: bool = False
+    augmentation: dict[str, Any] | None = Field(default_factory=dict)
+    num_workers: int = Field(default=1, ge=0)
+    num_images: int = Field(default=1200, ge=10)
+    image_size: int = Field(default=128, ge=32)
+
+
+class BackboneSection(Section):
+    """Which network the detector grows on."""
+
+    name: str = "tiny"
+    weights: str = "none"
+    freeze: list[str] = []
+
+
+class EvaluationSection(Section):
+    """How a detector is judged."""
+
+    iou_threshold: float = Field(default=0.5, gt=0, le=1)
+    batch_size: int = Field(default=16, ge=1)
+
+
+class Config(Section):
+    """A whole, checked config. Of `detector` and `training`, every key is present."""
+
+    seed: int = Field(default=0, ge=0)
+    data: DataSection = DataSection()
+    backbone: BackboneSection = BackboneSection()
+    detector: dict[str, Any] = Field(default_factory=lambda: {"name": "yolo"})
+    training: dict[str, Any] = Field(default_factory=dict)
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @property
+    def detector_options(self) -> dict[str, Any]:
+        """The keyword arguments of the detector's constructor."""
+        options = options_of(DETECTORS[self.detector["name"]], *GIVEN_TO_DETECTORS)
+        own = {key: value for key, value in self.detector.items() if key != "name"}
+        return dict(options.model_validate(own))
+
+    def settings_of(self, phase: str) -> GradientSettings:
+        """The settings of a training phase: the common ones, and the phase's own over them."""
+        common = {
+            field.name: self.training[field.name] for field in dataclasses.fields(GradientSettings)
+        }
+        options = options_of(GradientSettings)
+        merged = {**common, **self.training.get(phase, {})}
+        return GradientSettings(**dict(options.model_validate(merged)))
+
+    def without_weights(self) -> "Config":
+        """The same config with an untrained backbone: nothing is read or downloaded for it."""
+        backbone = self.backbone.model_copy(update={"weights": "none"})
+        return self.model_copy(update={"backbone": backbone})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, from which `resolve` makes the same config again."""
+        return self.model_dump(mode="json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the user set, before it is checked: the value of each key and where it stands.
+
+    Attributes:
+        values: nested mappings.
+        origins: of each key that was set, by its path: `file.yaml:12`, or `command line`.
+    """
+
+    values: dict[str, Any]
+    origins: dict[KeyPath, str]
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, dict[KeyPath, str]]:
+    """Read a config file, apply `key.sub=value` overrides, and check the result.
+
+    Returns:
+        The config, and the origin of each value that is no default.
+
+    Raises:
+        DetectError: with every fault that was found, each with its file and line.
+    """
+    settings = read_settings(path)
+    for override in overrides:
+        _override(settings, override)
+    return resolve(settings, str(path)), settings.origins
+
+
+def read_settings(path: Path) -> Settings:
+    """Parse a YAML file, remembering the line of each key; a key that stands twice is refused."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        folder = path.parent
+        there = sorted(file.name for file in folder.glob("*.yaml")) if folder.is_dir() else []
+        alike = nearest(path.name, there)
+        hint = f"; did you mean {folder / alike[0]}?" if alike else ""
+        raise DetectError(f"{path}: no such config file{hint}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DetectError(f"{path}: expected a YAML file in UTF-8: {error}") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DetectError(f"{path}: expected YAML: {' '.join(str(error).split())}") from error
+    if node is None:
+        return Settings({}, {})
+    if not isinstance(values, dict):
+        raise DetectError(
+            f"{path}: expected sections such as 'data:' and 'training:', "
+            f"found {type(values).__name__}"
+        )
+    origins: dict[KeyPath, str] = {}
+    _collect_origins(node, (), path, origins)
+    return Settings(values, origins)
+
+
+def resolve(settings: Settings, source: str) -> Config:
+    """Check settings and fill in the defaults.
+
+    Args:
+        settings: what the user set.
+        source: named where a fault has no line of its own.
+
+    Raises:
+        DetectError: with every fault.
+    """
+    faults: list[str] = []
+    checker = _Checker(settings.origins, source, faults)
+    config = checker.check(Config, settings.values, ())
+    if config is None:
+        raise DetectError("\n".join(faults))
+    if config.data.augmentation is not None:
+        augmentation = checker.check(
+            AugmentationOptions, config.data.augmentation, ("data", "augmentation")
+        )
+        if augmentation is not None:
+            data = config.data.model_copy(update={"augmentation": augmentation.model_dump()})
+            config = config.model_copy(update={"data": data})
+    config = config.model_copy(
+        update={
+            "detector": _check_detector(checker, config.detector),
+            "training": _check_training(checker, config),
+        }
+    )
+    if faults:
+        raise DetectError("\n".join(faults))
+    return config
+
+
+def describe(config: Config, origins: Mapping[KeyPath, str]) -> str:
+    """The resolved config as YAML, each line with the origin of its value as a comment."""
+    lines: list[tuple[str, str]] = []
+    _describe(config.as_dict(), (), origins, lines)
+    width = min(max(len(line) for line, _ in lines), 60)
+    return "\n".join(f"{line:<{width}}  # {origin}" if origin else line for line, origin in lines)
+
+
+def _override(settings: Settings, override: str) -> None:
+    path, separator, text = override.partition("=")
+    keys = tuple(path.strip().split("."))
+    if not separator or not all(keys):
+        raise DetectError(
+            f"command line: expected key.sub=value, such as training.epochs=5, found {override!r}"
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DetectError(
+            f"command line: {override!r}: the value is not YAML: {' '.join(str(error).split())}"
+        ) from error
+    section = settings.values
+    for depth, key in enumerate(keys[:-1], start=1):
+        if section.get(key) is None:
+            section[key] = {}
+        if not isinstance(section[key], dict):
+            raise DetectError(
+                f"command line: {override!r}: {'.'.join(keys[:depth])} is a value, not a section"
+            )
+        section = section[key]
+    section[keys[-1]] = value
+    for known in [known for known in settings.origins if known[: len(keys)] == keys]:
+        del settings.origins[known]
+    settings.origins[keys] = "command line"
+
+
+def _collect_origins(
+    node: yaml.Node, path: KeyPath, file: Path, origins: dict[KeyPath, str]
+) -> None:
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key_node, value_node in node.value:
+        key = (*path, str(key_node.value))
+        origin = f"{file}:{key_node.start_mark.line + 1}"
+        if key in origins:
+            raise DetectError(
+                f"{origin}: {'.'.join(key)} stands a second time, first in {origins[key]}; "
+                "remove one of them"
+            )
+        origins[key] = origin
+        _collect_origins(value_node, key, file, origins)
+
+
+class _Checker:
+    # validates sections, turning pydantic's complaints into lines with an origin and a remedy
+    def __init__(self, origins: Mapping[KeyPath, str], source: str, faults: list[str]) -> None:
+        self.origins, self.source, self.faults = origins, source, faults
+
+    def check(self, model: type[Model], values: Any, path: KeyPath) -> Model | None:
+        try:
+            return model.model_validate({} if values is None else values)
+        except ValidationError as error:
+            for fault in error.errors():
+                location = tuple(str(part) for part in fault["loc"])
+                self.add((*path, *location), self._explain(model, location, fault))
+            return None
+
+    def add(self, path: KeyPath, complaint: str) -> None:
+        origin = next(
+            (self.origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.origins),
+            self.source,
+        )
+        line = f"{origin}: {'.'.join(path)}: {complaint}"
+        if line not in self.faults:
+            self.faults.append(line)
+
+    def _explain(self, model: type[BaseModel], location: KeyPath, fault: Any) -> str:
+        if fault["type"] != "extra_forbidden":
+            message = str(fault["msg"]).removeprefix("Value error, ")
+            return f"{message[0].lower()}{message[1:]}, found {fault['input']!r}"
+        for key in location[:-1]:
+            inner = model.model_fields[key].annotation
+            assert isinstance(inner, type)
+            assert issubclass(inner, BaseModel)
+            model = inner
+        return unknown_key(location[-1], model.model_fields)
+
+
+def unknown_key(key: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    """What to say of a key that does not exist: the nearest, or where else it belongs, or all."""
+    alike = nearest(key, known)
+    if alike:
+        return f"unknown key; did you mean {' or '.join(repr(name) for name in alike)}?"
+    homes = [
+        f"{name}.{key}"
+        for name, field in Config.model_fields.items()
+        if isinstance(field.annotation, type)
+        and issubclass(field.annotation, BaseModel)
+        and key in field.annotation.model_fields
+    ]
+    if key in {field.name for field in dataclasses.fields(GradientSettings)}:
+        homes.append(f"training.{key}")
+    if homes:
+        return f"unknown key; did you mean {' or '.join(homes)}?"
+    return f"unknown key; there are: {', '.join(known)}"
+
+
+def _check_detector(checker: _Checker, section: dict[str, Any]) -> dict[str, Any]:
+    name = section.get("name", "yolo")
+    try:
+        detector = DETECTORS[str(name)]
+    except DetectError as error:
+        checker.add(("detector", "name"), str(error))
+        return section
+    own = {key: value for key, value in section.items() if key != "name"}
+    options = checker.check(options_of(detector, *GIVEN_TO_DETECTORS), own, ("detector",))
+    return section if options is None else {"name": name, **options.model_dump(mode="json")}
+
+
+def _check_training(checker: _Checker, config: Config) -> dict[str, Any]:
+    name = str(config.detector.get("name", "yolo"))
+    phases = DETECTORS[name].phase_names if name in DETECTORS else ()
+    common = {key: value for key, value in config.training.items() if key not in phases}
+    options = options_of(GradientSettings)
+    checked = checker.check(options, common, ("training",))
+    if checked is None:
+        return config.training
+    resolved = checked.model_dump(mode="json")
+    for phase in phases:
+        own = config.training.get(phase) or {}
+        if checker.check(options, own, ("training", phase)) is not None:
+            try:
+                GradientSettings(**dict(options.model_validate({**common, **own})))
+            except DetectError as error:
+                key, _, complaint = str(error).removeprefix("training.").partition(": ")
+                path = ("training", phase, key) if key in own else ("training", key)
+                checker.add(path, complaint)
+            if own:
+                resolved[phase] = own
+    return resolved
+
+
+def _describe(
+    values: Mapping[str, Any],
+    path: KeyPath,
+    origins: Mapping[KeyPath, str],
+    lines: list[tuple[str, str]],
+) -> None:
+    for key, value in values.items():
+        here = (*path, key)
+        indent = "  " * len(path)
+        if isinstance(value, dict) and value:
+            lines.append((f"{indent}{key}:", ""))
+            _describe(value, here, origins, lines)
+            continue
+        text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n")
+        origin = next(
+            (origins[here[:n]] for n in range(len(here), 0, -1) if here[:n] in origins), "default"
+        )
+        lines.append((f"{indent}{key}: {text.strip()}", origin))

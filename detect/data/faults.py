@@ -1,0 +1,81 @@
+"""What a data set can have wrong, one record a fault, and the error that shows them together."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from detect.errors import DetectError
+
+# How many faults an error message shows: a screenful. All of them stay in DataFaults.faults.
+NUM_SHOWN_FAULTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault of one file.
+
+    >>> print(Fault("Annotations/7.xml", "object 3 (dog)", "zero-size-box", "xmin = xmax = 12",
+    ...             "redraw the box or delete the object"))
+    Annotations/7.xml, object 3 (dog): xmin = xmax = 12 [zero-size-box]; redraw the box or delete \
+the object
+
+    Attributes:
+        file: the path of the faulty file.
+        object: the number from 1 and the name of the object, as in `object 3 (dog)`; None when
+            the file as a whole is meant.
+        rule: the name of the broken rule, lower case with hyphens; it does not change between
+            versions.
+        value: what was found.
+        remedy: what to do.
+        severity: an `error` keeps the object or the picture out; a `warning` is only said.
+    """
+
+    file: str
+    object: str | None
+    rule: str
+    value: str
+    remedy: str
+    severity: Literal["error", "warning"] = "error"
+
+    def as_dict(self) -> dict[str, str | None]:
+        """Plain data with the keys file, object, rule, value, remedy and severity."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        place = self.file if self.object is None else f"{self.file}, {self.object}"
+        prefix = "" if self.severity == "error" else f"{self.severity}: "
+        return f"{prefix}{place}: {self.value} [{self.rule}]; {self.remedy}"
+
+
+class DataFaults(DetectError):  # noqa: N818 — it is a list of faults first, an error second
+    """A data set has errors. The message shows the first of them and the count.
+
+    Attributes:
+        faults: all faults of the set, warnings included.
+    """
+
+    def __init__(self, faults: Sequence[Fault], roots: Sequence[Path]) -> None:
+        self.faults = tuple(faults)
+        errors = [fault for fault in faults if fault.severity == "error"]
+        folders = ", ".join(dict.fromkeys(str(root) for root in roots))
+        lines = [f"the data set in {folders} has {_count(len(errors), 'error')}:"]
+        lines += [f"  {error}" for error in errors[:NUM_SHOWN_FAULTS]]
+        if len(errors) > NUM_SHOWN_FAULTS:
+            lines.append(f"  … and {len(errors) - NUM_SHOWN_FAULTS} more")
+        if len(errors) < len(faults):
+            lines.append(f"There are {_count(len(faults) - len(errors), 'warning')} besides.")
+        commands = " and ".join(
+            f"`detect data check {shlex.quote(root)}`"
+            for root in dict.fromkeys(str(root) for root in roots)
+        )
+        lines.append(
+            "Mend the files, or set data.on_error=skip to leave faulty objects and pictures out; "
+            f"{commands} lists every fault."
+        )
+        super().__init__("\n".join(lines))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

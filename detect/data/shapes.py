@@ -1,0 +1,624 @@
+"""The built-in data set: drawn shapes in full VOC layout, made on first use. Floor 2.
+
+A picture shows up to seven circles, squares, triangles, stars, crosses and rings of many sizes,
+textured, turned, one over another and cut by the border, before a background of blobs and strokes
+that are no objects. Color and texture are drawn without regard to the class, so that only the form
+tells it. About 3 % of the pictures have no object.
+
+Picture k depends on the seed, on k and on the image size, and on nothing else: a larger set begins
+with the pictures of a smaller one, and the same settings give the same bytes (as long as the
+releases of numpy and OpenCV are the same, which own the random numbers and the JPEG encoder).
+"""
+
+import colorsys
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, Int16, UInt8
+
+from detect.errors import DetectError
+from detect.files import read_json, write_json, write_text
+
+SHAPE_CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
+
+# Counts up with every change of the drawing, so that a set of an older form is not taken for new.
+SHAPES_VERSION = 1
+
+# An object of whose area more than this is hidden or outside the picture is marked difficult.
+DIFFICULT_ABOVE = 0.65
+
+# Less than this of an object is never left visible: neither a person nor a detector could name it,
+# and since every object is annotated, the annotation would be wrong in spirit.
+MIN_VISIBLE_PIXELS = 20
+MIN_VISIBLE_SHARE = 0.1
+MIN_BOX_SIDE = 4
+
+MIN_IMAGE_SIDE = 64
+MAX_OBJECTS = 7
+EMPTY_SHARE = 0.03
+
+# Diameters as shares of the shorter side of the picture: 16 to 70 pixels at 128.
+DIAMETERS = (0.125, 0.55)
+MIN_DIAMETER = 10.0
+
+JPEG_QUALITY = 92
+
+SETTINGS_FILE = "shapes.json"
+SPLIT_NAMES = ("train", "val", "trainval", "test")
+
+Canvas = Float32[np.ndarray, "H W 3"]  # RGB in 0…1
+Pattern = Float32[np.ndarray, "H W"]  # in 0…1
+Contours = list[np.ndarray]  # each [N, 2], (x, y); a second contour is a hole
+Boxes = list[tuple[int, int, int, int]]  # (x1, y1, x2, y2), half-open pixels
+Crowding = Literal["none", "border", "another"]
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnObject:
+    """One object of a drawn picture.
+
+    Attributes:
+        label: index into `SHAPE_CLASSES`.
+        area: pixels of the whole object, as if nothing hid it and the picture went on.
+        visible_area: pixels of it that can be seen.
+        box: (x1, y1, x2, y2), half-open extent of the pixels that can be seen.
+        truncated: whether the border of the picture cuts it.
+    """
+
+    label: int
+    area: int
+    visible_area: int
+    box: tuple[int, int, int, int]
+    truncated: bool
+
+    @property
+    def difficult(self) -> bool:
+        """Whether more than `DIFFICULT_ABOVE` of the object is hidden or outside the picture."""
+        return self.visible_area < (1 - DIFFICULT_ABOVE) * self.area
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnPicture:
+    """A picture with its truth to the pixel.
+
+    Attributes:
+        image: `[H, W, 3]` uint8, RGB.
+        objects: in painter's order; a later one hides an earlier one.
+        owners: `[H, W]`; the index of the object that each pixel shows, −1 for the background.
+    """
+
+    image: UInt8[np.ndarray, "H W 3"]
+    objects: tuple[DrawnObject, ...]
+    owners: Int16[np.ndarray, "H W"]
+
+
+def ensure_shapes(
+    folder: Path,
+    num_images: int = 1000,
+    seed: int = 0,
+    image_size: tuple[int, int] = (128, 128),
+    splits: Sequence[int | float] = (0.6, 0.1, 0.3),
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> bool:
+    """Draw the set unless `folder` holds it already, complete and with these settings.
+
+    The arguments are those of `draw_shapes`.
+
+    Returns:
+        Whether it was drawn now.
+
+    Raises:
+        DetectError: a setting is out of range, or the folder holds something else.
+    """
+    settings = _settings(num_images, seed, image_size, splits)
+    _check_folder(folder, settings)
+    if all(_split_file(folder, name).is_file() for name in SPLIT_NAMES):
+        return False
+    draw_shapes(folder, num_images, seed, image_size, splits, progress=progress)
+    return True
+
+
+def draw_shapes(
+    folder: Path,
+    num_images: int = 1000,
+    seed: int = 0,
+    image_size: tuple[int, int] = (128, 128),
+    splits: Sequence[int | float] = (0.6, 0.1, 0.3),
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Draw the set into `folder` as Annotations/, JPEGImages/ and ImageSets/Main/.
+
+    The split files are written last: a set whose drawing was interrupted has none, and drawing it
+    again with the same settings completes it.
+
+    Args:
+        folder: new, empty, or holding a set of the same settings, which is drawn again.
+        num_images: at least 3, one for each split.
+        seed: 0 or more.
+        image_size: (height, width) in pixels, each at least 64.
+        splits: shares of train, val and test in the pictures, or their numbers; trainval is the
+            first two together.
+        progress: called with the pictures drawn so far and their total.
+
+    Raises:
+        DetectError: a setting is out of range, or the folder holds something else.
+    """
+    settings = _settings(num_images, seed, image_size, splits)
+    _check_folder(folder, settings)
+    for name in SPLIT_NAMES:
+        _split_file(folder, name).unlink(missing_ok=True)
+    write_json(folder / SETTINGS_FILE, settings)
+    try:
+        for name in ("Annotations", "JPEGImages"):
+            (folder / name).mkdir(exist_ok=True)
+        for index in range(num_images):
+            picture = render_picture(index, seed, image_size)
+            _write_picture(folder, _image_id(index), picture)
+            if progress is not None:
+                progress(index + 1, num_images)
+    except OSError as error:
+        raise DetectError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    _write_splits(folder, settings["splits"])
+
+
+def render_picture(
+    index: int, seed: int = 0, image_size: tuple[int, int] = (128, 128)
+) -> DrawnPicture:
+    """Draw picture `index` of the set with `seed`; `image_size` is (height, width) in pixels."""
+    generator = np.random.default_rng(np.random.SeedSequence([seed, index]))
+    canvas = _background(generator, image_size)
+    owners = np.full(image_size, -1, dtype=np.int16)
+    objects: list[DrawnObject] = []
+    num_objects = int(generator.integers(1, MAX_OBJECTS + 1))
+    if generator.random() < EMPTY_SHARE:
+        num_objects = 0
+    for _ in range(num_objects):
+        placed = _place(generator, owners, objects)
+        # a crowded picture may have no room left; it then has an object less
+        if placed is not None:
+            stencil, owners, objects = placed
+            _paint(generator, canvas, stencil)
+    return DrawnPicture(_photograph(generator, canvas), tuple(objects), owners)
+
+
+# --- forms ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Stencil:
+    """A form at its place.
+
+    Attributes:
+        label: index into `SHAPE_CLASSES`.
+        coverage: `[h, w]` uint8, 0…255; the whole form, antialiased.
+        left: column of the picture at which `coverage` begins; may be negative.
+        top: row of the picture at which `coverage` begins; may be negative.
+    """
+
+    label: int
+    coverage: UInt8[np.ndarray, "h w"]
+    left: int
+    top: int
+
+    @property
+    def solid(self) -> Bool[np.ndarray, "h w"]:
+        """The pixels that count as the object's: those that it covers by half or more."""
+        return self.coverage >= 128
+
+    def windows(self, size: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """The part within a picture of `size`, as slices of the picture and of `coverage`."""
+        rows = slice(max(self.top, 0), min(self.top + self.coverage.shape[0], size[0]))
+        columns = slice(max(self.left, 0), min(self.left + self.coverage.shape[1], size[1]))
+        own_rows = slice(rows.start - self.top, rows.stop - self.top)
+        own_columns = slice(columns.start - self.left, columns.stop - self.left)
+        return (rows, columns), (own_rows, own_columns)
+
+
+def _contours(name: str, generator: np.random.Generator) -> Contours:
+    """The outline of a form of class `name` within the circle of radius 1."""
+    proportion = generator.random()
+    if name == "circle":
+        return [_polygon(64)]
+    if name == "ring":
+        return [_polygon(64), _polygon(64) * (0.45 + 0.2 * proportion)]
+    if name == "square":
+        return [_polygon(4)]
+    if name == "triangle":
+        return [_polygon(3)]
+    if name == "star":
+        star = _polygon(10)
+        star[1::2] *= 0.38 + 0.12 * proportion
+        return [star]
+    arm = 0.25 + 0.13 * proportion
+    quarter = np.array([[arm, arm], [arm, 1.0], [-arm, 1.0]])
+    turns = [np.array([[c, -s], [s, c]]) for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
+    return [np.concatenate([quarter @ turn.T for turn in turns]) / math.hypot(1, arm)]
+
+
+def _polygon(num_corners: int) -> np.ndarray:
+    angles = 2 * np.pi * np.arange(num_corners) / num_corners
+    return np.stack((np.cos(angles), np.sin(angles)), axis=1)
+
+
+def _stencil(
+    generator: np.random.Generator, size: tuple[int, int], crowding: Crowding, others: Boxes
+) -> _Stencil:
+    """Draw a form of random class, diameter, turn and place in a picture of `size`."""
+    label = int(generator.integers(len(SHAPE_CLASSES)))
+    low, high = (max(share * min(size), MIN_DIAMETER) for share in DIAMETERS)
+    radius = 0.5 * low * (high / low) ** generator.random()
+    stretch = np.diag((1.0, 1 / generator.uniform(1.0, 1.15)))
+    before, after = (_rotation(angle) for angle in generator.uniform(0, 2 * np.pi, size=2))
+    outline = [
+        radius * points @ before @ stretch @ after
+        for points in _contours(SHAPE_CLASSES[label], generator)
+    ]
+    reach = np.abs(outline[0]).max(axis=0) + 1
+    center = _center(generator, size, reach, crowding, others)
+    outline = [points + center for points in outline]
+    left, top = np.floor(outline[0].min(axis=0)).astype(int) - 1
+    right, bottom = np.ceil(outline[0].max(axis=0)).astype(int) + 2
+    coverage = np.zeros((bottom - top, right - left), dtype=np.uint8)
+    # OpenCV takes fixed-point corners (here 1/16 pixel), whose pixel centers are whole numbers
+    corners = [np.round((points - (left, top) - 0.5) * 16).astype(np.int32) for points in outline]
+    cv2.fillPoly(coverage, corners, 255, lineType=cv2.LINE_AA, shift=4)
+    return _Stencil(label, coverage, int(left), int(top))
+
+
+def _center(
+    generator: np.random.Generator,
+    size: tuple[int, int],
+    reach: np.ndarray,
+    crowding: Crowding,
+    others: Boxes,
+) -> np.ndarray:
+    """The center (x, y) of a form that reaches `reach` = (horizontal, vertical) pixels from it."""
+    extent = np.array((size[1], size[0]))
+    if crowding == "another" and others:
+        x1, y1, x2, y2 = others[int(generator.integers(len(others)))]
+        middle, half = np.array((x1 + x2, y1 + y2)) / 2, np.array((x2 - x1, y2 - y1)) / 2
+        near: np.ndarray = middle + half * generator.uniform(-1.0, 1.0, size=2)
+        return near.clip(0, extent)
+    margin = -0.4 * reach if crowding == "border" else reach
+    center: np.ndarray = margin + generator.random(2) * np.maximum(extent - 2 * margin, 0)
+    return center
+
+
+def _rotation(angle: float) -> np.ndarray:
+    return np.array(((math.cos(angle), -math.sin(angle)), (math.sin(angle), math.cos(angle))))
+
+
+# --- places --------------------------------------------------------------------------------------
+
+
+def _place(
+    generator: np.random.Generator, owners: np.ndarray, objects: list[DrawnObject]
+) -> tuple[_Stencil, np.ndarray, list[DrawnObject]] | None:
+    """Find a form and a place that leave every object of the picture well enough visible.
+
+    Most objects stand nearly free. The others are drawn to the border or to another object, and
+    may be cut, or hide it, down to `MIN_VISIBLE_SHARE`.
+
+    Returns:
+        The form, and the owners and objects with it; None when no try succeeded.
+    """
+    crowding: Crowding = ("none", "border", "another")[generator.choice(3, p=(0.75, 0.15, 0.1))]
+    most_hidden = 0.15 if crowding == "none" else 1 - MIN_VISIBLE_SHARE
+    others = [drawn.box for drawn in objects]
+    for _ in range(12):
+        stencil = _stencil(generator, owners.shape, crowding, others)
+        there, own = stencil.windows(owners.shape)
+        new_owners = owners.copy()
+        new_owners[there][stencil.solid[own]] = len(objects)
+        area = int(stencil.solid.sum())
+        truncated = int(stencil.solid[own].sum()) < area
+        new = DrawnObject(stencil.label, area, area, (0, 0, *owners.shape[::-1]), truncated)
+        measured = [
+            _measured(drawn, new_owners, index) for index, drawn in enumerate([*objects, new])
+        ]
+        if all(
+            after is not None
+            and before.visible_area - after.visible_area <= most_hidden * after.area
+            for before, after in zip([*objects, new], measured, strict=True)
+        ):
+            return stencil, new_owners, [drawn for drawn in measured if drawn is not None]
+    return None
+
+
+def _measured(drawn: DrawnObject, owners: np.ndarray, index: int) -> DrawnObject | None:
+    """The object with its visible area and box as in `owners`; None if too little is visible."""
+    left, top, right, bottom = drawn.box  # what hides an object can only shrink its box
+    visible = (owners[top:bottom, left:right] == index).view(np.uint8)
+    visible_area = cv2.countNonZero(visible)
+    if visible_area < max(MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE * drawn.area):
+        return None
+    x, y, width, height = cv2.boundingRect(visible)
+    box = (left + x, top + y, left + x + width, top + y + height)
+    if min(width, height) < MIN_BOX_SIDE:
+        return None
+    return DrawnObject(drawn.label, drawn.area, visible_area, box, drawn.truncated)
+
+
+# --- colors and textures -------------------------------------------------------------------------
+
+
+def _color(
+    generator: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]
+) -> Float32[np.ndarray, "3"]:
+    """A random color, RGB in 0…1, of any hue and with saturation and value in the ranges."""
+    hue, s, v = generator.random(), generator.uniform(*saturation), generator.uniform(*value)
+    return np.array(colorsys.hsv_to_rgb(hue, s, v), dtype=np.float32)
+
+
+def _pattern(generator: np.random.Generator, size: tuple[int, int], period: float) -> Pattern:
+    """Stripes, dots, checks, speckles or a gradient, turned at random; `period` in pixels."""
+    height, width = size
+    kind = generator.integers(5)
+    if kind == 0:
+        return _speckles(generator, size, period)
+    angle = generator.uniform(0, 2 * np.pi)
+    shift_u, shift_v = generator.uniform(0, 2 * np.pi, size=2)
+    rows = np.arange(height, dtype=np.float32)[:, None]
+    columns = np.arange(width, dtype=np.float32)[None, :]
+    u = columns * np.float32(math.cos(angle)) + rows * np.float32(math.sin(angle))
+    v = rows * np.float32(math.cos(angle)) - columns * np.float32(math.sin(angle))
+    frequency = np.float32(2 * np.pi / period)
+    wave_u = np.sin(frequency * u + np.float32(shift_u))
+    wave_v = np.sin(frequency * v + np.float32(shift_v))
+    if kind == 1:
+        pattern = (u - u.min()) / max(float(np.ptp(u)), 1.0)
+    elif kind == 2:
+        pattern = 0.5 + 1.5 * wave_u
+    elif kind == 3:
+        pattern = 0.5 + 2.5 * wave_u * wave_v
+    else:
+        pattern = 0.5 + 2 * (wave_u + wave_v - 0.7)
+    clipped: Pattern = np.clip(pattern, 0, 1, dtype=np.float32)
+    return clipped
+
+
+def _speckles(generator: np.random.Generator, size: tuple[int, int], period: float) -> Pattern:
+    """Smooth random values; neighbors `period` pixels apart are independent."""
+    height, width = size
+    coarse = (max(2, math.ceil(height / period) + 1), max(2, math.ceil(width / period) + 1))
+    grid = generator.random(coarse, dtype=np.float32)
+    smooth = cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
+    speckles: Pattern = np.clip(smooth, 0, 1)  # the cubic overshoots
+    return speckles
+
+
+def _mix(pattern: Pattern, first: np.ndarray, second: np.ndarray) -> Canvas:
+    first, second = first.astype(np.float32), second.astype(np.float32)
+    mixed: Canvas = first + pattern[:, :, None] * (second - first)
+    return mixed
+
+
+# --- painting ------------------------------------------------------------------------------------
+
+
+def _background(generator: np.random.Generator, size: tuple[int, int]) -> Canvas:
+    """Two uneven tones with a faint texture, soft blobs and strokes: clutter that is no object."""
+    side = min(size)
+    # what is smooth is painted small, since it costs a sixteenth
+    small = (math.ceil(size[0] / 4), math.ceil(size[1] / 4))
+    first = _color(generator, (0.05, 0.55), (0.2, 0.9))
+    second = np.clip(first + generator.normal(0, 0.12, size=3), 0, 1)
+    tones = _speckles(generator, small, min(small) * generator.uniform(0.15, 0.5))
+    smooth = _mix(tones, first, second)
+    for _ in range(generator.integers(2, 7)):
+        _paint_blob(generator, smooth)
+    canvas: Canvas = cv2.resize(smooth, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    texture = _pattern(generator, size, side * generator.uniform(0.03, 0.15))
+    canvas += ((texture - 0.5) * np.float32(generator.uniform(0.02, 0.12)))[:, :, None]
+    for _ in range(generator.integers(2, 10)):
+        _paint_stroke(generator, canvas)
+    return canvas.clip(0, 1)
+
+
+def _paint_blob(generator: np.random.Generator, canvas: Canvas) -> None:
+    """Blend in a spot without an edge, so that it is not taken for a circle."""
+    height, width = canvas.shape[:2]
+    radii = min(height, width) * generator.uniform(0.06, 0.25, size=2)
+    center_x, center_y = generator.random(2) * (width, height)
+    columns = ((np.arange(width) - center_x) / radii[0]) ** 2
+    rows = ((np.arange(height) - center_y) / radii[1]) ** 2
+    weight = np.exp(-columns)[None, :] * np.exp(-rows)[:, None] * generator.uniform(0.3, 0.8)
+    color = _color(generator, (0.0, 0.8), (0.1, 1.0))
+    canvas += weight.astype(np.float32)[:, :, None] * (color - canvas)
+
+
+def _paint_stroke(generator: np.random.Generator, canvas: Canvas) -> None:
+    """Draw an open line, straight, bent or curled."""
+    height, width = canvas.shape[:2]
+    side = min(height, width)
+    num_points = int(generator.integers(2, 9))
+    heading = generator.uniform(0, 2 * np.pi)
+    headings = heading + np.cumsum(generator.normal(0, 0.5, size=num_points))
+    lengths = side * generator.uniform(0.04, 0.22, size=num_points)
+    steps = lengths[:, None] * np.stack((np.cos(headings), np.sin(headings)), axis=1)
+    points = generator.random(2) * (width, height) + np.cumsum(steps, axis=0)
+    color = [float(channel) for channel in _color(generator, (0.0, 0.9), (0.1, 1.0))]
+    thickness = int(generator.integers(1, max(2, round(side / 40)) + 1))
+    corners = np.round(points * 16).astype(np.int32)[:, None]
+    cv2.polylines(canvas, [corners], False, color, thickness, cv2.LINE_AA, shift=4)
+
+
+def _paint(generator: np.random.Generator, canvas: Canvas, stencil: _Stencil) -> None:
+    """Fill the form with a texture of two tones that stand out from what lies below."""
+    there, own = stencil.windows(canvas.shape[:2])
+    size = stencil.coverage.shape
+    weight = stencil.coverage[own].astype(np.float32)[:, :, None] / 255  # [h, w, 1]
+    below = (canvas[there] * weight).sum(axis=(0, 1)) / weight.sum()  # [3]
+    first = _contrasting_color(generator, below)
+    second = np.clip(first * generator.uniform(0.45, 1.5) + generator.normal(0, 0.08, 3), 0, 1)
+    period = max(4.0, math.sqrt(size[0] * size[1]) * generator.uniform(0.12, 0.35))
+    fill = _mix(_pattern(generator, (size[0], size[1]), period), first, second)
+    if generator.random() < 0.4:
+        outline = 0.25 * first if generator.random() < 0.6 else 1 - 0.3 * (1 - first)
+        inner = cv2.erode(stencil.coverage, np.ones((3, 3), np.uint8), borderValue=0)
+        fill = outline + (inner.astype(np.float32) / 255)[:, :, None] * (fill - outline)
+    canvas[there] += weight * (fill[own] - canvas[there])
+
+
+def _contrasting_color(generator: np.random.Generator, below: np.ndarray) -> np.ndarray:
+    """The first of a few random colors that differs clearly from `below`, or the last of them."""
+    for _ in range(8):
+        color = _color(generator, (0.1, 1.0), (0.2, 1.0))
+        if float(np.linalg.norm(color - below)) > 0.35:
+            break
+    return color
+
+
+def _photograph(generator: np.random.Generator, canvas: Canvas) -> UInt8[np.ndarray, "H W 3"]:
+    """Blur a little, add sensor noise and round to 8 bits."""
+    sigma = generator.uniform(0.0, 0.9)
+    if sigma > 0.3:  # a narrower blur changes nothing
+        canvas = cv2.GaussianBlur(canvas, (0, 0), sigma)
+    noise = generator.standard_normal(canvas.shape, dtype=np.float32)
+    noise *= np.float32(generator.uniform(0.005, 0.04))
+    noise += canvas
+    noise *= 255
+    return np.rint(np.clip(noise, 0, 255, out=noise), out=noise).astype(np.uint8)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def _settings(
+    num_images: int, seed: int, image_size: tuple[int, int], splits: Sequence[int | float]
+) -> dict[str, Any]:
+    """The content of `shapes.json`: what decides the bytes of the set."""
+    if num_images < 3:
+        raise DetectError(
+            f"shapes: expected at least 3 images, one for each split, found {num_images}"
+        )
+    if seed < 0:
+        raise DetectError(f"shapes: expected a seed of 0 or more, found {seed}")
+    if len(image_size) != 2 or min(image_size) < MIN_IMAGE_SIDE:
+        raise DetectError(
+            f"shapes: expected an image size of at least {MIN_IMAGE_SIDE} pixels in height and "
+            f"width, found {tuple(image_size)}"
+        )
+    return {
+        "kind": "detect shapes",
+        "version": SHAPES_VERSION,
+        "num_images": num_images,
+        "seed": seed,
+        "image_size": list(image_size),
+        "splits": _split_sizes(num_images, splits),
+        "classes": list(SHAPE_CLASSES),
+    }
+
+
+def _split_sizes(num_images: int, splits: Sequence[int | float]) -> dict[str, int]:
+    """Numbers of pictures in train, val and test: at least one each, `num_images` together."""
+    if len(splits) != 3 or not all(math.isfinite(share) and share > 0 for share in splits):
+        raise DetectError(
+            f"shapes: expected three positive shares for train, val and test, found {list(splits)}"
+        )
+    ends = np.round(num_images * np.cumsum(splits) / sum(splits)).astype(int)
+    train_end = min(max(int(ends[0]), 1), num_images - 2)
+    val_end = min(max(int(ends[1]), train_end + 1), num_images - 1)
+    return {"train": train_end, "val": val_end - train_end, "test": num_images - val_end}
+
+
+def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """Make sure that drawing into `folder` destroys nothing but a set of the same settings."""
+    remedy = "name another folder, or remove this one to have it drawn anew"
+    if folder.exists() and not folder.is_dir():
+        raise DetectError(f"{folder}: expected a folder for the shapes set, found a file; {remedy}")
+    settings_file = folder / SETTINGS_FILE
+    if not settings_file.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise DetectError(
+                f"{folder}: expected an empty folder or a shapes set with its {SETTINGS_FILE}, "
+                f"found other files; {remedy}"
+            )
+        return
+    found = read_json(settings_file)
+    if not isinstance(found, dict):
+        raise DetectError(f"{settings_file}: expected the settings of a shapes set; {remedy}")
+    differences = [
+        f"{key} {found.get(key)!r} (wanted: {wanted!r})"
+        for key, wanted in settings.items()
+        if found.get(key) != wanted
+    ]
+    if differences:
+        raise DetectError(
+            f"{folder}: holds a shapes set with other settings: {', '.join(differences)}; {remedy}"
+        )
+
+
+def _image_id(index: int) -> str:
+    return f"{index:06d}"
+
+
+def _split_file(folder: Path, name: str) -> Path:
+    return folder / "ImageSets" / "Main" / f"{name}.txt"
+
+
+def _write_picture(folder: Path, image_id: str, picture: DrawnPicture) -> None:
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    _, encoded = cv2.imencode(".jpg", picture.image[:, :, ::-1], quality)  # OpenCV takes BGR
+    (folder / "JPEGImages" / f"{image_id}.jpg").write_bytes(encoded.tobytes())
+    annotation = _annotation(image_id, picture)
+    (folder / "Annotations" / f"{image_id}.xml").write_bytes(annotation.encode())
+
+
+def _write_splits(folder: Path, sizes: dict[str, int]) -> None:
+    train_end = sizes["train"]
+    val_end = train_end + sizes["val"]
+    members = {
+        "train": range(train_end),
+        "val": range(train_end, val_end),
+        "trainval": range(val_end),
+        "test": range(val_end, val_end + sizes["test"]),
+    }
+    for name in SPLIT_NAMES:
+        lines = [f"{_image_id(index)}\n" for index in members[name]]
+        write_text(_split_file(folder, name), "".join(lines))
+
+
+def _annotation(image_id: str, picture: DrawnPicture) -> str:
+    """The VOC annotation; its boxes are 1-based and inclusive."""
+    height, width = picture.image.shape[:2]
+    objects = "".join(
+        f"\t<object>\n"
+        f"\t\t<name>{SHAPE_CLASSES[drawn.label]}</name>\n"
+        f"\t\t<pose>Unspecified</pose>\n"
+        f"\t\t<truncated>{int(drawn.truncated)}</truncated>\n"
+        f"\t\t<difficult>{int(drawn.difficult)}</difficult>\n"
+        f"\t\t<bndbox>\n"
+        f"\t\t\t<xmin>{drawn.box[0] + 1}</xmin>\n"
+        f"\t\t\t<ymin>{drawn.box[1] + 1}</ymin>\n"
+        f"\t\t\t<xmax>{drawn.box[2]}</xmax>\n"
+        f"\t\t\t<ymax>{drawn.box[3]}</ymax>\n"
+        f"\t\t</bndbox>\n"
+        f"\t</object>\n"
+        for drawn in picture.objects
+    )
+    return (
+        f"<annotation>\n"
+        f"\t<folder>shapes</folder>\n"
+        f"\t<filename>{image_id}.jpg</filename>\n"
+        f"\t<source>\n"
+        f"\t\t<database>shapes</database>\n"
+        f"\t\t<annotation>drawn</annotation>\n"
+        f"\t\t<image>drawn</image>\n"
+        f"\t</source>\n"
+        f"\t<size>\n"
+        f"\t\t<width>{width}</width>\n"
+        f"\t\t<height>{height}</height>\n"
+        f"\t\t<depth>3</depth>\n"
+        f"\t</size>\n"
+        f"\t<segmented>0</segmented>\n"
+        f"{objects}"
+        f"</annotation>\n"
+    )

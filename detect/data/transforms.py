@@ -1,0 +1,51 @@
+"""From a picture to what a detector is fed."""
+
+import cv2
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from detect.structures import GroundTruth, ImageMeta, InputSpec, Sample
+
+# Gray of the letterbox and of what an augmentation moves in: near the mean of natural pictures.
+FILL = (114, 114, 114)
+
+
+def fit_to_input(sample: Sample, spec: InputSpec) -> Sample:
+    """Scale a picture to a detector's input, stretching it or padding it to keep its aspect ratio.
+
+    The meta of the result leads back to the frame of `sample.meta`'s picture.
+    """
+    height, width = sample.image.shape[:2]
+    scale_y, scale_x = spec.size[0] / height, spec.size[1] / width
+    if spec.keep_aspect_ratio:
+        scale_y = scale_x = min(scale_y, scale_x)
+    inner = (max(1, round(height * scale_y)), max(1, round(width * scale_x)))
+    scale = (inner[0] / height, inner[1] / width)  # after rounding to whole pixels
+    shrinks = inner[0] < height or inner[1] < width
+    image = sample.image
+    if inner != (height, width):
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        image = cv2.resize(image, (inner[1], inner[0]), interpolation=method)
+    top, left = (spec.size[0] - inner[0]) // 2, (spec.size[1] - inner[1]) // 2
+    if inner != spec.size:
+        bottom, right = spec.size[0] - inner[0] - top, spec.size[1] - inner[1] - left
+        image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=FILL)
+    meta = ImageMeta(
+        image_id=sample.meta.image_id,
+        path=sample.meta.path,
+        original_size=(height, width),
+        input_size=spec.size,
+        scale=scale,
+        offset=(float(top), float(left)),
+    )
+    boxes = meta.to_input(sample.truth.boxes)
+    truth = drop_empty(boxes, sample.truth.labels, sample.truth.difficult)
+    return Sample(image, truth, meta)
+
+
+def drop_empty(
+    boxes: Float[Tensor, "N 4"], labels: Int[Tensor, "N"], difficult: Bool[Tensor, "N"]
+) -> GroundTruth:
+    """A ground truth of those rows whose box has an area; a transform may leave some without."""
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    return GroundTruth(boxes[kept], labels[kept], difficult[kept])

@@ -1,0 +1,38 @@
+"""Judging detections: the PASCAL VOC metrics, their report, and detections on disk. Floor 2."""
+
+from detect.evaluation.average_precision import (
+    average_precision_11point,
+    average_precision_area,
+    precision_recall,
+)
+from detect.evaluation.detection_files import (
+    read_detections,
+    read_detections_json,
+    write_detections_json,
+)
+from detect.evaluation.detection_set import DetectionSet, evaluate_detections
+from detect.evaluation.report import ClassReport, VOCProtocol, VOCReport
+from detect.evaluation.voc import VOCEvaluator
+from detect.evaluation.voc_files import (
+    ReadDetections,
+    read_voc_detections,
+    write_voc_detections,
+)
+
+__all__ = [
+    "ClassReport",
+    "DetectionSet",
+    "ReadDetections",
+    "VOCEvaluator",
+    "VOCProtocol",
+    "VOCReport",
+    "average_precision_11point",
+    "average_precision_area",
+    "evaluate_detections",
+    "precision_recall",
+    "read_detections",
+    "read_detections_json",
+    "read_voc_detections",
+    "write_detections_json",
+    "write_voc_detections",
+]

@@ -1,0 +1,189 @@
+"""The result of an evaluation: numbers by class, their means, and the protocol behind them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+METRICS = {
+    "map_11point": "mean over the classes of the interpolated precision at the recalls "
+    "0, 0.1, …, 1 (VOC 2007)",
+    "map_area": "mean over the classes of the area under the monotone precision-recall curve "
+    "(VOC 2010 and later)",
+}
+DIFFICULT_RULE = "difficult objects are neither demanded nor punished"
+MATCHING_RULE = (
+    "each detection goes to the object of its class and picture that it overlaps most; "
+    "the first claim by score is the true positive, later ones are false positives"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VOCProtocol:
+    """What was measured, how, and on how much.
+
+    Attributes:
+        iou_threshold: the least IoU of a true positive, in 0…1.
+        num_images: pictures judged, those without objects included.
+        num_objects: objects to be found, difficult ones excluded.
+        num_difficult: objects that are marked difficult.
+        num_detections: detections judged, in all classes.
+    """
+
+    iou_threshold: float
+    num_images: int
+    num_objects: int
+    num_difficult: int
+    num_detections: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; the keys are stable."""
+        return {
+            "name": "PASCAL VOC detection",
+            "metrics": dict(METRICS),
+            "iou_threshold": self.iou_threshold,
+            "matching": MATCHING_RULE,
+            "difficult": DIFFICULT_RULE,
+            "num_images": self.num_images,
+            "num_objects": self.num_objects,
+            "num_difficult": self.num_difficult,
+            "num_detections": self.num_detections,
+        }
+
+    def in_words(self) -> str:
+        """The protocol as one paragraph."""
+        return (
+            f"PASCAL VOC protocol, IoU ≥ {self.iou_threshold:g}; {DIFFICULT_RULE}. "
+            f"{self.num_images} images, {self.num_objects} objects and {self.num_difficult} "
+            f"difficult ones, {self.num_detections} detections. AP 11-point is the metric of VOC "
+            f"2007, AP area that of VOC 2010 and later; a class without objects has no AP and "
+            f"stays out of the mean."
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassReport:
+    """The result of one class.
+
+    Attributes:
+        ap_11point: average precision at 11 recalls, in 0…1; nan without objects.
+        ap_area: average precision as an area, in 0…1; nan without objects.
+        num_objects: objects to be found, difficult ones excluded.
+        num_difficult: objects that are marked difficult.
+        num_detections: all detections, those that a difficult object swallowed included.
+        num_true_positives: detections that found an object.
+        num_false_positives: detections that found none, or one that was claimed already.
+        precision: `[K]` after each true or false positive, by falling score.
+        recall: `[K]`, likewise; nan without objects.
+        scores: `[K]` the scores of these detections.
+    """
+
+    ap_11point: float
+    ap_area: float
+    num_objects: int
+    num_difficult: int
+    num_detections: int
+    num_true_positives: int
+    num_false_positives: int
+    precision: Float64[np.ndarray, "K"]
+    recall: Float64[np.ndarray, "K"]
+    scores: Float32[np.ndarray, "K"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; the keys are stable, and a number that is not there is None."""
+        return {
+            "ap_11point": _none_for_nan(self.ap_11point),
+            "ap_area": _none_for_nan(self.ap_area),
+            "num_objects": self.num_objects,
+            "num_difficult": self.num_difficult,
+            "num_detections": self.num_detections,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VOCReport:
+    """The result of all classes under the PASCAL VOC protocol.
+
+    Attributes:
+        protocol: what was measured, how, and on how much.
+        classes: the result of each class, in the order of the labels.
+    """
+
+    protocol: VOCProtocol
+    classes: Mapping[str, ClassReport]
+
+    @property
+    def map_11point(self) -> float:
+        """Mean of the 11-point AP over the classes with objects, in 0…1; nan without any."""
+        return _mean_of_numbers([entry.ap_11point for entry in self.classes.values()])
+
+    @property
+    def map_area(self) -> float:
+        """Mean of the area AP over the classes with objects, in 0…1; nan without any."""
+        return _mean_of_numbers([entry.ap_area for entry in self.classes.values()])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON.
+
+        The keys are stable: `protocol`, `map_11point`, `map_area` and `classes`, which maps the
+        name of each class to `ap_11point`, `ap_area`, `num_objects` (difficult ones excluded),
+        `num_difficult` and `num_detections`. An AP that is not defined is None.
+        """
+        return {
+            "protocol": self.protocol.as_dict(),
+            "map_11point": _none_for_nan(self.map_11point),
+            "map_area": _none_for_nan(self.map_area),
+            "classes": {name: entry.as_dict() for name, entry in self.classes.items()},
+        }
+
+    def table(self) -> Table:
+        """A table for the terminal: one row for each class, the means, and the protocol."""
+        table = Table(
+            box=box.SIMPLE,
+            caption=self.protocol.in_words(),
+            caption_justify="left",
+            show_footer=True,
+            collapse_padding=True,  # so that 80 columns hold it
+            pad_edge=False,
+        )
+        num_true_positives = sum(entry.num_true_positives for entry in self.classes.values())
+        table.add_column("class", footer="mean / total", overflow="fold", min_width=12)
+        for header, footer in (
+            ("AP\n11-point", _as_text(self.map_11point)),
+            ("AP\narea", _as_text(self.map_area)),
+            ("objects", str(self.protocol.num_objects)),
+            ("difficult", str(self.protocol.num_difficult)),
+            ("detections", str(self.protocol.num_detections)),
+            ("true\npositives", str(num_true_positives)),
+        ):
+            table.add_column(header, footer=footer, justify="right", no_wrap=True)
+        for name, entry in self.classes.items():
+            table.add_row(
+                Text(name),  # a name is no markup, whatever brackets it has
+                _as_text(entry.ap_11point),
+                _as_text(entry.ap_area),
+                str(entry.num_objects),
+                str(entry.num_difficult),
+                str(entry.num_detections),
+                str(entry.num_true_positives),
+            )
+        return table
+
+
+def _mean_of_numbers(values: list[float]) -> float:
+    numbers = [value for value in values if not math.isnan(value)]
+    return sum(numbers) / len(numbers) if numbers else float("nan")
+
+
+def _none_for_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _as_text(average_precision: float) -> str:
+    return "—" if math.isnan(average_precision) else f"{average_precision:.4f}"

@@ -1,0 +1,21 @@
+"""Training: phases, the gradient loop, checkpoints. Knows no detector. Floor 2."""
+
+from detect.training.checkpoints import load_checkpoint, save_checkpoint, versions
+from detect.training.loop import TrainingRun
+from detect.training.phases import BatchSource, GradientPhase, Loss, Phase, Plan
+from detect.training.progress import ProgressDisplay
+from detect.training.settings import GradientSettings
+
+__all__ = [
+    "BatchSource",
+    "GradientPhase",
+    "GradientSettings",
+    "Loss",
+    "Phase",
+    "Plan",
+    "ProgressDisplay",
+    "TrainingRun",
+    "load_checkpoint",
+    "save_checkpoint",
+    "versions",
+]

@@ -1,0 +1,74 @@
+"""What training consists of: a list of phases.
+
+Most of the classical detectors train in several steps. A phase is one of them; what it leaves
+behind is parameters of the detector, so that checkpoint, evaluation and inference are one code.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from detect.structures import Batch
+from detect.training.settings import GradientSettings
+
+Loss = Callable[[Batch], dict[str, Tensor]]
+
+
+class BatchSource(Protocol):
+    """Training pictures, epoch by epoch, in an order that depends on nothing but the epoch."""
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterable[Batch]:
+        """The batches of an epoch (from 0), from batch `start` on."""
+        ...
+
+
+class Phase(Protocol):
+    """One step of training."""
+
+    @property
+    def name(self) -> str:
+        """Unique within a detector; names its subsection in the config."""
+        ...
+
+
+@dataclass(frozen=True)
+class GradientPhase:
+    """A descent on a loss.
+
+    Attributes:
+        name: of the phase.
+        module: put into training mode; those of its parameters that require a gradient are trained.
+        loss: terms whose sum is the objective.
+        batches: the training pictures.
+        settings: of the descent.
+    """
+
+    name: str
+    module: nn.Module
+    loss: Loss
+    batches: BatchSource
+    settings: GradientSettings
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a detector is given to make its phases from.
+
+    Attributes:
+        settings: by name of the phase.
+        batches: makes the source of training pictures for a phase.
+    """
+
+    settings: Mapping[str, GradientSettings]
+    batches: Callable[[GradientSettings], BatchSource]
+
+    def gradient_phase(self, name: str, module: nn.Module, loss: Loss) -> GradientPhase:
+        """A descent on `loss` with the settings that the config has for `name`."""
+        settings = self.settings[name]
+        return GradientPhase(name, module, loss, self.batches(settings), settings)
