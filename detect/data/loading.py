@@ -6,7 +6,7 @@ depend on the number of workers, nor on which batches were taken before.
 
 import signal
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ from detect.structures import Batch, InputSpec, Sample
 Draw = tuple[int, int]
 
 
+@runtime_checkable
 class SampleSource(Protocol):
     """Pictures by number."""
 

@@ -263,13 +263,24 @@ def _stencil(
     reach = np.abs(outline[0]).max(axis=0) + 1
     center = _center(generator, size, reach, crowding, others)
     outline = [points + center for points in outline]
-    left, top = np.floor(outline[0].min(axis=0)).astype(int) - 1
-    right, bottom = np.ceil(outline[0].max(axis=0)).astype(int) + 2
-    coverage = np.zeros((bottom - top, right - left), dtype=np.uint8)
-    # OpenCV takes fixed-point corners (here 1/16 pixel), whose pixel centers are whole numbers
-    corners = [np.round((points - (left, top) - 0.5) * 16).astype(np.int32) for points in outline]
-    cv2.fillPoly(coverage, corners, 255, lineType=cv2.LINE_AA, shift=4)
-    return _Stencil(label, coverage, int(left), int(top))
+    left, top = (np.floor(outline[0].min(axis=0)).astype(int) - 1).tolist()
+    right, bottom = (np.ceil(outline[0].max(axis=0)).astype(int) + 2).tolist()
+    coverage = _coverage([points - (left, top) for points in outline], (bottom - top, right - left))
+    return _Stencil(label, coverage, left, top)
+
+
+def _coverage(outline: Contours, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+    """The share of each pixel that lies within the outline, as 0…255.
+
+    Drawn with 4×4 points a pixel and averaged: OpenCV's own antialiasing fattens a form by up to
+    a pixel, and its box with it.
+    """
+    fine = np.zeros((4 * size[0], 4 * size[1]), dtype=np.uint8)
+    # fixed-point corners with 4 binary digits; a whole number is the center of a point
+    corners = [np.round((4 * points - 0.5) * 16).astype(np.int32) for points in outline]
+    cv2.fillPoly(fine, corners, 255, shift=4)
+    coverage: np.ndarray = cv2.resize(fine, size[::-1], interpolation=cv2.INTER_AREA)
+    return coverage
 
 
 def _center(

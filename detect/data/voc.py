@@ -516,7 +516,7 @@ def _survey(
     entries, faults = _without_duplicates(entries)
     annotations = [_read_annotation(entry.annotation_path) for entry in entries]
     if class_names is None:
-        class_names, class_faults = _collect_class_names(entries[0].root, annotations)
+        class_names, class_faults = _collect_class_names(annotations)
         faults += class_faults
     finder = _ImageFinder()
     images = [finder.find(entry) for entry in entries]
@@ -633,11 +633,11 @@ class _ImageFinder:
                 names = [path.name for path in folder.iterdir()]
             except (OSError, ValueError):  # no such folder, or no possible name
                 names = []
-            ranked = [(Path(name).suffix.lower(), name) for name in names]
-            for suffix, name in sorted(row for row in ranked if row[0] in IMAGE_SUFFIXES):
-                by_id.setdefault(name[: -len(suffix)], []).append(name)
-            for same_id in by_id.values():
-                same_id.sort(key=lambda name: IMAGE_SUFFIXES.index(Path(name).suffix.lower()))
+            suffixes = {name: Path(name).suffix for name in names}
+            ranks = {suffix: rank for rank, suffix in enumerate(IMAGE_SUFFIXES)}
+            pictures = [name for name in names if suffixes[name].lower() in ranks]
+            for name in sorted(pictures, key=lambda name: (ranks[suffixes[name].lower()], name)):
+                by_id.setdefault(name.removesuffix(suffixes[name]), []).append(name)
             self._names[folder] = by_id
         return self._names[folder]
 
@@ -682,26 +682,23 @@ def _listed_class_names(classes: ClassNames) -> tuple[str, ...] | None:
 
 
 def _collect_class_names(
-    root: Path, annotations: Sequence["_Annotation"]
+    annotations: Sequence["_Annotation"],
 ) -> tuple[tuple[str, ...], list[Fault]]:
     """The sorted names of all objects; a warning for names that differ in case only."""
-    names = {item.name.strip() for annotation in annotations for item in annotation.objects}
+    items = [item for annotation in annotations for item in annotation.objects if item.name.strip()]
+    counts = Counter(item.name.strip() for item in items)
     by_lower_case: dict[str, list[str]] = {}
-    for name in sorted(names - {""}):
+    for name in sorted(counts):
         by_lower_case.setdefault(name.lower(), []).append(name)
-    twins = [same for same in by_lower_case.values() if len(same) > 1]
-    faults = [
-        Fault(
-            str(root / "Annotations"),
-            None,
-            "similar-classes",
-            f"{' and '.join(repr(name) for name in same)} are different classes",
-            "if one class is meant, write its name alike everywhere",
-            "warning",
-        )
-        for same in twins
-    ]
-    return tuple(sorted(names - {""})), faults
+    faults = []
+    for twins in (names for names in by_lower_case.values() if len(names) > 1):
+        # the rarer name is the likelier slip: show where it stands
+        rarest = min(twins, key=lambda name: counts[name])
+        item = next(item for item in items if item.name.strip() == rarest)
+        found = " and ".join(f"{name!r} (count {counts[name]})" for name in twins)
+        value, remedy = f"{found} are different classes", "write the name alike if one is meant"
+        faults.append(item.fault("similar-classes", value, remedy, "warning"))
+    return tuple(sorted(counts)), faults
 
 
 class _ClassTable:

@@ -8,6 +8,7 @@ error that names the file, the picture and the row.
 import json
 import reprlib
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -135,23 +136,29 @@ def _numbers(
     """A list of numbers, or of rows of `width` numbers, as float32, or int64 when `whole`."""
     if not isinstance(values, list):
         raise DetectError(f"{place}: {name}: expected a list, found {_shown(values)}")
-    allowed = {int} if whole else {int, float}  # bool is neither: it would pass for a number
-    greatest = 2**31 if whole else float(np.finfo(np.float32).max)
-    for number, value in enumerate(values, start=1):
-        row = value if width else [value]
-        if not (
-            isinstance(row, list)
-            and len(row) == (width or 1)
-            and allowed.issuperset(map(type, row))
-            and all(-greatest <= entry <= greatest for entry in row)  # neither for nan
-        ):
-            kind = "a whole number" if whole else "a finite number"
-            expected = f"{width} finite numbers" if width else kind
-            raise DetectError(
-                f"{place}: {name}, row {number}: expected {expected}, found {_shown(value)}"
-            )
+    if not _are_numbers(values, width, whole):
+        row = next(
+            row for row, entry in enumerate(values) if not _are_numbers([entry], width, whole)
+        )
+        kind = "a whole number" if whole else "a finite number"
+        expected = f"{width} finite numbers" if width else kind
+        raise DetectError(
+            f"{place}: {name}, row {row + 1}: expected {expected}, found {_shown(values[row])}"
+        )
     array = np.array(values, dtype=np.int64 if whole else np.float32)
     return array.reshape(-1, width) if width else array
+
+
+def _are_numbers(values: list[Any], width: int | None, whole: bool) -> bool:
+    if width is not None:
+        if not all(type(row) is list and len(row) == width for row in values):
+            return False
+        values = list(chain.from_iterable(values))
+    allowed = {int} if whole else {int, float}  # bool is neither: it would pass for a number
+    if not allowed.issuperset(map(type, values)):
+        return False
+    greatest = 2**31 if whole else float(np.finfo(np.float32).max)
+    return all(-greatest <= value <= greatest for value in values)  # false for nan
 
 
 def _check_keys(content: Any, keys: Sequence[str], place: str) -> None:

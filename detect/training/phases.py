@@ -6,7 +6,7 @@ behind is parameters of the detector, so that checkpoint, evaluation and inferen
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -16,6 +16,7 @@ from detect.training.settings import GradientSettings
 Loss = Callable[[Batch], dict[str, Tensor]]
 
 
+@runtime_checkable
 class BatchSource(Protocol):
     """Training pictures, epoch by epoch, in an order that depends on nothing but the epoch."""
 
@@ -28,6 +29,7 @@ class BatchSource(Protocol):
         ...
 
 
+@runtime_checkable
 class Phase(Protocol):
     """One step of training."""
 

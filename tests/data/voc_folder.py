@@ -1,0 +1,54 @@
+"""Small VOC data sets for tests."""
+
+import cv2
+import numpy as np
+
+GOOD_BOX = (2, 3, 20, 30)
+
+
+def object_xml(name="dog", box=GOOD_BOX, extra="<difficult>0</difficult>"):
+    """An <object>; a name, box or coordinate of None leaves its element out."""
+    name_xml = "" if name is None else f"<name>{name}</name>"
+    tags = ("xmin", "ymin", "xmax", "ymax")
+    box_xml = ""
+    if box is not None:
+        rows = (f"<{tag}>{v}</{tag}>" for tag, v in zip(tags, box, strict=True) if v is not None)
+        box_xml = f"<bndbox>{''.join(rows)}</bndbox>"
+    return f"<object>{name_xml}{extra}{box_xml}</object>"
+
+
+def annotation_xml(*objects, size=(40, 60), head='<?xml version="1.0"?>\n'):
+    """An <annotation> of a picture of `size` = (height, width)."""
+    size_xml = ""
+    if size is not None:
+        size_xml = f"<size><width>{size[1]}</width><height>{size[0]}</height></size>"
+    return f"{head}<annotation>\n{size_xml}\n{''.join(objects)}\n</annotation>\n"
+
+
+def picture(size=(40, 60), suffix=".png", seed=0):
+    """The bytes of a picture of noise."""
+    image = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    return cv2.imencode(suffix, image)[1].tobytes()
+
+
+class VOCFolder:
+    """A data set that is drawn picture by picture."""
+
+    def __init__(self, root):
+        self.root = root
+        self.annotations = root / "Annotations"
+        self.images = root / "JPEGImages"
+        self.splits = root / "ImageSets" / "Main"
+        for folder in (self.annotations, self.images, self.splits):
+            folder.mkdir(parents=True)
+
+    def add(self, image_id, xml=None, image=None, suffix=".jpg"):
+        """Write an annotation (text or bytes) and a picture; by default sound ones, one dog."""
+        xml = annotation_xml(object_xml()) if xml is None else xml
+        data = xml if isinstance(xml, bytes) else xml.encode()
+        (self.annotations / f"{image_id}.xml").write_bytes(data)
+        image = picture() if image is None else image
+        (self.images / f"{image_id}{suffix}").write_bytes(image)
+
+    def split(self, name, *rows):
+        (self.splits / f"{name}.txt").write_text("".join(f"{row}\n" for row in rows))

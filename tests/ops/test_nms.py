@@ -1,0 +1,97 @@
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detect.ops import grouped_nms, nms
+from tests.ops.random_boxes import SIZES, integer_boxes, real_boxes, scores_with_ties
+from tests.reference.boxes import greedy_nms
+
+# 0.3 and 0.6 are greater as float32 than as float64: an IoU of exactly 3/5 must not exceed 0.6
+THRESHOLDS = (0.0, 0.3, 0.5, 0.6, 0.7, 1.0)
+
+
+@pytest.mark.parametrize("iou_threshold", THRESHOLDS)
+@pytest.mark.parametrize("count", SIZES)
+def test_nms_equals_the_oracle(count, iou_threshold):
+    boxes, scores = integer_boxes(count, 1), scores_with_ties(count, 2)
+    expected = greedy_nms(boxes.tolist(), scores.tolist(), [0] * count, iou_threshold)
+    assert nms(boxes, scores, iou_threshold).tolist() == expected
+
+
+@pytest.mark.parametrize("iou_threshold", THRESHOLDS)
+@pytest.mark.parametrize("count", SIZES)
+def test_grouped_nms_equals_the_oracle(count, iou_threshold):
+    boxes, scores = integer_boxes(count, 3), scores_with_ties(count, 4)
+    groups = torch.randint(-3, 9, (count,), generator=torch.Generator().manual_seed(5))
+    expected = greedy_nms(boxes.tolist(), scores.tolist(), groups.tolist(), iou_threshold)
+    assert grouped_nms(boxes, scores, groups, iou_threshold).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("height", "iou_threshold", "kept"),
+    [
+        (5, 0.5, [0, 1]),  # IoU exactly 1/2 is not greater
+        (6, 0.5, [0]),
+        (3, 0.3, [0, 1]),
+        (6, 0.6, [0, 1]),
+        (6, 0.59, [0]),
+        (7, 0.7, [0, 1]),
+    ],
+)
+def test_suppression_takes_more_than_the_threshold(height, iou_threshold, kept):
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, height]])
+    scores = torch.tensor([0.9, 0.8])
+    for dtype in (torch.float32, torch.float64, torch.float16):
+        assert nms(boxes.to(dtype), scores, iou_threshold).tolist() == kept
+
+
+def test_ties_go_to_the_lower_index():
+    boxes = torch.tensor([[0.0, 0, 10, 10]] * 3)
+    assert nms(boxes, torch.tensor([0.5, 0.5, 0.5]), 0.5).tolist() == [0]
+    assert nms(boxes, torch.tensor([0.5, 0.7, 0.7]), 0.5).tolist() == [1]
+
+
+def test_scores_may_be_margins():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60]])
+    assert nms(boxes, torch.tensor([-7.0, -3.0, -1e6]), 0.5).tolist() == [1, 2]
+
+
+def test_groups_never_touch_wherever_the_boxes_lie():
+    # shifting boxes apart by group would let the far box of one group meet that of another
+    boxes = torch.tensor([[0.0, 0, 10, 10], [-1e6, -1e6, -1e6 + 64, -1e6 + 64]] * 2)
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.6])
+    groups = torch.tensor([0, 0, 10**12, 10**12])
+    assert grouped_nms(boxes, scores, groups, 0.0).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_gives_the_result_of_float32(dtype):
+    boxes = (integer_boxes(257, 6) * 7).to(dtype)  # areas beyond the range of float16
+    scores, groups = scores_with_ties(257, 7).to(dtype), torch.arange(257) % 3
+    expected = grouped_nms(boxes.float(), scores.float(), groups, 0.5)
+    assert grouped_nms(boxes, scores, groups, 0.5).tolist() == expected.tolist()
+    assert 0 < len(expected) < 257
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_the_same_boxes_survive_as_in_torchvision(count):
+    boxes = real_boxes(count, 8)
+    scores = torch.rand(count, generator=torch.Generator().manual_seed(9))  # without ties
+    groups = torch.arange(count) % 7
+    expected = torchvision.ops.nms(boxes, scores, 0.45)
+    assert nms(boxes, scores, 0.45).tolist() == expected.tolist()
+    expected = torchvision.ops.batched_nms(boxes, scores, groups, 0.45)
+    assert set(grouped_nms(boxes, scores, groups, 0.45).tolist()) == set(expected.tolist())
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(st.integers(0, 60), st.integers(0, 10**6), st.sampled_from(THRESHOLDS))
+def test_nms_is_idempotent_and_sorted(count, seed, iou_threshold):
+    boxes, scores = integer_boxes(count, seed), scores_with_ties(count, seed + 1)
+    groups = torch.randint(0, 3, (count,), generator=torch.Generator().manual_seed(seed))
+    kept = grouped_nms(boxes, scores, groups, iou_threshold)
+    again = grouped_nms(boxes[kept], scores[kept], groups[kept], iou_threshold)
+    assert again.tolist() == list(range(len(kept)))
+    assert (scores[kept].diff() <= 0).all()

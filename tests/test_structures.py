@@ -1,0 +1,240 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
+from torch.testing import assert_close
+
+from detect.structures import (
+    Batch,
+    Detections,
+    GroundTruth,
+    ImageMeta,
+    InputSpec,
+    Sample,
+    StructureError,
+)
+
+BOXES = torch.tensor([[0.0, 0, 10, 20], [5, 5, 8, 9]])
+
+
+def truth(boxes=BOXES, labels=(0, 1), difficult=(False, True)):
+    return GroundTruth(
+        boxes, torch.tensor(labels, dtype=torch.int64), torch.tensor(difficult, dtype=torch.bool)
+    )
+
+
+def detections(boxes=BOXES, scores=(0.9, 0.8), labels=(0, 1)):
+    return Detections(
+        boxes,
+        torch.tensor(scores, dtype=torch.float32),
+        torch.tensor(labels, dtype=torch.int64),
+    )
+
+
+def meta(**changes):
+    fields = {"image_id": "000001", "path": None, "original_size": (40, 60), "input_size": (40, 60)}
+    return ImageMeta(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: InputSpec((0, 5)), r"InputSpec.size: expected positive pixels, found \(0, 5\)"),
+        (lambda: meta(original_size=(0, 1)), "ImageMeta.original_size of 000001: expected a pos"),
+        (lambda: meta(input_size=(3, -1)), "ImageMeta.input_size of 000001: expected a positive"),
+        (lambda: meta(scale=(1.0, 0.0)), "ImageMeta.scale of 000001: expected positive factors"),
+        (lambda: truth(BOXES.double()), r"GroundTruth.boxes: expected float32 \[N, 4\], found"),
+        (lambda: truth(BOXES * float("nan")), "GroundTruth.boxes: expected finite pixels"),
+        (lambda: truth(BOXES[:, [2, 1, 0, 3]]), r"GroundTruth.boxes: expected x1 < x2 .* row 0"),
+        (lambda: truth(BOXES[:, [0, 1, 2, 1]]), "GroundTruth.boxes: expected x1 < x2 and y1 < y2"),
+        (lambda: truth(labels=(0, -1)), "GroundTruth.labels: expected 0 or more, found -1"),
+        (lambda: detections(BOXES.half()), r"Detections.boxes: expected float32 \[N, 4\], found"),
+        (lambda: detections(BOXES / 0), r"Detections.boxes: expected finite pixels.* in row 0"),
+        (
+            lambda: detections(scores=(1, float("nan"))),
+            "Detections.scores: expected finite .*row 1",
+        ),
+        (
+            lambda: detections(scores=(float("inf"), 0)),
+            "Detections.scores: expected finite .*row 0",
+        ),
+        (lambda: detections(scores=(0.1, 0.2)), r"Detections.scores: expected falling .* in row 1"),
+        (lambda: detections(labels=(0, -2)), "Detections.labels: expected 0 or more, found -2"),
+    ],
+)
+def test_a_faulty_value_is_named(make, message):
+    with pytest.raises(StructureError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: truth(labels=(0,)),
+        lambda: truth(difficult=(True, False, True)),
+        lambda: detections(scores=(0.9,)),
+        lambda: detections(BOXES[:, :3]),
+        lambda: Detections(BOXES, torch.ones(2), torch.ones(2, dtype=torch.bool)),
+    ],
+)
+def test_fields_that_do_not_fit_together_are_refused(make):
+    # the shape checks of the tests may speak before the record itself
+    with pytest.raises((StructureError, TypeCheckError)):
+        make()
+
+
+def test_equal_scores_and_empty_records_are_legal():
+    assert len(detections(scores=(0.5, 0.5))) == 2
+    assert len(Detections.empty()) == 0
+    assert len(GroundTruth.empty()) == 0
+    assert GroundTruth.empty().without_difficult().boxes.shape == (0, 4)
+
+
+def test_truth_without_difficult():
+    kept = truth().without_difficult()
+    assert kept.boxes.tolist() == BOXES[:1].tolist()
+    assert kept.labels.tolist() == [0]
+    assert kept.difficult.tolist() == [False]
+
+
+def test_sorting_is_stable_and_makes_float32():
+    boxes = torch.arange(16, dtype=torch.float64).reshape(4, 4)
+    scores = torch.tensor([0.5, 0.9, 0.5, 0.9], dtype=torch.float16)
+    result = Detections.sorted(boxes, scores, torch.tensor([0, 1, 2, 3]))
+    assert result.labels.tolist() == [1, 3, 0, 2]
+    assert result.boxes[:, 0].tolist() == [4, 12, 0, 8]
+    assert result.scores.dtype == result.boxes.dtype == torch.float32
+
+
+def test_score_threshold_is_inclusive():
+    assert len(detections(scores=(0.75, 0.5)).with_score_at_least(0.5)) == 2
+    assert detections(scores=(0.75, 0.5)).with_score_at_least(0.6).labels.tolist() == [0]
+
+
+def test_input_frame_of_a_letterboxed_picture():
+    letterboxed = meta(scale=(2.0, 3.0), offset=(7.0, 11.0))
+    boxes = torch.tensor([[1.0, 2, 10, 20]])
+    assert letterboxed.to_input(boxes).tolist() == [[14, 11, 41, 47]]
+
+
+def test_a_picture_is_mirrored_before_it_is_scaled():
+    mirrored = meta(scale=(1.0, 2.0), offset=(0.0, 5.0), flipped=True)
+    assert mirrored.to_input(torch.tensor([[1.0, 2, 10, 20]])).tolist() == [[105, 2, 123, 20]]
+
+
+factors = st.floats(0.1, 10)
+offsets = st.floats(-100, 100)
+
+
+@settings(derandomize=True, deadline=None)
+@given(
+    st.tuples(factors, factors), st.tuples(offsets, offsets), st.booleans(), st.integers(0, 10**6)
+)
+def test_the_way_back_inverts_the_way_in(scale, offset, flipped, seed):
+    corners = torch.rand(8, 2, generator=torch.Generator().manual_seed(seed)) * 30
+    boxes = torch.cat((corners, corners + 1), dim=1)
+    there = meta(scale=scale, offset=offset, flipped=flipped)
+    # an offset of 100 over a scale of 0.1 costs 10 bits of the 24 of float32
+    assert_close(there.to_original(there.to_input(boxes)), boxes, atol=1e-3, rtol=0)
+    assert_close(there.to_input(there.to_original(boxes)), boxes, atol=1e-3, rtol=0)
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.integers(1, 4000), st.lists(st.integers(0, 4000), min_size=4, max_size=4))
+def test_flipping_twice_is_nothing(width, corners):
+    boxes = torch.tensor([corners], dtype=torch.float32)
+    mirrored = meta(original_size=(10, width), flipped=True)
+    assert mirrored.to_input(mirrored.to_input(boxes)).tolist() == boxes.tolist()
+    once = mirrored.to_input(boxes)
+    assert once[0, 0] == width - boxes[0, 2]
+
+
+def test_restored_detections_are_clipped_and_those_outside_left_out():
+    letterboxed = meta(scale=(2.0, 2.0), offset=(10.0, 0.0), input_size=(100, 120))
+    found = detections(
+        torch.tensor([[20.0, 30, 60, 70], [100, 80, 140, 120], [0, 0, 50, 10], [9, 9, 9, 50]]),
+        scores=(0.9, 0.8, 0.7, 0.6),
+        labels=(0, 1, 2, 3),
+    )
+    restored = found.restored(letterboxed)
+    assert restored.boxes.tolist() == [[10, 10, 30, 30], [50, 35, 60, 40]]
+    assert restored.labels.tolist() == [0, 1]
+    assert_close(restored.scores, torch.tensor([0.9, 0.8]))
+
+
+def sample(height, width, value, **changes):
+    image = np.full((height, width, 3), value, dtype=np.uint8)
+    fields = {"original_size": (height, width), "input_size": (height, width), **changes}
+    return Sample(image, GroundTruth.empty(), meta(**fields))
+
+
+def test_a_batch_pads_below_and_to_the_right():
+    batch = Batch.from_samples([sample(2, 5, 7), sample(4, 3, 9)])
+    assert batch.images.shape == (2, 3, 4, 5)
+    assert batch.images.dtype == torch.uint8
+    assert (batch.images[0, :, :2] == 7).all()
+    assert (batch.images[1, :, :, :3] == 9).all()
+    assert int(batch.images[0].sum()) == 2 * 5 * 3 * 7  # the rest is 0
+    assert int(batch.images[1].sum()) == 4 * 3 * 3 * 9
+    assert [entry.input_size for entry in batch.metas] == [(2, 5), (4, 3)]
+    assert len(batch) == 2
+
+
+def test_a_batch_keeps_channels_and_rows_apart():
+    image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    entry = meta(original_size=(2, 3), input_size=(2, 3))
+    batch = Batch.from_samples([Sample(image, GroundTruth.empty(), entry)])
+    assert batch.images[0].permute(1, 2, 0).tolist() == image.tolist()
+
+
+def test_unit_images_go_from_0_to_1():
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 3, 1, 1)
+    batch = Batch(images, (GroundTruth.empty(),), (meta(),))
+    assert_close(batch.unit_images().flatten(), torch.tensor([0.0, 0.2, 1.0]))
+
+
+def test_a_batch_takes_images_that_are_views():
+    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)[:, ::-1]  # mirrored without a copy
+    entry = meta(original_size=(2, 4), input_size=(2, 4), path=Path("a.jpg"))
+    batch = Batch.from_samples([Sample(image, GroundTruth.empty(), entry)])
+    assert batch.images[0].permute(1, 2, 0).tolist() == image.tolist()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Batch.from_samples([]), "Batch.from_samples: expected at least one sample"),
+        (
+            lambda: Batch(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), (), ()),
+            "Batch.truths: expected one for each of the 2 images, found 0",
+        ),
+        (
+            lambda: Batch(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), (truth(),), ()),
+            "Batch.metas: expected one for each of the 1 images, found 0",
+        ),
+        (
+            lambda: sample(4, 5, 0, input_size=(5, 4)),
+            r"Sample.meta.input_size of 000001: expected the size of the image \(4, 5\)",
+        ),
+    ],
+)
+def test_a_faulty_batch_or_sample_is_named(make, message):
+    with pytest.raises(StructureError, match=message):
+        make()
+
+
+def test_an_image_of_floats_is_refused():
+    with pytest.raises((StructureError, TypeCheckError)):
+        Sample(np.zeros((4, 5, 3)), GroundTruth.empty(), meta(input_size=(4, 5)))
+
+
+def test_moving_to_a_device_keeps_the_content():
+    device = torch.device("cpu")
+    assert_close(truth().to(device).boxes, BOXES)
+    assert detections().to(device).labels.tolist() == [0, 1]
+    batch = Batch.from_samples([sample(2, 5, 7)]).to(device)
+    assert int(batch.images.sum()) == 2 * 5 * 3 * 7
