@@ -160,7 +160,9 @@ def build_detector(config: Config, num_classes: int) -> Detector:
     backbone = build_backbone(section.name, section.weights, section.freeze)
     detector_class = DETECTORS[config.detector["name"]]
     build: Callable[..., Detector] = detector_class
-    return build(backbone, num_classes, **config.detector_options)
+    detector = build(backbone, num_classes, **config.detector_options)
+    # the layout that convolutions are fastest in, on CPUs as on GPUs
+    return detector.to(memory_format=torch.channels_last)
 
 
 def sources(config: Config, split: str) -> list[VOCSource]:

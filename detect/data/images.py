@@ -73,6 +73,9 @@ _PNG_END = b"IEND\xaeB\x60\x82"  # the type and the checksum of the last chunk, 
 # A broken picture ends in our own error; OpenCV's log to stderr would only repeat it. (A few
 # messages of libjpeg and libpng remain: they write to stderr directly.)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+# A loader worker that is forked while OpenCV has threads of its own hangs at its next call; and
+# pictures are worked on in parallel already, one by each worker.
+cv2.setNumThreads(0)
 # Pillow warns of damaged EXIF data, which is common and does not concern the pixels.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 

@@ -8,7 +8,6 @@ import signal
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -145,5 +144,4 @@ def _start_worker(worker: int) -> None:  # noqa: ARG001
     # Such signals reach every process of a terminal or a job; the main one decides about them.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    cv2.setNumThreads(1)
     torch.set_num_threads(1)
