@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-# From here on, every shape in a signature of the package is checked at each call.
-install_import_hook("detect", "beartype.beartype")
+# From here on, every type and shape in a signature of the package is checked at each call; an int
+# will do for a float, as type checkers have it.
+TYPE_CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+install_import_hook("detect", TYPE_CHECKER)
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -1,9 +1,8 @@
 """Loading weights into a backbone: from a file, or torchvision's from the network."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.error import URLError
 from urllib.parse import urlparse
 
@@ -52,22 +51,33 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
         )
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except OSError as error:
+        raise DetectError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a file of another kind makes torch.load fail in any way
         raise DetectError(
-            f"{path}: expected a state dict saved by torch.save, found something else "
-            f"({str(error).splitlines()[0]}); nothing in it was run"
+            f"{path}: expected a state dict saved by torch.save, found a file that is torn or "
+            "holds something other than tensors and plain data; nothing in it was run"
         ) from error
-    if isinstance(content, Mapping) and "detector" in content:  # a checkpoint of ours
-        content = {
-            key.removeprefix(DETECTOR_PREFIX): value
-            for key, value in content["detector"].items()
-            if key.startswith(DETECTOR_PREFIX)
-        }
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+    is_checkpoint = isinstance(content, Mapping) and "detector" in content
+    if is_checkpoint:
+        content = content["detector"]
+    if not _is_state_dict(content):
         raise DetectError(
             f"{path}: expected a state dict (name → tensor), found {type(content).__name__}"
         )
-    return content
+    if not is_checkpoint:
+        return content
+    return {
+        key.removeprefix(DETECTOR_PREFIX): value
+        for key, value in content.items()
+        if key.startswith(DETECTOR_PREFIX)
+    }
+
+
+def _is_state_dict(content: Any) -> TypeGuard[Mapping[str, Tensor]]:
+    return isinstance(content, Mapping) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    )
 
 
 def _imagenet_state(backbone: Backbone, name: str) -> Mapping[str, Tensor]:
@@ -79,6 +89,8 @@ def _imagenet_state(backbone: Backbone, name: str) -> Mapping[str, Tensor]:
     url = backbone.published.weights.url
     file = Path(urlparse(url).path).name
     folder = Path(torch.hub.get_dir()) / "checkpoints"
+    if (folder / file).is_file():  # fetched before, or brought by hand and perhaps damaged
+        return read_state(folder / file)
     try:
         state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
             url, map_location="cpu", check_hash=True, weights_only=True

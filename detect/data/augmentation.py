@@ -84,7 +84,7 @@ class Augmentation:
             transforms.append(jitter)
         transforms += [_named_transform(entry) for entry in extra]
         self._pipeline = albumentations.Compose(
-            transforms,
+            transforms or [albumentations.NoOp()],
             bbox_params=albumentations.BboxParams(
                 format="pascal_voc",
                 label_fields=["rows"],

@@ -116,7 +116,15 @@ class YOLO(Detector):
             self.head.set_prior(is_confidence * boxes_per_cell + [False] * num_classes)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B S T outputs"]:
-        """The raw output tensor for each cell."""
+        """The raw output tensor for each cell.
+
+        Raises:
+            ValueError: the images are not of the size that the detector was built for.
+        """
+        size = (batch.images.shape[2], batch.images.shape[3])
+        if size != self.grid.size:
+            expected = "×".join(map(str, self.grid.size))
+            raise ValueError(f"expected images of {expected} pixels, found {size[0]}×{size[1]}")
         output: Tensor = self.head(self.backbone, batch.unit_images())
         return output
 

@@ -1,0 +1,287 @@
+import copy
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+from torchvision import models
+from torchvision.transforms.functional import normalize
+
+from detect.backbones import BACKBONES, Backbone, build_backbone
+from detect.backbones.base import head_as_convolutions
+from detect.errors import DetectError
+
+# Every stride divides the size, and every level of every trunk still has a few cells.
+SIZE = (128, 192)
+DARKNETS = {"yolo_darknet": 24, "yolo_darknet_fast": 9}
+
+
+@cache
+def built(name: str) -> Backbone:
+    torch.manual_seed(0)
+    return BACKBONES[name]().eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _let_go():
+    yield
+    built.cache_clear()  # a gigabyte
+
+
+@pytest.fixture(params=sorted(BACKBONES))
+def backbone(request):
+    """Each registered backbone, built once for the module: tests leave it as it is."""
+    return built(request.param)
+
+
+def pictures(height, width, count=1):
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_registry_has_the_networks_of_the_detectors():
+    names = {"tiny", "vgg16", "resnet18", "mobilenet_v2", "squeezenet1_0", *DARKNETS}
+    assert names <= set(BACKBONES)
+
+
+def test_a_forward_gives_what_the_attributes_say(backbone):
+    size = backbone.image_size
+    features = backbone(pictures(size, size))
+    assert features.shape == (1, backbone.channels, backbone.grid, backbone.grid)
+    assert backbone.head(features).shape == (1, backbone.feature_dim)
+
+
+def test_stride_pixels_more_are_one_cell_more(backbone):
+    height, width = SIZE
+    before = backbone(pictures(height, width)).shape
+    after = backbone(pictures(height + backbone.stride, width + 2 * backbone.stride)).shape
+    assert after == (1, backbone.channels, before[2] + 1, before[3] + 2)
+
+
+def test_levels_are_the_last_maps_at_each_stride(backbone):
+    height, width = SIZE
+    maps = backbone.pyramid(pictures(height, width))
+    wider = backbone.pyramid(pictures(height, width + 64))
+    assert tuple(maps) == backbone.levels == tuple(backbone.level_channels)
+    assert backbone.levels == tuple(f"C{n}" for n in range(1, backbone.stride.bit_length()))
+    for number, (level, features) in enumerate(maps.items(), start=1):
+        assert features.shape[1] == backbone.level_channels[level]
+        assert wider[level].shape[3] - features.shape[3] == 64 // 2**number
+    assert_close(maps[backbone.levels[-1]], backbone(pictures(height, width)))
+
+
+def test_the_levels_of_resnet_are_its_stages():
+    network = models.resnet18().eval()
+    backbone = BACKBONES["resnet18"]().eval()
+    assert backbone.published is not None
+    backbone.published.network.load_state_dict(network.state_dict())
+    images = pictures(64, 96)
+    with torch.no_grad():
+        expected = network.relu(network.bn1(network.conv1(backbone.normalize(images))))
+        maps = backbone.pyramid(images)
+        assert_close(maps["C1"], expected)
+        expected = network.maxpool(expected)
+        for level, stage in zip(("C2", "C3", "C4", "C5"), range(1, 5), strict=True):
+            expected = getattr(network, f"layer{stage}")(expected)
+            assert_close(maps[level], expected)
+
+
+def test_the_dense_head_is_the_head_at_each_location(backbone):
+    grid = backbone.grid
+    generator = torch.Generator().manual_seed(2)
+    features = torch.rand(2, backbone.channels, grid + 2, grid + 1, generator=generator)
+    dense = backbone.dense_head()(features)
+    assert dense.shape == (2, backbone.feature_dim, 3, 2)
+    for y in range(3):
+        for x in range(2):
+            window = features[:, :, y : y + grid, x : x + grid]
+            assert_close(dense[:, :, y, x], backbone.head(window), rtol=1e-5, atol=1e-5)
+
+
+def test_the_dense_head_is_a_copy():
+    backbone = BACKBONES["tiny"]()
+    features = torch.rand(1, backbone.channels, 4, 4)
+    dense = backbone.dense_head()
+    before = dense(features)
+    with torch.no_grad():
+        for parameter in backbone.head.parameters():
+            parameter.zero_()
+    assert_close(dense(features), before)
+    assert backbone.head(features).abs().max() == 0
+    assert before.abs().max() > 0
+
+
+def test_dropout_of_the_dense_head_follows_the_mode():
+    head = nn.Sequential(nn.Flatten(), nn.Linear(8, 4), nn.Dropout(0.5), nn.Linear(4, 2))
+    features = torch.rand(1, 2, 2, 2)
+    dense = head_as_convolutions(head.eval(), 2)
+    assert_close(dense(features).flatten(1), head(features))
+    assert head_as_convolutions(head.train(), 2).training
+
+
+def test_a_head_that_is_no_convolution_is_refused():
+    head = nn.Sequential(nn.Flatten(), nn.LayerNorm(8))
+    with pytest.raises(DetectError, match="a LayerNorm layer in the head has no form as a conv"):
+        head_as_convolutions(head, 2)
+
+
+def test_a_dropped_head_leaves_no_parameters():
+    backbone = BACKBONES["tiny"]()
+    backbone.drop_head()
+    assert not [name for name in backbone.state_dict() if name.startswith("head.")]
+    assert backbone(pictures(32, 32)).shape == (1, 128, 2, 2)
+
+
+def test_images_are_normalized_once():
+    backbone = Backbone(
+        nn.Sequential(nn.AvgPool2d(2)),
+        nn.Identity(),
+        image_size=4,
+        mean=(0.5, 0.25, 0.0),
+        std=(0.5, 0.25, 2.0),
+    )
+    images = torch.ones(1, 3, 4, 4)
+    expected = torch.tensor([1.0, 3.0, 0.5]).view(1, 3, 1, 1)
+    assert_close(backbone(images), expected.expand(1, 3, 2, 2))
+    assert_close(backbone.pyramid(images)["C1"], expected.expand(1, 3, 2, 2))
+    assert_close(backbone.trunk(images), torch.ones(1, 3, 2, 2))
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_0"])
+def test_features_are_those_of_torchvision(name):
+    backbone = built(name)
+    network = getattr(models, name)().eval()
+    assert backbone.published is not None
+    network.load_state_dict(backbone.published.network.state_dict())
+    images = pictures(64, 96, count=2)
+    # the statistics of torchvision's own preprocessing
+    preset = backbone.published.weights.transforms()
+    with torch.no_grad():
+        expected = network.features(normalize(images, preset.mean, preset.std))
+    assert_close(backbone(images), expected)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "squeezenet1_0", "vgg16"])
+def test_no_weight_of_the_published_network_is_lost(name):
+    backbone = built(name)
+    assert backbone.published is not None
+    classifier = backbone.feature_dim * 1000 + 1000
+    assert count_weights(backbone) + classifier == backbone.published.weights.meta["num_params"]
+
+
+def count_weights(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("suffix", ["", "_bn"])
+@pytest.mark.parametrize(("name", "convolutions"), DARKNETS.items())
+def test_the_trunks_of_yolo(name, convolutions, suffix):
+    backbone = built(name + suffix)
+    kinds = [type(module) for module in backbone.trunk.modules()]
+    assert kinds.count(nn.Conv2d) == convolutions
+    assert kinds.count(nn.BatchNorm2d) == (convolutions if suffix else 0)
+    slopes = {m.negative_slope for m in backbone.trunk.modules() if isinstance(m, nn.LeakyReLU)}
+    assert slopes == {0.1}
+    assert (backbone.image_size, backbone.grid, backbone.channels) == (448, 7, 1024)
+
+
+def test_the_trunk_of_yolo_has_the_filters_of_figure_3():
+    trunk = built("yolo_darknet").trunk
+    found = [
+        (module.kernel_size[0], module.out_channels, module.stride[0])
+        for module in trunk.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    pair = [(1, 256, 1), (3, 512, 1)]
+    deep_pair = [(1, 512, 1), (3, 1024, 1)]
+    assert found == [
+        (7, 64, 2),
+        (3, 192, 1),
+        *[(1, 128, 1), (3, 256, 1)],
+        *pair,
+        *(pair * 4),
+        *deep_pair,
+        *(deep_pair * 2),
+        *[(3, 1024, 1), (3, 1024, 2)],
+        *[(3, 1024, 1), (3, 1024, 1)],
+    ]
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "tiny"])
+def test_frozen_batch_norm_learns_nothing(name):
+    backbone = build_backbone(name, freeze=["batch_norm"])
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = copy.deepcopy(backbone.state_dict())
+    backbone.train()
+    backbone.eval()
+    backbone.train()
+    backbone(pictures(64, 64, count=2)).sum().backward()
+    assert norms
+    assert backbone.training
+    assert backbone.trunk.training
+    for norm in norms:
+        assert not norm.training
+        assert [parameter.grad for parameter in norm.parameters()] == [None, None]
+    for key, value in backbone.state_dict().items():
+        assert_close(value, before[key], rtol=0, atol=0)
+    convolutions = [module for module in backbone.modules() if isinstance(module, nn.Conv2d)]
+    assert all(module.training and module.weight.grad is not None for module in convolutions)
+
+
+def test_a_frozen_level_takes_all_layers_up_to_its_map():
+    backbone = build_backbone("resnet18", freeze=["C2"])
+    assert isinstance(backbone.trunk, nn.Sequential)
+    early, late = backbone.trunk[:5], backbone.trunk[5:]  # conv1, bn1, relu, maxpool, layer1 | …
+    before = copy.deepcopy(backbone.trunk.state_dict())
+    backbone.train()
+    backbone(pictures(64, 64, count=2)).sum().backward()
+    assert all(p.grad is None and not p.requires_grad for p in early.parameters())
+    assert all(p.grad is not None for p in late.parameters())
+    assert not any(module.training for module in early.modules() if module is not early)
+    assert all(module.training for module in late.modules() if module is not late)
+    changed = {
+        key.split(".")[0]
+        for key, value in backbone.trunk.state_dict().items()
+        if not torch.equal(value, before[key])
+    }
+    assert changed == {"5", "6", "7"}  # the running statistics of layer2 to layer4
+
+
+def test_a_frozen_trunk_leaves_the_head_free():
+    backbone = build_backbone("tiny", freeze=["trunk"]).train()
+    assert not any(parameter.requires_grad for parameter in backbone.trunk.parameters())
+    assert all(parameter.requires_grad for parameter in backbone.head.parameters())
+    assert not any(module.training for module in backbone.trunk.modules())
+    assert backbone.head.training
+
+
+def test_a_copy_of_a_frozen_backbone_is_frozen():
+    backbone = copy.deepcopy(build_backbone("tiny", freeze=["batch_norm"])).train()
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert not any(norm.training for norm in norms)
+
+
+@pytest.mark.parametrize(
+    ("part", "hint"),
+    [
+        ("batchnorm", "did you mean 'batch_norm'?"),
+        ("Trunk", "did you mean 'trunk'?"),
+        ("c3", "did you mean 'C3'?"),
+        ("wheels", "there are batch_norm, trunk, C1, C2, C3, C4"),
+    ],
+)
+def test_an_unknown_part_gets_help(part, hint):
+    with pytest.raises(DetectError) as caught:
+        build_backbone("tiny", freeze=["C1", part])
+    assert str(caught.value) == f"backbone.freeze: unknown part {part!r}; {hint}"
+
+
+def test_building_lets_go_of_the_classifier():
+    backbone = build_backbone("squeezenet1_0")
+    assert backbone.published is None
+    assert not [name for name in backbone.state_dict() if "classifier" in name]
+
+
+def test_an_unknown_backbone_gets_help():
+    with pytest.raises(DetectError, match="unknown backbone 'resnet8'; did you mean 'resnet18'"):
+        build_backbone("resnet8")

@@ -1,0 +1,327 @@
+"""The command line as a user meets it: in a process of its own, over a small set of shapes."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import pytest
+
+import detect
+from detect.data import draw_shapes
+from tests.conftest import REPOSITORY
+
+CONFIG = REPOSITORY / "configs" / "yolo_tiny_shapes.yaml"
+SMALL = ["training.epochs=2", "training.batch_size=8", "data.num_images=40", "data.num_workers=0"]
+
+
+def run(*arguments: object, status: int = 0, folder: Path | None = None) -> str:
+    """Run `detect` and return what it printed; the exit status must be `status`."""
+    command = [sys.executable, "-c", "from detect.cli import main; main()", *map(str, arguments)]
+    finished = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=240,
+        env={**os.environ, "COLUMNS": "200"},
+        check=False,
+    )
+    printed = finished.stdout + finished.stderr
+    assert finished.returncode == status, printed
+    assert "Traceback" not in printed
+    return printed
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    draw_shapes(folder, num_images=40, image_size=(128, 128))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    printed = run("train", CONFIG, f"data.root={shapes}", *SMALL, "--out", folder)
+    assert "Device: " in printed
+    assert "mAP" in printed
+    return folder
+
+
+def copy_of(shapes: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(shapes, folder / "set"))
+
+
+def first_annotation(root: Path) -> Path:
+    """Of a training picture with objects."""
+    for name in (root / "ImageSets/Main/train.txt").read_text().split():
+        path = root / "Annotations" / f"{name}.xml"
+        if "<object>" in path.read_text():
+            return path
+    raise AssertionError
+
+
+def test_run_folder_is_complete(trained: Path):
+    names = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
+    assert names == {
+        "config.yaml",
+        "metrics.jsonl",
+        "curves.png",
+        "checkpoints/last.pt",
+        "checkpoints/best.pt",
+        "evaluation.json",
+        "detections.json",
+    }
+    report = json.loads((trained / "evaluation.json").read_text())
+    assert set(report) == {"protocol", "map_11point", "map_area", "classes"}
+    assert set(report["classes"]["circle"]) == {
+        "ap_11point",
+        "ap_area",
+        "num_objects",
+        "num_difficult",
+        "num_detections",
+    }
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert {line["kind"] for line in lines} == {"train", "evaluation"}
+
+
+def test_resolved_config_of_a_run_trains_the_same_run(trained: Path, tmp_path: Path):
+    printed = run("train", trained / "config.yaml", "--out", tmp_path / "again")
+    assert "mAP" in printed
+    first = json.loads((trained / "evaluation.json").read_text())
+    again = json.loads((tmp_path / "again" / "evaluation.json").read_text())
+    assert again == first
+
+
+def test_evaluate_a_run_and_its_detections(trained: Path, shapes: Path, tmp_path: Path):
+    run("evaluate", trained, "--json", tmp_path / "a.json")
+    run("evaluate", trained / "checkpoints/best.pt", "--data", shapes, "--split", "test",
+        "--save", tmp_path / "comp4", "--json", tmp_path / "b.json")  # fmt: skip
+    for source in (trained / "detections-test.json", tmp_path / "comp4"):
+        run("evaluate", "--detections", source, "--ground-truth", shapes, "--split", "test",
+            "--json", tmp_path / f"{source.name}.c.json")  # fmt: skip
+    reports = [
+        json.loads(path.read_text())["classes"]
+        for path in (trained / "evaluation.json", *sorted(tmp_path.glob("*.json")))
+    ]
+    assert len(reports) == 5
+    assert all(report == reports[0] for report in reports)
+
+
+def test_evaluate_needs_one_thing_to_judge(shapes: Path):
+    assert "--detections" in run("evaluate", status=2)
+    assert "--ground-truth" in run("evaluate", "--detections", shapes, status=2)
+
+
+def test_infer_writes_every_form(trained: Path, shapes: Path, tmp_path: Path):
+    pictures = sorted((shapes / "JPEGImages").glob("*.jpg"))[:3]
+    photos = tmp_path / "photos"
+    (photos / "more").mkdir(parents=True)
+    shutil.copy(pictures[0], photos / "one.jpg")
+    shutil.copy(pictures[1], photos / "more" / "one.jpg")
+    cv2.imwrite(str(photos / "two.png"), cv2.imread(str(pictures[2])))
+    out = tmp_path / "found"
+    kinds = "pictures,json,csv,voc,yolo,crops"
+    run("infer", trained, photos, photos / "two.png", "--out", out, "--score", 0.02, "--save", kinds)
+    names = ["more/one", "one", "two"]
+    content = json.loads((out / "detections.json").read_text())
+    assert sorted(image["image_id"] for image in content["images"]) == names
+    num_found = sum(len(image["scores"]) for image in content["images"])
+    assert num_found > 0
+    rows = list(csv.DictReader((out / "detections.csv").open()))
+    assert len(rows) == num_found
+    assert all(float(row["score"]) >= 0.02 for row in rows)
+    assert len(list((out / "crops").rglob("*.jpg"))) == num_found
+    for name in names:
+        assert (out / "pictures" / f"{name}.jpg").is_file()
+        objects = ElementTree.parse(out / "voc" / f"{name}.xml").getroot().findall("object")
+        labels = (out / "labels" / f"{name}.txt").read_text().splitlines()
+        assert len(objects) == len(labels)
+        for item in objects:
+            xmin, ymin, xmax, ymax = (int(item.findtext(f"bndbox/{k}") or 0) for k in
+                                      ("xmin", "ymin", "xmax", "ymax"))  # fmt: skip
+            assert 1 <= xmin < xmax <= 128
+            assert 1 <= ymin < ymax <= 128
+
+
+def test_infer_reports_unreadable_pictures_and_goes_on(
+    trained: Path, shapes: Path, tmp_path: Path
+):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copy(sorted((shapes / "JPEGImages").glob("*.jpg"))[0], photos / "good.jpg")
+    (photos / "bad.jpg").write_text("this is text")
+    printed = run("infer", trained, photos, "--out", tmp_path / "found", status=1)
+    assert "bad.jpg" in printed
+    assert "1 of 2 pictures could not be read" in printed
+    assert (tmp_path / "found/pictures/good.jpg").is_file()
+
+
+def test_infer_refuses_unknown_forms_and_missing_sources(trained: Path, tmp_path: Path):
+    assert "pictures, json" in run(
+        "infer", trained, tmp_path, "--out", tmp_path, "--save", "xml", status=2
+    )
+    assert "nothing.jpg" in run(
+        "infer", trained, tmp_path / "nothing.jpg", "--out", tmp_path, status=2
+    )
+
+
+def test_python_interface(trained: Path, shapes: Path):
+    model = detect.load(trained)
+    paths = sorted((shapes / "JPEGImages").glob("*.jpg"))[:2]
+    first, second = model.predict(paths)
+    assert model.class_names[0] == "circle"
+    alone = model.predict(str(paths[1]))
+    np.testing.assert_allclose(alone.scores, second.scores, atol=1e-5)
+    array = cv2.cvtColor(cv2.imread(str(paths[0])), cv2.COLOR_BGR2RGB)
+    np.testing.assert_allclose(model.predict(array).scores, first.scores, atol=1e-5)
+    assert model.predict([]) == []
+
+
+def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(
+    trained: Path, shapes: Path, tmp_path: Path
+):
+    arguments = ["train", str(CONFIG), f"data.root={shapes}", *SMALL, "--out", str(tmp_path / "r")]
+    command = [sys.executable, "-c", "from detect.cli import main; main()", *arguments]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "r/checkpoints/last.pt").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    printed = process.communicate(timeout=120)[0]
+    assert "Traceback" not in printed
+    # the signal may come after the last step of so short a run
+    assert process.returncode in (130, 0), printed
+    if process.returncode == 130:
+        assert "--resume" in printed
+    run(*arguments, "--resume")
+    expected = json.loads((trained / "evaluation.json").read_text())
+    assert json.loads((tmp_path / "r/evaluation.json").read_text()) == expected
+
+
+def test_a_run_is_not_overwritten_nor_continued_with_other_settings(trained: Path, shapes: Path):
+    arguments = ["train", CONFIG, f"data.root={shapes}", *SMALL, "--out", trained]
+    assert "--resume" in run(*arguments, status=2)
+    printed = run(*arguments, "training.learning_rate=0.5", "--resume", status=2)
+    assert "training.learning_rate" in printed
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda xml, root: xml.write_text(xml.read_text()[:-30]), ["line"]),
+        (lambda xml, root: (root / "JPEGImages" / f"{xml.stem}.jpg").unlink(), [".jpg"]),
+        (
+            lambda xml, root: xml.write_text(
+                xml.read_text().replace("<name>", "<name>x", 1)
+            ),
+            ["object 1"],
+        ),
+        (
+            lambda xml, root: (root / "JPEGImages" / f"{xml.stem}.jpg").write_text("text"),
+            ["JPEGImages"],
+        ),
+    ],
+    ids=["malformed XML", "deleted picture", "misspelled class", "picture that is text"],
+)
+def test_faulty_data_ends_in_one_readable_error(damage, words, shapes: Path, tmp_path: Path):
+    root = copy_of(shapes, tmp_path)
+    xml = first_annotation(root)
+    damage(xml, root)
+    printed = run("train", CONFIG, "data.kind=voc", "data.classes=[circle,square,triangle,star,cross,ring]",
+                  f"data.root={root}", *SMALL, "--out", tmp_path / "r", status=2)  # fmt: skip
+    for word in (xml.stem, "data check", "on_error=skip", *words):
+        assert word in printed
+    assert not (tmp_path / "r").exists()
+
+
+def test_misspelled_key_ends_in_one_readable_error(tmp_path: Path):
+    config = tmp_path / "mine.yaml"
+    config.write_text("training:\n  epoch: 5\n")
+    printed = run("train", config, status=2)
+    assert printed.strip() == (
+        f"error: {config}:2: training.epoch: unknown key; did you mean 'epochs'?"
+    )
+
+
+def test_print_config_shows_values_and_origins(tmp_path: Path):
+    printed = run("train", CONFIG, "training.epochs=3", "--print-config", folder=tmp_path)
+    assert "epochs: 3" in printed
+    assert "# command line" in printed
+    assert "# default" in printed
+    assert f"{CONFIG}:" in printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_check_writes_json_and_fails_on_errors(shapes: Path, tmp_path: Path):
+    run("data", "check", shapes)
+    root = copy_of(shapes, tmp_path)
+    xml = first_annotation(root)
+    text = xml.read_text()
+    begin, end = text.index("<xmin>"), text.index("</xmin>")
+    xml.write_text(text[:begin] + "<xmin>5000" + text[end:])
+    printed = run("data", "check", root, "--json", tmp_path / "f.json", status=1)
+    assert xml.stem in printed
+    content = json.loads((tmp_path / "f.json").read_text())
+    assert set(content) == {"num_images", "num_objects", "faults"}
+    errors = [fault for fault in content["faults"] if fault["severity"] == "error"]
+    assert len(errors) == 1
+    assert set(errors[0]) == {"file", "object", "rule", "value", "remedy", "severity"}
+
+
+def test_data_stats_and_show_and_shapes(shapes: Path, tmp_path: Path):
+    assert "circle" in run("data", "stats", shapes, "--json", tmp_path / "s.json")
+    statistics = json.loads((tmp_path / "s.json").read_text())
+    assert statistics["num_images"] == 28
+    sheet = tmp_path / "sheet.png"
+    run("data", "show", CONFIG, f"data.root={shapes}", *SMALL, "--out", sheet, "--count", 4)
+    assert cv2.imread(str(sheet)) is not None
+    run("data", "shapes", tmp_path / "new", "--images", 10, "--seed", 3)
+    assert len(list((tmp_path / "new/JPEGImages").iterdir())) == 10
+
+
+def test_doctor_finds_no_fault():
+    assert "All is well" in run("doctor")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["train"],
+        ["evaluate"],
+        ["infer"],
+        ["demo"],
+        ["doctor"],
+        ["data"],
+        ["data", "check"],
+        ["data", "stats"],
+        ["data", "show"],
+        ["data", "shapes"],
+    ],
+    ids=" ".join,
+)
+def test_help(command: list[str]):
+    assert "Usage" in run(*command, "--help")
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "infer"])
+def test_tools_are_the_same_commands(name: str):
+    script = REPOSITORY / "tools" / f"{name}.py"
+    finished = subprocess.run(
+        [sys.executable, script, "--help"], capture_output=True, text=True, check=True
+    )
+    assert f"detect {name}" in finished.stdout

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from detect.data import fit_to_input
+from detect.structures import GroundTruth, ImageMeta, InputSpec, Sample
+
+
+def sample(height: int, width: int, boxes: list[list[float]] | None = None) -> Sample:
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    rows = torch.tensor(boxes or [], dtype=torch.float32).reshape(-1, 4)
+    truth = GroundTruth(
+        rows, torch.arange(len(rows)), torch.zeros(len(rows), dtype=torch.bool)
+    )
+    return Sample(image, truth, ImageMeta("a", None, (height, width), (height, width)))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("size", [(64, 64), (48, 96), (333, 17)])
+@pytest.mark.parametrize("original", [(64, 64), (1, 1), (100, 37), (30, 2000), (37, 100)])
+def test_boxes_come_back(original: tuple[int, int], size: tuple[int, int], keep: bool):
+    height, width = original
+    boxes = [[0.0, 0.0, width, height], [width * 0.25, height * 0.5, width * 0.75, height]]
+    given = sample(height, width, boxes)
+    fitted = fit_to_input(given, InputSpec(size, keep_aspect_ratio=keep))
+    assert fitted.image.shape == (*size, 3)
+    assert_close(fitted.meta.to_original(fitted.truth.boxes), given.truth.boxes, atol=1e-3, rtol=0)
+    assert fitted.meta.original_size == original
+
+
+def test_letterbox_keeps_the_aspect_and_centers():
+    fitted = fit_to_input(sample(50, 100, [[0, 0, 100, 50]]), InputSpec((64, 64), True))
+    assert_close(fitted.truth.boxes, torch.tensor([[0.0, 16, 64, 48]]))
+    assert (fitted.image[:16] == 114).all()
+    assert (fitted.image[48:] == 114).all()
+    assert not (fitted.image[16:48] == 114).all()
+
+
+def test_stretching_fills_the_input():
+    fitted = fit_to_input(sample(50, 100, [[10, 10, 20, 20]]), InputSpec((64, 64)))
+    assert_close(fitted.truth.boxes, torch.tensor([[6.4, 12.8, 12.8, 25.6]]))
+
+
+def test_picture_of_the_right_size_is_untouched():
+    given = sample(64, 48)
+    assert np.array_equal(fit_to_input(given, InputSpec((64, 48))).image, given.image)
