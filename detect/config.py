@@ -7,12 +7,12 @@ so that a config cannot say what the code does not know.
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from detect.data import Augmentation
 from detect.detectors import DETECTORS
@@ -25,6 +25,9 @@ GIVEN_TO_DETECTORS = ("self", "backbone", "num_classes")
 
 Model = TypeVar("Model", bound=BaseModel)
 KeyPath = tuple[str, ...]
+
+# YAML's `<<`: the keys of another mapping stand here too.
+MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
 class Section(BaseModel):
@@ -90,12 +93,18 @@ class EvaluationSection(Section):
 class Config(Section):
     """A whole, checked config. Of `detector` and `training`, every key is present."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     data: DataSection = DataSection()
     backbone: BackboneSection = BackboneSection()
     detector: dict[str, Any] = Field(default_factory=lambda: {"name": "yolo"})
     training: dict[str, Any] = Field(default_factory=dict)
     evaluation: EvaluationSection = EvaluationSection()
+
+    @field_validator("data", "backbone", "detector", "training", "evaluation", mode="before")
+    @classmethod
+    def _fill_empty(cls, section: Any) -> Any:
+        # YAML reads a section whose keys are all commented out as null
+        return {} if section is None else section
 
     @property
     def detector_options(self) -> dict[str, Any]:
@@ -166,18 +175,24 @@ def read_settings(path: Path) -> Settings:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
+        if node is None:
+            return Settings({}, {})
+        if not isinstance(values, dict):
+            raise DetectError(
+                f"{path}: expected sections such as 'data:' and 'training:', "
+                f"found {type(values).__name__}"
+            )
+        return Settings(values, _collect_origins(node, (), path))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DetectError(f"{path}: expected YAML: {' '.join(str(error).split())}") from error
-    if node is None:
-        return Settings({}, {})
-    if not isinstance(values, dict):
-        raise DetectError(
-            f"{path}: expected sections such as 'data:' and 'training:', "
-            f"found {type(values).__name__}"
-        )
-    origins: dict[KeyPath, str] = {}
-    _collect_origins(node, (), path, origins)
-    return Settings(values, origins)
+        raise DetectError(f"{path}{_explain_yaml(error)}") from error
+
+
+def _explain_yaml(error: Exception) -> str:
+    # `:line: what is wrong`, as far as the parser knows
+    mark = getattr(error, "problem_mark", None)
+    line = "" if mark is None else f":{mark.line + 1}"
+    reason = getattr(error, "problem", None) or str(error)
+    return f"{line}: expected YAML: {' '.join(reason.split())}"
 
 
 def resolve(settings: Settings, source: str) -> Config:
@@ -200,7 +215,8 @@ def resolve(settings: Settings, source: str) -> Config:
             AugmentationOptions, config.data.augmentation, ("data", "augmentation")
         )
         if augmentation is not None:
-            data = config.data.model_copy(update={"augmentation": augmentation.model_dump()})
+            plain = augmentation.model_dump(mode="json")
+            data = config.data.model_copy(update={"augmentation": plain})
             config = config.model_copy(update={"data": data})
     config = config.model_copy(
         update={
@@ -230,7 +246,7 @@ def _override(settings: Settings, override: str) -> None:
         )
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DetectError(
             f"command line: {override!r}: the value is not YAML: {' '.join(str(error).split())}"
         ) from error
@@ -246,15 +262,28 @@ def _override(settings: Settings, override: str) -> None:
     section[keys[-1]] = value
     for known in [known for known in settings.origins if known[: len(keys)] == keys]:
         del settings.origins[known]
-    settings.origins[keys] = "command line"
+    for path_of_value in _paths(value, keys):
+        settings.origins[path_of_value] = "command line"
 
 
-def _collect_origins(
-    node: yaml.Node, path: KeyPath, file: Path, origins: dict[KeyPath, str]
-) -> None:
+def _paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:
+    yield path
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _paths(inner, (*path, str(key)))
+
+
+def _collect_origins(node: yaml.Node, path: KeyPath, file: Path) -> dict[KeyPath, str]:
     if not isinstance(node, yaml.MappingNode):
-        return
+        return {}
+    origins: dict[KeyPath, str] = {}
+    merged: dict[KeyPath, str] = {}
     for key_node, value_node in node.value:
+        if key_node.tag == MERGE_TAG:
+            is_list = isinstance(value_node, yaml.SequenceNode)
+            for source in value_node.value if is_list else [value_node]:  # the first one wins
+                merged = {**_collect_origins(source, path, file), **merged}
+            continue
         key = (*path, str(key_node.value))
         origin = f"{file}:{key_node.start_mark.line + 1}"
         if key in origins:
@@ -262,8 +291,8 @@ def _collect_origins(
                 f"{origin}: {'.'.join(key)} stands a second time, first in {origins[key]}; "
                 "remove one of them"
             )
-        origins[key] = origin
-        _collect_origins(value_node, key, file, origins)
+        origins.update({key: origin, **_collect_origins(value_node, key, file)})
+    return {**merged, **origins}
 
 
 class _Checker:
@@ -275,30 +304,63 @@ class _Checker:
         try:
             return model.model_validate({} if values is None else values)
         except ValidationError as error:
-            for fault in error.errors():
-                location = tuple(str(part) for part in fault["loc"])
-                self.add((*path, *location), self._explain(model, location, fault))
+            for location, faults in _by_location(model, error.errors()).items():
+                self.add((*path, *location), self._explain(model, location, faults))
             return None
 
     def add(self, path: KeyPath, complaint: str) -> None:
-        origin = next(
-            (self.origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.origins),
-            self.source,
-        )
+        places = [path[:n] for n in range(len(path), 0, -1)]
+        # an unknown section of an override stands only at the keys below it
+        places += [place for place in self.origins if place[: len(path)] == path]
+        origin = next((self.origins[p] for p in places if p in self.origins), self.source)
         line = f"{origin}: {'.'.join(path)}: {complaint}"
         if line not in self.faults:
             self.faults.append(line)
 
-    def _explain(self, model: type[BaseModel], location: KeyPath, fault: Any) -> str:
-        if fault["type"] != "extra_forbidden":
-            message = str(fault["msg"]).removeprefix("Value error, ")
-            return f"{message[0].lower()}{message[1:]}, found {fault['input']!r}"
+    def _explain(self, model: type[BaseModel], location: KeyPath, faults: list[Any]) -> str:
+        first, *others = faults
+        if first["type"] != "extra_forbidden":
+            complaints = [str(first["msg"])]
+            # where several types are allowed, there is a complaint for each
+            complaints += [str(other["msg"]).removeprefix("Input should be ") for other in others]
+            lowered = " or ".join(text[0].lower() + text[1:] for text in complaints)
+            return f"{lowered}, found {first['input']!r}"
         for key in location[:-1]:
             inner = model.model_fields[key].annotation
             assert isinstance(inner, type)
             assert issubclass(inner, BaseModel)
             model = inner
         return unknown_key(location[-1], model.model_fields)
+
+
+def _by_location(model: type[BaseModel], faults: Sequence[Any]) -> dict[KeyPath, list[Any]]:
+    """The faults of each key, or element of its list.
+
+    Where a key allows several types, pydantic has a fault for each, with the type in its location:
+    `data.root.list[str].1`. Of these, the ones that lead furthest into the value count.
+    """
+    by_key: dict[KeyPath, list[Any]] = {}
+    for fault in faults:
+        by_key.setdefault(_key_of(model, fault["loc"]), []).append(fault)
+    by_location: dict[KeyPath, list[Any]] = {}
+    for key, own in by_key.items():
+        furthest = max(len(fault["loc"]) for fault in own)
+        for fault in own:
+            if len(fault["loc"]) == furthest:
+                elements = [str(part) for part in fault["loc"][len(key) :] if isinstance(part, int)]
+                by_location.setdefault((*key, *elements), []).append(fault)
+    return by_location
+
+
+def _key_of(model: type[BaseModel], location: tuple[str | int, ...]) -> KeyPath:
+    # without the parts within the value of the key
+    section: Any = model
+    for depth, part in enumerate(location, start=1):
+        field = section.model_fields.get(part)
+        section = None if field is None else field.annotation
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            return tuple(str(key) for key in location[:depth])
+    return tuple(str(key) for key in location)
 
 
 def unknown_key(key: str, known: Mapping[str, Any] | Sequence[str]) -> str:
@@ -335,23 +397,26 @@ def _check_detector(checker: _Checker, section: dict[str, Any]) -> dict[str, Any
 def _check_training(checker: _Checker, config: Config) -> dict[str, Any]:
     name = str(config.detector.get("name", "yolo"))
     phases = DETECTORS[name].phase_names if name in DETECTORS else ()
-    common = {key: value for key, value in config.training.items() if key not in phases}
     options = options_of(GradientSettings)
-    checked = checker.check(options, common, ("training",))
+    subsections: dict[str, Any] = {phase: (options, options()) for phase in phases}
+    values = {
+        key: {} if key in phases and value is None else value
+        for key, value in config.training.items()
+    }
+    model = create_model("TrainingOptions", __base__=options, **subsections)
+    checked = checker.check(model, values, ("training",))
     if checked is None:
         return config.training
-    resolved = checked.model_dump(mode="json")
+    resolved = checked.model_dump(mode="json", exclude=set(phases))
     for phase in phases:
-        own = config.training.get(phase) or {}
-        if checker.check(options, own, ("training", phase)) is not None:
-            try:
-                GradientSettings(**dict(options.model_validate({**common, **own})))
-            except DetectError as error:
-                key, _, complaint = str(error).removeprefix("training.").partition(": ")
-                path = ("training", phase, key) if key in own else ("training", key)
-                checker.add(path, complaint)
-            if own:
-                resolved[phase] = own
+        own = getattr(checked, phase).model_dump(exclude_unset=True)
+        try:
+            GradientSettings(**{**checked.model_dump(exclude=set(phases)), **own})
+        except DetectError as error:
+            key, _, complaint = str(error).removeprefix("training.").partition(": ")
+            checker.add(("training", phase, key) if key in own else ("training", key), complaint)
+        if own:
+            resolved[phase] = getattr(checked, phase).model_dump(mode="json", exclude_unset=True)
     return resolved
 
 
@@ -369,7 +434,4 @@ def _describe(
             _describe(value, here, origins, lines)
             continue
         text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n")
-        origin = next(
-            (origins[here[:n]] for n in range(len(here), 0, -1) if here[:n] in origins), "default"
-        )
-        lines.append((f"{indent}{key}: {text.strip()}", origin))
+        lines.append((f"{indent}{key}: {text.strip()}", origins.get(here, "default")))

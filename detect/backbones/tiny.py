@@ -1,4 +1,4 @@
-"""A small network for demos and tests: four stages, 0.8 million weights, no paper."""
+"""A small network for demos and tests: seven convolutions and one hidden layer, no paper."""
 
 from torch import nn
 
@@ -8,24 +8,30 @@ from detect.backbones.registry import BACKBONES
 
 @BACKBONES.register("tiny")
 def tiny() -> Backbone:
-    """Stride 16 and 128 channels; made for pictures of 64 to 160 pixels."""
-    widths = (16, 32, 64, 128)
-    layers: list[nn.Module] = []
-    previous = 3
-    for width in widths:
-        layers += [_convolution(previous, width, stride=2), _convolution(width, width, stride=1)]
-        previous = width
-    layers.append(_convolution(previous, previous, stride=1))
+    """Stride 16 and 128 channels; made for pictures of 64 to 160 pixels.
+
+    The first convolution goes to a quarter of the resolution at once, since on a CPU the time goes
+    into the large maps.
+    """
+    trunk = nn.Sequential(
+        _convolution(3, 32, kernel=6, stride=4),  # stride 4
+        _convolution(32, 32),
+        _convolution(32, 64, stride=2),  # stride 8
+        _convolution(64, 64),
+        _convolution(64, 64),
+        _convolution(64, 128, stride=2),  # stride 16
+        _convolution(128, 128),
+    )
     grid, feature_dim = 4, 256
     head = nn.Sequential(
-        nn.Flatten(), nn.Linear(previous * grid**2, feature_dim), nn.ReLU(inplace=True)
+        nn.Flatten(), nn.Linear(128 * grid**2, feature_dim), nn.ReLU(inplace=True)
     )
-    return Backbone(nn.Sequential(*layers), head, image_size=64)
+    return Backbone(trunk, head, image_size=64)
 
 
-def _convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+def _convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )

@@ -51,12 +51,11 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
         )
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise DetectError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a file of another kind makes torch.load fail in any way
         raise DetectError(
-            f"{path}: expected a state dict saved by torch.save, found a file that is torn or "
-            "holds something other than tensors and plain data; nothing in it was run"
+            f"{path}: expected a state dict saved by torch.save, found a file that cannot be "
+            "read, is torn or holds something other than tensors and plain data; nothing in it "
+            "was run"
         ) from error
     is_checkpoint = isinstance(content, Mapping) and "detector" in content
     if is_checkpoint:

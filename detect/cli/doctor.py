@@ -19,7 +19,7 @@ REQUIRED = (
     "matplotlib",
 )
 # distribution → the extra that brings it
-OPTIONAL = {"timm": "timm", "scikit-learn": "bench", "pytest": "test", "pycocotools": "test"}
+OPTIONAL = {"timm": "timm", "scikit-learn": "bench", "pytest": "test"}
 # Wheels that install the same module cv2 over one another.
 OPENCV_WHEELS = (
     "opencv-python",

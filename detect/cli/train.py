@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from detect.config import describe, load_config
-from detect.errors import DetectError
+from detect.errors import DetectError, Interrupted
 from detect.experiment import CHECKPOINTS, train
 from detect.visualization import draw_curves
 
@@ -30,8 +30,14 @@ def run_training(
         return
     folder = out or _run_folder(config_file.stem, resume)
     console.print(f"Run folder: {folder}", highlight=False)
-    report = train(config, folder, resume=resume, device=device, console=console)
-    draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+    metrics = folder / "metrics.jsonl"
+    try:
+        report = train(config, folder, resume=resume, device=device, console=console)
+    except Interrupted:
+        if metrics.exists() and metrics.stat().st_size > 0:
+            draw_curves(metrics, folder / "curves.png")
+        raise
+    draw_curves(metrics, folder / "curves.png")
     console.print(report.table())
 
 

@@ -1,6 +1,6 @@
 """The built-in data set: drawn shapes in full VOC layout, made on first use. Floor 2.
 
-A picture shows up to seven circles, squares, triangles, stars, crosses and rings of many sizes,
+A picture shows up to six circles, squares, triangles, stars, crosses and rings of many sizes,
 textured, turned, one over another and cut by the border, before a background of blobs and strokes
 that are no objects. Color and texture are drawn without regard to the class, so that only the form
 tells it. About 3 % of the pictures have no object.
@@ -39,11 +39,11 @@ MIN_VISIBLE_SHARE = 0.1
 MIN_BOX_SIDE = 4
 
 MIN_IMAGE_SIDE = 64
-MAX_OBJECTS = 7
+MAX_OBJECTS = 6
 EMPTY_SHARE = 0.03
 
-# Diameters as shares of the shorter side of the picture: 16 to 70 pixels at 128.
-DIAMETERS = (0.125, 0.55)
+# Diameters as shares of the shorter side of the picture: 19 to 74 pixels at 128.
+DIAMETERS = (0.15, 0.58)
 MIN_DIAMETER = 10.0
 
 JPEG_QUALITY = 92
@@ -320,7 +320,7 @@ def _place(
     Returns:
         The form, and the owners and objects with it; None when no try succeeded.
     """
-    crowding: Crowding = ("none", "border", "another")[generator.choice(3, p=(0.75, 0.15, 0.1))]
+    crowding: Crowding = ("none", "border", "another")[generator.choice(3, p=(0.8, 0.12, 0.08))]
     most_hidden = 0.15 if crowding == "none" else 1 - MIN_VISIBLE_SHARE
     others = [drawn.box for drawn in objects]
     for _ in range(12):

@@ -31,12 +31,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise DetectError(f"{path}: no such checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise DetectError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a file of another kind makes torch.load fail in any way
         raise DetectError(
-            f"{path}: expected a checkpoint, found a file that is torn or holds something other "
-            "than tensors and plain data; nothing in it was run"
+            f"{path}: expected a checkpoint, found a file that cannot be read, is torn or holds "
+            "something other than tensors and plain data; nothing in it was run"
         ) from error
     if not isinstance(content, dict) or "format" not in content:
         raise DetectError(

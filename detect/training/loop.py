@@ -84,6 +84,11 @@ class TrainingRun:
         if not self.last.exists():
             return
         content = load_checkpoint(self.last)
+        if "training" not in content:
+            raise DetectError(
+                f"{self.last}: expected the state of a training, found a detector alone, such as "
+                "best.pt; give its path as backbone.weights, or begin anew in another folder"
+            )
         self.detector.load_state_dict(content["detector"])
         state = content["training"]
         self.position = Position(**state["position"])
@@ -91,7 +96,6 @@ class TrainingRun:
         torch.set_rng_state(state["torch_generator"])
         if state["cuda_generator"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_generator"], self.device)
-        self.journal.forget_after(self.position.step)
 
     def run(self, phases: Sequence[Phase]) -> None:
         """Run the phases that are not finished, in order.
@@ -101,6 +105,8 @@ class TrainingRun:
                 `last.pt` was written.
             DetectError: the loss is not finite.
         """
+        # of an attempt that went further than its last checkpoint, or never reached one
+        self.journal.forget_after(self.position.step)
         with self.display, Interruption() as interruption:
             for phase in phases:
                 if phase.name in self.position.finished_phases:
@@ -134,10 +140,15 @@ class TrainingRun:
                 position.batch += 1
                 position.step += 1
                 meter.add(terms, batch, waited, factor * settings.learning_rate)
-                if interruption.requested and position.batch < steps_per_epoch:
+                if position.batch == steps_per_epoch:
+                    continue  # the end of the epoch saves
+                if interruption.requested:
+                    meter.flush()
                     self._save(optimizer)
                     raise interruption.error(self.last)
-                if time.monotonic() - self._last_saved > CHECKPOINT_INTERVAL:
+                is_old = time.monotonic() - self._last_saved > CHECKPOINT_INTERVAL
+                # losses that were not looked at may not be finite: no checkpoint after those
+                if is_old and meter.is_flushed:
                     self._save(optimizer)
             meter.flush()
             position.epoch += 1
@@ -234,9 +245,15 @@ class Meter:
         self._window_images += len(batch)
         self._window_waited += waited
         self._learning_rate = learning_rate
-        if len(self._window) >= self.phase.settings.log_interval:
+        # counted over the epoch, so that a resumed one writes at the same steps
+        if self.position.batch % self.phase.settings.log_interval == 0:
             self.flush()
         self.display.step(self._status)
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether all steps are written."""
+        return not self._window
 
     def flush(self) -> None:
         """Write the steps since the last line, if any.

@@ -52,7 +52,7 @@ class ProgressDisplay:
 
     def say(self, message: str) -> None:
         """Print a line that stays."""
-        self.console.print(message, highlight=False)
+        self.console.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
 def describe_losses(terms: Mapping[str, float]) -> str:

@@ -4,7 +4,8 @@ import math
 
 from detect.training.settings import GradientSettings
 
-# Shape of one-cycle: Smith & Topin 2018 as in torch.optim.lr_scheduler.OneCycleLR's defaults.
+# Shape of one-cycle: Smith & Topin 2018 as in torch.optim.lr_scheduler.OneCycleLR's defaults, but
+# for the end: 0.
 ONE_CYCLE_RISE = 0.3
 ONE_CYCLE_START = 1 / 25
 
@@ -13,7 +14,7 @@ def learning_rate_factor(step: int, steps_per_epoch: int, settings: GradientSett
     """Share of `settings.learning_rate` to use at `step` (from 0) of a phase, in 0…1."""
     total = settings.epochs * steps_per_epoch
     if settings.schedule == "one_cycle":
-        return _one_cycle(step / max(total - 1, 1))
+        return _one_cycle(step, total)
     warmup = round(settings.warmup_epochs * steps_per_epoch)
     if step < warmup:
         return settings.warmup_factor + (1 - settings.warmup_factor) * step / warmup
@@ -25,10 +26,11 @@ def learning_rate_factor(step: int, steps_per_epoch: int, settings: GradientSett
     return 1.0
 
 
-def _one_cycle(progress: float) -> float:
-    if progress < ONE_CYCLE_RISE:
-        return _cosine(ONE_CYCLE_START, 1.0, progress / ONE_CYCLE_RISE)
-    return _cosine(1.0, 0.0, (progress - ONE_CYCLE_RISE) / (1 - ONE_CYCLE_RISE))
+def _one_cycle(step: int, total: int) -> float:
+    top = max(ONE_CYCLE_RISE * total - 1, 0.0)  # the last of the first 30 % of all steps
+    if step < top:
+        return _cosine(ONE_CYCLE_START, 1.0, step / top)
+    return _cosine(1.0, 0.0, (step - top) / max(total - 1 - top, 1))
 
 
 def _cosine(start: float, end: float, progress: float) -> float:

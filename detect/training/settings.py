@@ -54,7 +54,11 @@ class GradientSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise DetectError(f"training.{name}: expected more than 0, found {value}")
-        for name in ("momentum", "weight_decay", "warmup_epochs"):
+        if not 0 <= self.momentum < 1:
+            raise DetectError(
+                f"training.momentum: expected 0 or more and less than 1, found {self.momentum}"
+            )
+        for name in ("weight_decay", "warmup_epochs"):
             if not getattr(self, name) >= 0:
                 raise DetectError(
                     f"training.{name}: expected 0 or more, found {getattr(self, name)}"

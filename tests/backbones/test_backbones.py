@@ -63,8 +63,9 @@ def test_levels_are_the_last_maps_at_each_stride(backbone):
     maps = backbone.pyramid(pictures(height, width))
     wider = backbone.pyramid(pictures(height, width + 64))
     assert tuple(maps) == backbone.levels == tuple(backbone.level_channels)
-    assert backbone.levels == tuple(f"C{n}" for n in range(1, backbone.stride.bit_length()))
-    for number, (level, features) in enumerate(maps.items(), start=1):
+    numbers = [int(level.removeprefix("C")) for level in maps]
+    assert numbers == list(range(numbers[0], backbone.stride.bit_length()))  # fine to coarse
+    for number, (level, features) in zip(numbers, maps.items(), strict=True):
         assert features.shape[1] == backbone.level_channels[level]
         assert wider[level].shape[3] - features.shape[3] == 64 // 2**number
     assert_close(maps[backbone.levels[-1]], backbone(pictures(height, width)))
@@ -267,12 +268,12 @@ def test_a_copy_of_a_frozen_backbone_is_frozen():
         ("batchnorm", "did you mean 'batch_norm'?"),
         ("Trunk", "did you mean 'trunk'?"),
         ("c3", "did you mean 'C3'?"),
-        ("wheels", "there are batch_norm, trunk, C1, C2, C3, C4"),
+        ("wheels", "there are batch_norm, trunk, C1, C2, C3, C4, C5"),
     ],
 )
 def test_an_unknown_part_gets_help(part, hint):
     with pytest.raises(DetectError) as caught:
-        build_backbone("tiny", freeze=["C1", part])
+        build_backbone("resnet18", freeze=["C1", part])
     assert str(caught.value) == f"backbone.freeze: unknown part {part!r}; {hint}"
 
 
