@@ -365,9 +365,9 @@ def _key_of(model: type[BaseModel], location: tuple[str | int, ...]) -> KeyPath:
 
 def unknown_key(key: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     """What to say of a key that does not exist: the nearest, or where else it belongs, or all."""
-    alike = nearest(key, known)
+    alike = nearest(key, known, count=1)
     if alike:
-        return f"unknown key; did you mean {' or '.join(repr(name) for name in alike)}?"
+        return f"unknown key; did you mean {alike[0]!r}?"
     homes = [
         f"{name}.{key}"
         for name, field in Config.model_fields.items()

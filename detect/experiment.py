@@ -248,7 +248,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
     console: Console | None = None,
-) -> VOCReport:
+) -> VOCReport | None:
     """Train a detector and judge it; leaves a run folder.
 
     The folder holds `config.yaml` (resolved), `metrics.jsonl`, `checkpoints/last.pt` and `best.pt`,
@@ -261,6 +261,9 @@ def train(
         resume: continue the run that is in `folder`, if there is one.
         device: see `choose_device`.
         console: where progress is shown.
+
+    Returns:
+        The report, or None when there is neither a test nor a validation split.
 
     Raises:
         DetectError: anything that a user can mend.
@@ -302,10 +305,8 @@ def train(
         content = {**identity, "detector": detector.state_dict()}
         save_checkpoint(folder / CHECKPOINTS / "best.pt", content)
     if judged_split is None:
-        raise DetectError(
-            "data.val_split and data.test_split are both null: the detector is trained, and there "
-            "is nothing to judge it on; 'detect evaluate' judges it on any split"
-        )
+        console.print("Not judged: data.val_split and data.test_split are both null")
+        return None
     detector.load_state_dict(load_checkpoint(folder / CHECKPOINTS / "best.pt")["detector"])
     detections, report = evaluate(detector, judged_split, config, target)
     write_detections_json(folder / "detections.json", detections)

@@ -256,7 +256,7 @@ def test_a_key_that_stands_twice_is_refused(faults, text, complaint):
             ":1: batch_size: unknown key; did you mean evaluation.batch_size or "
             "training.batch_size?",
         ),
-        ("training:\n  epoch: 5", ":2: training.epoch: unknown key; did you mean 'epochs' or"),
+        ("training:\n  epoch: 5", ":2: training.epoch: unknown key; did you mean 'epochs'?"),
         ("data:\n  clases: voc", ":2: data.clases: unknown key; did you mean 'classes'?"),
         ("data: {freeze: []}", ":1: data.freeze: unknown key; did you mean backbone.freeze?"),
         ("backbone: {weigths: x}", ":1: backbone.weigths: unknown key; did you mean 'weights'?"),
@@ -273,7 +273,7 @@ def test_a_key_that_stands_twice_is_refused(faults, text, complaint):
         ),
         (
             "training:\n  train:\n    epoch: 1",
-            ":3: training.train.epoch: unknown key; did you mean 'epochs' or",
+            ":3: training.train.epoch: unknown key; did you mean 'epochs'?",
         ),
         ("training: {trian: {epochs: 1}}", ":1: training.trian: unknown key; did you mean 'train'"),
     ],
@@ -427,7 +427,7 @@ def test_an_empty_section_is_its_defaults(load):
         ("seed=2020-99-99", "command line: 'seed=2020-99-99': the value is not YAML: "),
         ("seed.x=1", "command line: 'seed.x=1': seed is a value, not a section"),
         ("data.root.a.b=1", "command line: 'data.root.a.b=1': data.root is a value, not a sectio"),
-        ("training.epoch=5", "command line: training.epoch: unknown key; did you mean 'epochs' or"),
+        ("training.epoch=5", "command line: training.epoch: unknown key; did you mean 'epochs'?"),
         ("training.epochs=x", "command line: training.epochs: input should be a valid integer"),
         ("trainning.epochs=5", "command line: trainning: unknown key; did you mean 'training'?"),
         ("training.epochs=0", "command line: training.epochs: expected 1 or more, found 0"),

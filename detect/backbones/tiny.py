@@ -23,9 +23,7 @@ def tiny() -> Backbone:
         _convolution(128, 128),
     )
     grid, feature_dim = 4, 256
-    head = nn.Sequential(
-        nn.Flatten(), nn.Linear(128 * grid**2, feature_dim), nn.ReLU(inplace=True)
-    )
+    head = nn.Sequential(nn.Flatten(), nn.Linear(128 * grid**2, feature_dim), nn.ReLU(inplace=True))
     return Backbone(trunk, head, image_size=64)
 
 

@@ -29,6 +29,7 @@ def run_demo(out: Path | None, device: str, console: Console) -> None:
     )
     config, _ = load_config(CONFIG, [f"data.root={folder / 'shapes'}"])
     report = train(config, folder, device=device, console=console)
+    assert report is not None  # the demo's config has a test split
     draw_curves(folder / "metrics.jsonl", folder / "curves.png")
     console.print(report.table())
     sheet = _draw_pictures(folder, device)

@@ -38,7 +38,8 @@ def run_training(
             draw_curves(metrics, folder / "curves.png")
         raise
     draw_curves(metrics, folder / "curves.png")
-    console.print(report.table())
+    if report is not None:
+        console.print(report.table())
 
 
 def _run_folder(name: str, resume: bool) -> Path:

@@ -25,4 +25,6 @@ def build_optimizer(module: nn.Module, settings: GradientSettings) -> torch.opti
     if settings.optimizer == "adamw":
         betas = (settings.momentum, 0.999)
         return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, fused=True)
-    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, fused=True)
+    return torch.optim.SGD(
+        groups, lr=settings.learning_rate, momentum=settings.momentum, fused=True
+    )

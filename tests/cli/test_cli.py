@@ -131,7 +131,9 @@ def test_infer_writes_every_form(trained: Path, shapes: Path, tmp_path: Path):
     cv2.imwrite(str(photos / "two.png"), cv2.imread(str(pictures[2])))
     out = tmp_path / "found"
     kinds = "pictures,json,csv,voc,yolo,crops"
-    run("infer", trained, photos, photos / "two.png", "--out", out, "--score", 0.02, "--save", kinds)
+    run(
+        "infer", trained, photos, photos / "two.png", "--out", out, "--score", 0.02, "--save", kinds
+    )
     names = ["more/one", "one", "two"]
     content = json.loads((out / "detections.json").read_text())
     assert sorted(image["image_id"] for image in content["images"]) == names
@@ -153,9 +155,7 @@ def test_infer_writes_every_form(trained: Path, shapes: Path, tmp_path: Path):
             assert 1 <= ymin < ymax <= 128
 
 
-def test_infer_reports_unreadable_pictures_and_goes_on(
-    trained: Path, shapes: Path, tmp_path: Path
-):
+def test_infer_reports_unreadable_pictures_and_goes_on(trained: Path, shapes: Path, tmp_path: Path):
     photos = tmp_path / "photos"
     photos.mkdir()
     shutil.copy(sorted((shapes / "JPEGImages").glob("*.jpg"))[0], photos / "good.jpg")
@@ -192,9 +192,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(
 ):
     arguments = ["train", str(CONFIG), f"data.root={shapes}", *SMALL, "--out", str(tmp_path / "r")]
     command = [sys.executable, "-c", "from detect.cli import main; main()", *arguments]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "r/checkpoints/last.pt").exists():
         assert time.monotonic() < deadline
@@ -225,9 +223,7 @@ def test_a_run_is_not_overwritten_nor_continued_with_other_settings(trained: Pat
         (lambda xml, root: xml.write_text(xml.read_text()[:-30]), ["line"]),
         (lambda xml, root: (root / "JPEGImages" / f"{xml.stem}.jpg").unlink(), [".jpg"]),
         (
-            lambda xml, root: xml.write_text(
-                xml.read_text().replace("<name>", "<name>x", 1)
-            ),
+            lambda xml, root: xml.write_text(xml.read_text().replace("<name>", "<name>x", 1)),
             ["object 1"],
         ),
         (
@@ -241,11 +237,20 @@ def test_faulty_data_ends_in_one_readable_error(damage, words, shapes: Path, tmp
     root = copy_of(shapes, tmp_path)
     xml = first_annotation(root)
     damage(xml, root)
-    printed = run("train", CONFIG, "data.kind=voc", "data.classes=[circle,square,triangle,star,cross,ring]",
-                  f"data.root={root}", *SMALL, "--out", tmp_path / "r", status=2)  # fmt: skip
+    classes = "data.classes=[circle,square,triangle,star,cross,ring]"
+    printed = run("train", CONFIG, "data.kind=voc", classes, f"data.root={root}", *SMALL,
+                  "--out", tmp_path / "r", status=2)  # fmt: skip
     for word in (xml.stem, "data check", "on_error=skip", *words):
         assert word in printed
     assert not (tmp_path / "r").exists()
+
+
+def test_training_without_anything_to_judge_on(shapes: Path, tmp_path: Path):
+    printed = run("train", CONFIG, f"data.root={shapes}", *SMALL, "data.val_split=null",
+                  "data.test_split=null", "--out", tmp_path / "r")  # fmt: skip
+    assert "Not judged" in printed
+    assert (tmp_path / "r/checkpoints/best.pt").is_file()
+    assert not (tmp_path / "r/evaluation.json").exists()
 
 
 def test_misspelled_key_ends_in_one_readable_error(tmp_path: Path):

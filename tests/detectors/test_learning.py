@@ -51,5 +51,6 @@ def test_learns_eight_pictures_by_heart(options, eight_pictures: Path, tmp_path:
         Settings({"data": data, "detector": detector, "training": TRAINING}, {}), "this test"
     )
     report = train(config, tmp_path / "run", device="cpu")
+    assert report is not None
     assert report.map_area >= 0.9
     assert load(tmp_path / "run", "cpu").class_names == tuple(data["classes"])

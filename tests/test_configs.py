@@ -1,0 +1,37 @@
+"""Every config of the repository is valid and builds its detector."""
+
+from pathlib import Path
+
+import pytest
+
+from detect.cli.demo import CONFIG as DEMO_CONFIG
+from detect.config import load_config
+from detect.data import VOC_CLASSES
+from detect.experiment import build_detector
+from tests.conftest import REPOSITORY
+
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_builds(path: Path):
+    config, _ = load_config(path)
+    classes = config.data.classes if isinstance(config.data.classes, list) else VOC_CLASSES
+    detector = build_detector(config.without_weights(), len(classes))
+    assert detector.num_classes == len(classes)
+    for phase in detector.phase_names:
+        assert config.settings_of(phase).epochs > 0
+
+
+def test_the_demo_is_the_shapes_config():
+    assert (
+        load_config(DEMO_CONFIG)[0] == load_config(REPOSITORY / "configs/yolo_tiny_shapes.yaml")[0]
+    )
+
+
+def test_yolo_voc_config_is_the_papers_recipe():
+    config, _ = load_config(REPOSITORY / "configs/yolo_darknet_voc0712.yaml")
+    settings = config.settings_of("train")
+    assert (settings.epochs, settings.batch_size) == (135, 64)
+    assert (settings.momentum, settings.weight_decay) == (0.9, 0.0005)
+    assert (settings.learning_rate, settings.milestones) == (0.01, (75, 105))
