@@ -1,7 +1,8 @@
 """Batches from a data set, in an order and with random draws that depend on seed and epoch alone.
 
 Each draw of an augmentation comes from a seed made of (seed, epoch, picture). The result does not
-depend on the number of workers, nor on which batches were taken before.
+depend on the number of workers, nor on which batches were taken before. The loaders have a
+generator of their own, since they would draw from torch's global one, which dropout uses.
 """
 
 import signal
@@ -64,6 +65,7 @@ class TrainingBatches:
             persistent_workers=num_workers > 0,
             worker_init_fn=_start_worker,
             pin_memory=pin_memory,
+            generator=torch.Generator(),
         )
 
     def __len__(self) -> int:
@@ -112,6 +114,7 @@ def evaluation_batches(
         collate_fn=Batch.from_samples,
         num_workers=num_workers,
         worker_init_fn=_start_worker,
+        generator=torch.Generator(),
     )
 
 

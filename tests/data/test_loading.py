@@ -78,6 +78,13 @@ def test_workers_change_nothing(workers: int):
             assert torch.equal(expected.images, found.images)
 
 
+def test_loading_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    list(source().epoch(0))
+    list(evaluation_batches(Pictures(5), SPEC, batch_size=2))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_evaluation_takes_all_pictures_in_order():
     batches: list[Batch] = list(evaluation_batches(Pictures(5), SPEC, batch_size=2))
     assert ids(batches) == [["0", "1"], ["2", "3"], ["4"]]

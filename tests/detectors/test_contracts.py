@@ -29,7 +29,16 @@ def build(kind: str, backbone: str, seed: int = 0) -> Detector:
     )
 
 
-@pytest.fixture(scope="module", params=[(k, b) for b in BACKBONES for k in BUILDERS], ids="-".join)
+# A quarter to half a gigabyte of weights each: building them is most of the time of their tests.
+LARGE = ("vgg16", "yolo_darknet", "yolo_darknet_bn", "yolo_darknet_fast", "yolo_darknet_fast_bn")
+PAIRS = [
+    pytest.param((kind, name), id=f"{kind}-{name}", marks=[pytest.mark.slow] * (name in LARGE))
+    for name in BACKBONES
+    for kind in BUILDERS
+]
+
+
+@pytest.fixture(scope="module", params=PAIRS)
 def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
     return request.param
 

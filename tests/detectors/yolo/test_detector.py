@@ -36,7 +36,7 @@ def test_convolutional_grid_follows_the_stride(stride: int | None, shape: tuple[
 
 
 def test_unknown_stride_names_those_of_the_backbone():
-    with pytest.raises(DetectError, match=r"grid_stride: .*\(2, 4, 8, 16\), found 32"):
+    with pytest.raises(DetectError, match=r"grid_stride: .*\(4, 8, 16\), found 32"):
         yolo(input_size=64, head="convolutional", grid_stride=32)
 
 
