@@ -11,6 +11,7 @@ Boxes are xyxy, float32, in pixels, half-open; labels are 0 … C−1; sizes are
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -131,6 +132,12 @@ class GroundTruth:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Small records go from a loader worker to the main process as plain bytes. For a tensor,
+        # torch passes a file of shared memory: 25 ms for the 48 of a batch of 16, measured.
+        arrays = (self.boxes, self.labels, self.difficult)
+        return _ground_truth_of, tuple(array.cpu().numpy() for array in arrays)
 
     @classmethod
     def empty(cls) -> "GroundTruth":
@@ -323,6 +330,12 @@ class Detections:
         boxes = clip_boxes(meta.to_original(self.boxes), meta.original_size)
         kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         return replace(self, boxes=boxes[kept], scores=self.scores[kept], labels=self.labels[kept])
+
+
+def _ground_truth_of(
+    boxes: Float[np.ndarray, "N 4"], labels: Int[np.ndarray, "N"], difficult: Bool[np.ndarray, "N"]
+) -> GroundTruth:
+    return GroundTruth(*(torch.from_numpy(array.copy()) for array in (boxes, labels, difficult)))
 
 
 def _mirror(boxes: Tensor, width: int) -> Tensor:

@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -238,3 +239,11 @@ def test_moving_to_a_device_keeps_the_content():
     assert detections().to(device).labels.tolist() == [0, 1]
     batch = Batch.from_samples([sample(2, 5, 7)]).to(device)
     assert int(batch.images.sum()) == 2 * 5 * 3 * 7
+
+
+def test_ground_truth_survives_pickling():
+    truth = GroundTruth(torch.tensor([[1.5, 2, 3, 4]]), torch.tensor([7]), torch.tensor([True]))
+    again = pickle.loads(pickle.dumps(truth))
+    for name in ("boxes", "labels", "difficult"):
+        assert torch.equal(getattr(again, name), getattr(truth, name))
+    assert len(pickle.loads(pickle.dumps(GroundTruth.empty()))) == 0
