@@ -22,6 +22,7 @@ from detect.files import write_text
 from detect.structures import Detections
 from detect.visualization import crop_detections, draw_detections, save_picture
 
+VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -141,9 +142,9 @@ class VOCWriter(Writer):
             _add(item, "score", f"{score:.6f}")
             corners = ElementTree.SubElement(item, "bndbox")
             x1, y1, x2, y2 = box
-            # a box of our own data sets must not be of zero size: at least two pixels either way
-            _add_span(corners, "x", x1, x2, width)
-            _add_span(corners, "y", y1, y2, height)
+            (xmin, xmax), (ymin, ymax) = _whole_pixels(x1, x2, width), _whole_pixels(y1, y2, height)
+            for tag, value in zip(VOC_CORNERS, (xmin, ymin, xmax, ymax), strict=True):
+                _add(corners, tag, str(value))
         ElementTree.indent(root)
         text = ElementTree.tostring(root, encoding="unicode")
         write_text(self.folder / "voc" / f"{finding.name}.xml", text + "\n")
@@ -257,7 +258,8 @@ def find_pictures(sources: Sequence[str]) -> dict[str, Path]:
                 f"{source}: expected a picture, a folder of pictures "
                 f"({', '.join(SUFFIXES)}) or a glob that matches some, found none"
             )
-        paths = {**found, **paths}
+        for file, relative in found.items():
+            paths.setdefault(file, relative)
     named: dict[str, Path] = {}
     for file, relative in paths.items():
         name = base = str(relative.with_suffix(""))
@@ -306,9 +308,8 @@ def _add(parent: ElementTree.Element, tag: str, text: str) -> None:
     ElementTree.SubElement(parent, tag).text = text
 
 
-def _add_span(parent: ElementTree.Element, axis: str, low: float, high: float, limit: int) -> None:
-    # half-open pixels low…high → 1-based inclusive whole pixels within the picture
+def _whole_pixels(low: float, high: float, limit: int) -> tuple[int, int]:
+    # half-open pixels low…high → first and last whole pixel, 1-based, within the picture; at least
+    # two where there is room, since a box of one pixel has no size to the data checker
     last = min(max(round(high), 2), limit)
-    first = min(round(low) + 1, last - 1)
-    _add(parent, f"{axis}min", str(max(first, 1)))
-    _add(parent, f"{axis}max", str(last))
+    return max(min(round(low) + 1, last - 1), 1), last

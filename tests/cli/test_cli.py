@@ -146,7 +146,7 @@ def test_infer_writes_every_form(trained: Path, shapes: Path, tmp_path: Path):
     )
     names = ["more/one", "one", "two"]
     content = json.loads((out / "detections.json").read_text())
-    assert sorted(image["image_id"] for image in content["images"]) == names
+    assert [image["image_id"] for image in content["images"]] == names
     num_found = sum(len(image["scores"]) for image in content["images"])
     assert num_found > 0
     rows = list(csv.DictReader((out / "detections.csv").open()))
@@ -158,6 +158,8 @@ def test_infer_writes_every_form(trained: Path, shapes: Path, tmp_path: Path):
         objects = ElementTree.parse(out / "voc" / f"{name}.xml").getroot().findall("object")
         labels = (out / "labels" / f"{name}.txt").read_text().splitlines()
         assert len(objects) == len(labels)
+        corners = [child.tag for item in objects for child in item.find("bndbox") or ()]
+        assert corners == ["xmin", "ymin", "xmax", "ymax"] * len(objects)
         for item in objects:
             xmin, ymin, xmax, ymax = (int(item.findtext(f"bndbox/{k}") or 0) for k in
                                       ("xmin", "ymin", "xmax", "ymax"))  # fmt: skip
