@@ -371,7 +371,10 @@ def _split_folder(root: Path) -> Path:
 def _check_layout(root: Path) -> None:
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
-        raise DetectError(f"{root}: expected a folder with {_LAYOUT}, found {found}")
+        raise DetectError(
+            f"{root}: expected a folder with {_LAYOUT}, found {found}; "
+            "data.root, or the argument that names the folder, says where the data set is"
+        )
     missing = [name for name in ("Annotations", "JPEGImages") if not (root / name).is_dir()]
     if not missing:
         return
