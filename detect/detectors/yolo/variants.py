@@ -1,6 +1,7 @@
 """What the numbers of the grid tensor mean and how they are taught: the paper's way and ours."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +18,29 @@ from detect.detectors.yolo.grid import (
 from detect.ops import elementwise_box_iou, from_center_size, to_center_size
 from detect.ops.boxes import MAX_LOG_SCALE
 from detect.structures import GroundTruth
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the P responsible predictors say, and what they are to say.
+
+    Attributes:
+        assignment: of cells to objects.
+        outputs: `[P, 4]` raw box outputs.
+        boxes: `[P, 4]` the same decoded, xyxy pixels.
+        confidences: `[P]` raw.
+        classes: `[P, C]` raw class outputs of the cells.
+        overlaps: `[P]` IoU of the decoded box with the object, without gradient.
+        labels: `[P, C]` 1 for the class of the object.
+    """
+
+    assignment: Assignment
+    outputs: Float[Tensor, "P 4"]
+    boxes: Float[Tensor, "P 4"]
+    confidences: Float[Tensor, "P"]
+    classes: Float[Tensor, "P C"]
+    overlaps: Float[Tensor, "P"]
+    labels: Float[Tensor, "P C"]
 
 
 class Variant(ABC):
@@ -42,6 +66,28 @@ class Variant(ABC):
         """Confidence or class outputs → 0…1."""
 
     @abstractmethod
+    def assign(
+        self, truths: tuple[GroundTruth, ...], grid: Grid, device: torch.device
+    ) -> Assignment:
+        """Which cells are to predict which objects."""
+
+    @abstractmethod
+    def terms(
+        self,
+        learned: Learned,
+        confidences: Float[Tensor, "B S T boxes"],
+        no_object: Float[Tensor, "B S T boxes"],
+        grid: Grid,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Sums over the batch of `coordinates`, `object`, `no_object` and `classes`, weighted.
+
+        `no_object` is 1 for each predictor that is responsible for nothing, else 0.
+        """
+
+    @abstractmethod
+    def divisor(self, assignment: Assignment, num_images: int) -> int:
+        """What the sums are divided by."""
+
     def loss(
         self,
         outputs: Float[Tensor, "B S T boxes 4"],
@@ -50,7 +96,27 @@ class Variant(ABC):
         truths: tuple[GroundTruth, ...],
         grid: Grid,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Terms `coordinates`, `object`, `no_object` and `classes`, weighted."""
+        """The terms of the objective from the raw outputs and the objects."""
+        assignment = self.assign(truths, grid, outputs.device)
+        cells = (assignment.image, assignment.row, assignment.column)
+        decoded = self.decode(outputs, grid)[cells]  # [P, boxes, 4]
+        responsible, overlaps = responsible_predictor(decoded.detach(), assignment.boxes)
+        predictors = (*cells, responsible)
+        rows = torch.arange(len(responsible), device=outputs.device)
+        learned = Learned(
+            assignment=assignment,
+            outputs=outputs[predictors],
+            boxes=decoded[rows, responsible],
+            confidences=confidences[predictors],
+            classes=classes[cells],
+            overlaps=overlaps.to(confidences.dtype),
+            labels=functional.one_hot(assignment.labels, classes.shape[-1]).to(classes.dtype),
+        )
+        no_object = torch.ones_like(confidences)
+        no_object[predictors] = 0
+        terms = self.terms(learned, confidences, no_object, grid)
+        divisor = self.divisor(assignment, len(truths))
+        return {name: term / divisor for name, term in terms.items()}
 
 
 class PaperVariant(Variant):
@@ -81,30 +147,31 @@ class PaperVariant(Variant):
         """Cut off at 0 and 1: a negative confidence times a negative class score is no find."""
         return outputs.clamp(0, 1)
 
-    def loss(
+    def assign(
+        self, truths: tuple[GroundTruth, ...], grid: Grid, device: torch.device
+    ) -> Assignment:
+        """An object to the cell at its center."""
+        return assign_to_center_cell(truths, grid, device)
+
+    def terms(
         self,
-        outputs: Float[Tensor, "B S T boxes 4"],
+        learned: Learned,
         confidences: Float[Tensor, "B S T boxes"],
-        classes: Float[Tensor, "B S T C"],
-        truths: tuple[GroundTruth, ...],
+        no_object: Float[Tensor, "B S T boxes"],
         grid: Grid,
     ) -> dict[str, Float[Tensor, ""]]:
         """Equation 3; the confidence of the responsible predictor aims at its IoU."""
-        assignment = assign_to_center_cell(truths, grid, outputs.device)
-        cells = (assignment.image, assignment.row, assignment.column)
-        decoded = self.decode(outputs.detach(), grid)[cells]  # [P, boxes, 4]
-        responsible, overlaps = responsible_predictor(decoded, assignment.boxes)
-        predictors = (*cells, responsible)
-        errors = outputs[predictors] - self.encode(assignment, grid)
-        labels = functional.one_hot(assignment.labels, classes.shape[-1]).to(classes.dtype)
-        terms = {
+        errors = learned.outputs - self.encode(learned.assignment, grid)
+        return {
             "coordinates": self.coordinate_weight * errors.square().sum(),
-            "object": (confidences[predictors] - overlaps).square().sum(),
-            "no_object": self.no_object_weight
-            * (_without(predictors, confidences) * confidences.square()).sum(),
-            "classes": (classes[cells] - labels).square().sum(),
+            "object": (learned.confidences - learned.overlaps).square().sum(),
+            "no_object": self.no_object_weight * (no_object * confidences.square()).sum(),
+            "classes": (learned.classes - learned.labels).square().sum(),
         }
-        return {name: term / len(truths) for name, term in terms.items()}
+
+    def divisor(self, assignment: Assignment, num_images: int) -> int:  # noqa: ARG002
+        """The pictures of the batch."""
+        return num_images
 
 
 class ModernVariant(Variant):
@@ -129,37 +196,37 @@ class ModernVariant(Variant):
         """The sigmoid."""
         return outputs.sigmoid()
 
-    def loss(
+    def assign(
+        self, truths: tuple[GroundTruth, ...], grid: Grid, device: torch.device
+    ) -> Assignment:
+        """An object to the cells around its center."""
+        return assign_to_center_region(truths, grid, device)
+
+    def terms(
         self,
-        outputs: Float[Tensor, "B S T boxes 4"],
+        learned: Learned,
         confidences: Float[Tensor, "B S T boxes"],
-        classes: Float[Tensor, "B S T C"],
-        truths: tuple[GroundTruth, ...],
-        grid: Grid,
+        no_object: Float[Tensor, "B S T boxes"],
+        grid: Grid,  # noqa: ARG002
     ) -> dict[str, Float[Tensor, ""]]:
         """As the class says; the confidence of the responsible predictor aims at its IoU."""
-        assignment = assign_to_center_region(truths, grid, outputs.device)
-        cells = (assignment.image, assignment.row, assignment.column)
-        decoded = self.decode(outputs, grid)[cells]  # [P, boxes, 4]
-        responsible, overlaps = responsible_predictor(decoded.detach(), assignment.boxes)
-        predictors = (*cells, responsible)
-        chosen = decoded[torch.arange(len(decoded), device=decoded.device), responsible]
-        labels = functional.one_hot(assignment.labels, classes.shape[-1]).to(classes.dtype)
-        terms = {
-            "coordinates": self.coordinate_weight
-            * (1 - elementwise_box_iou(chosen, assignment.boxes, "ciou")).sum(),
+        complete_iou = elementwise_box_iou(learned.boxes, learned.assignment.boxes, "ciou")
+        return {
+            "coordinates": self.coordinate_weight * (1 - complete_iou).sum(),
             "object": functional.binary_cross_entropy_with_logits(
-                confidences[predictors], overlaps.to(confidences.dtype), reduction="sum"
+                learned.confidences, learned.overlaps, reduction="sum"
             ),
             # −log(1 − σ(t)) = softplus(t)
             "no_object": self.no_object_weight
-            * (_without(predictors, confidences) * functional.softplus(confidences)).sum(),
+            * (no_object * functional.softplus(confidences)).sum(),
             "classes": functional.binary_cross_entropy_with_logits(
-                classes[cells], labels, reduction="sum"
+                learned.classes, learned.labels, reduction="sum"
             ),
         }
-        num_positive = max(len(assignment.labels), 1)
-        return {name: term / num_positive for name, term in terms.items()}
+
+    def divisor(self, assignment: Assignment, num_images: int) -> int:  # noqa: ARG002
+        """The positive cells of the batch, at least 1."""
+        return max(len(assignment.labels), 1)
 
 
 def responsible_predictor(
@@ -174,10 +241,3 @@ def responsible_predictor(
     nearest = (decoded - truths[:, None]).square().sum(dim=-1).argmin(dim=1)
     best_overlaps, best = overlaps.max(dim=1)
     return torch.where(best_overlaps > 0, best, nearest), best_overlaps
-
-
-def _without(predictors: tuple[Tensor, ...], confidences: Tensor) -> Tensor:
-    # 1 for each predictor that is responsible for nothing
-    mask = torch.ones_like(confidences)
-    mask[predictors] = 0
-    return mask
