@@ -1,6 +1,10 @@
 import os
 from pathlib import Path
 
+# The tests run side by side, and threads of torch that share a core wait for one another. Set
+# before torch is imported; it holds for the processes that tests start as well.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from jaxtyping import install_import_hook
 

@@ -133,8 +133,6 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Judge a model, or anyone's detections, by the PASCAL VOC protocol: both mAP metrics."""
-    from detect.cli.evaluate import evaluate_files, evaluate_model
-
     if (model is None) == (detections is None):
         raise typer.BadParameter("give either a run or checkpoint, or --detections")
     if on_error not in ("stop", "skip"):
@@ -144,10 +142,14 @@ def evaluate(
     if model is not None:
         if ground_truth is not None:
             raise typer.BadParameter("--ground-truth goes with --detections; --data with a model")
+        from detect.cli.evaluate import evaluate_model
+
         evaluate_model(model, data, split, iou, json, save, on_error, device, output)
     elif detections is not None:
         if ground_truth is None or split is None:
             raise typer.BadParameter("--detections needs --ground-truth VOC_ROOT and --split NAME")
+        from detect.cli.evaluate import evaluate_files
+
         evaluate_files(detections, ground_truth, split, iou, json, on_error, output)
 
 
