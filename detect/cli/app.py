@@ -19,8 +19,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Look at data sets, check them, draw one.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
 
 Overrides = Annotated[
     list[str] | None,
@@ -41,6 +39,15 @@ OnError = Annotated[
 def examples(*lines: str) -> str:
     """Lines for the end of a command's help."""
     return "[bold]Examples[/bold]\n\n" + "\n\n".join(f"  {line}" for line in lines)
+
+
+data_app = typer.Typer(
+    help="Look at data sets, check them, draw one.",
+    epilog=examples("detect data check VOCdevkit/VOC2007", "detect data shapes data/shapes"),
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+app.add_typer(data_app, name="data")
 
 
 @app.callback(invoke_without_command=True)
@@ -197,7 +204,7 @@ def demo(
     run_demo(out, device, output)
 
 
-@app.command()
+@app.command(epilog=examples("detect doctor"))
 def doctor() -> None:
     """Tell versions and devices, and what is wrong with the installation, with the mend."""
     from detect.cli.doctor import examine
