@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
@@ -24,6 +24,7 @@ from detect.training import GradientSettings
 GIVEN_TO_DETECTORS = ("self", "backbone", "num_classes")
 
 Model = TypeVar("Model", bound=BaseModel)
+ExperimentModel = TypeVar("ExperimentModel", bound="Experiment")
 KeyPath = tuple[str, ...]
 
 # YAML's `<<`: the keys of another mapping stand here too.
@@ -61,7 +62,7 @@ class DataSection(Section):
     list with one name (or null) for each root.
     """
 
-    kind: Literal["voc", "shapes"] = "voc"
+    kind: str = "voc"
     root: str | list[str] = "data/shapes"
     train_split: str | list[str | None] = "train"
     val_split: str | list[str | None] | None = "val"
@@ -73,6 +74,29 @@ class DataSection(Section):
     num_workers: int = Field(default=1, ge=0)
     num_images: int = Field(default=1200, ge=10)
     image_size: int = Field(default=128, ge=32)
+
+
+class DetectionDataSection(DataSection):
+    """Which pictures a detector learns from: a VOC folder, or the built-in set."""
+
+    kind: Literal["voc", "shapes"] = "voc"
+
+
+class ClassificationDataSection(DataSection):
+    """Which pictures a classifier learns from.
+
+    Of `voc` and `shapes`, the objects are cut out, one picture each; `folders` has a folder for
+    each class in `root/<split>`, as ImageNet is unpacked.
+
+    `input_size` is the side of the classifier's input, by default that of the backbone's design.
+    `context` is how much of its width and height a box is widened on each side before it is cut
+    out; `background_per_image` the number of crops without an object, of a class of their own.
+    """
+
+    kind: Literal["voc", "shapes", "folders"] = "voc"
+    input_size: int | None = Field(default=None, ge=1)
+    context: float = Field(default=0.1, ge=0)
+    background_per_image: int = Field(default=0, ge=0)
 
 
 class BackboneSection(Section):
@@ -90,28 +114,29 @@ class EvaluationSection(Section):
     batch_size: int = Field(default=16, ge=1)
 
 
-class Config(Section):
-    """A whole, checked config. Of `detector` and `training`, every key is present."""
+class Experiment(Section):
+    """What the configs of all experiments have. Of `training`, every key is present."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)
     data: DataSection = DataSection()
     backbone: BackboneSection = BackboneSection()
-    detector: dict[str, Any] = Field(default_factory=lambda: {"name": "yolo"})
-    training: dict[str, Any] = Field(default_factory=dict)
-    evaluation: EvaluationSection = EvaluationSection()
 
-    @field_validator("data", "backbone", "detector", "training", "evaluation", mode="before")
+    if TYPE_CHECKING:  # declared by those who inherit, so that they stand last
+        training: dict[str, Any]
+        evaluation: EvaluationSection
+
+    @field_validator(
+        "data", "backbone", "detector", "training", "evaluation", mode="before", check_fields=False
+    )
     @classmethod
     def _fill_empty(cls, section: Any) -> Any:
         # YAML reads a section whose keys are all commented out as null
         return {} if section is None else section
 
     @property
-    def detector_options(self) -> dict[str, Any]:
-        """The keyword arguments of the detector's constructor."""
-        options = options_of(DETECTORS[self.detector["name"]], *GIVEN_TO_DETECTORS)
-        own = {key: value for key, value in self.detector.items() if key != "name"}
-        return dict(options.model_validate(own))
+    def phase_names(self) -> tuple[str, ...]:
+        """The phases of its training, each of which may have a subsection."""
+        raise NotImplementedError
 
     def settings_of(self, phase: str) -> GradientSettings:
         """The settings of a training phase: the common ones, and the phase's own over them."""
@@ -122,14 +147,48 @@ class Config(Section):
         merged = {**common, **self.training.get(phase, {})}
         return GradientSettings(**dict(options.model_validate(merged)))
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, from which `resolve` makes the same config again."""
+        return self.model_dump(mode="json")
+
+
+class Config(Experiment):
+    """The checked config of a detector. Of `detector`, every key is present."""
+
+    data: DetectionDataSection = DetectionDataSection()
+    detector: dict[str, Any] = Field(default_factory=lambda: {"name": "yolo"})
+    training: dict[str, Any] = Field(default_factory=dict)
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @property
+    def phase_names(self) -> tuple[str, ...]:
+        """Those of the detector."""
+        return DETECTORS[self.detector["name"]].phase_names
+
+    @property
+    def detector_options(self) -> dict[str, Any]:
+        """The keyword arguments of the detector's constructor."""
+        options = options_of(DETECTORS[self.detector["name"]], *GIVEN_TO_DETECTORS)
+        own = {key: value for key, value in self.detector.items() if key != "name"}
+        return dict(options.model_validate(own))
+
     def without_weights(self) -> "Config":
         """The same config with an untrained backbone: nothing is read or downloaded for it."""
         backbone = self.backbone.model_copy(update={"weights": "none"})
         return self.model_copy(update={"backbone": backbone})
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, from which `resolve` makes the same config again."""
-        return self.model_dump(mode="json")
+
+class PretrainConfig(Experiment):
+    """The checked config of a classifier."""
+
+    data: ClassificationDataSection = ClassificationDataSection()
+    training: dict[str, Any] = Field(default_factory=dict)
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @property
+    def phase_names(self) -> tuple[str, ...]:
+        """There is one."""
+        return ("classify",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +205,19 @@ class Settings:
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, dict[KeyPath, str]]:
+    """Read the config of a detector; see `load_experiment`."""
+    return load_experiment(path, overrides, Config)
+
+
+def load_experiment(
+    path: Path, overrides: Sequence[str], model: type[ExperimentModel]
+) -> tuple[ExperimentModel, dict[KeyPath, str]]:
     """Read a config file, apply `key.sub=value` overrides, and check the result.
+
+    Args:
+        path: of the file.
+        overrides: take precedence over it.
+        model: what it is a config of.
 
     Returns:
         The config, and the origin of each value that is no default.
@@ -157,7 +228,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, dict
     settings = read_settings(path)
     for override in overrides:
         _override(settings, override)
-    return resolve(settings, str(path)), settings.origins
+    return resolve_experiment(settings, str(path), model), settings.origins
 
 
 def read_settings(path: Path) -> Settings:
@@ -196,18 +267,26 @@ def _explain_yaml(error: Exception) -> str:
 
 
 def resolve(settings: Settings, source: str) -> Config:
+    """Check the settings of a detector; see `resolve_experiment`."""
+    return resolve_experiment(settings, source, Config)
+
+
+def resolve_experiment(
+    settings: Settings, source: str, model: type[ExperimentModel]
+) -> ExperimentModel:
     """Check settings and fill in the defaults.
 
     Args:
         settings: what the user set.
         source: named where a fault has no line of its own.
+        model: what they are settings of.
 
     Raises:
         DetectError: with every fault.
     """
     faults: list[str] = []
     checker = _Checker(settings.origins, source, faults)
-    config = checker.check(Config, settings.values, ())
+    config = checker.check(model, settings.values, ())
     if config is None:
         raise DetectError("\n".join(faults))
     if config.data.augmentation is not None:
@@ -218,18 +297,22 @@ def resolve(settings: Settings, source: str) -> Config:
             plain = augmentation.model_dump(mode="json")
             data = config.data.model_copy(update={"augmentation": plain})
             config = config.model_copy(update={"data": data})
-    config = config.model_copy(
-        update={
-            "detector": _check_detector(checker, config.detector),
-            "training": _check_training(checker, config),
-        }
-    )
+    phases: tuple[str, ...] = ()
+    if not isinstance(config, Config):
+        phases = config.phase_names
+    else:
+        section = _check_detector(checker, config.detector)
+        config = config.model_copy(update={"detector": section})
+        if section["name"] in DETECTORS:
+            phases = DETECTORS[section["name"]].phase_names
+    training = _check_training(checker, config.training, phases)
+    config = config.model_copy(update={"training": training})
     if faults:
         raise DetectError("\n".join(faults))
     return config
 
 
-def describe(config: Config, origins: Mapping[KeyPath, str]) -> str:
+def describe(config: Experiment, origins: Mapping[KeyPath, str]) -> str:
     """The resolved config as YAML, each line with the origin of its value as a comment."""
     lines: list[tuple[str, str]] = []
     _describe(config.as_dict(), (), origins, lines)
@@ -388,25 +471,24 @@ def _check_detector(checker: _Checker, section: dict[str, Any]) -> dict[str, Any
         detector = DETECTORS[str(name)]
     except DetectError as error:
         checker.add(("detector", "name"), str(error))
-        return section
+        return {"name": name}
     own = {key: value for key, value in section.items() if key != "name"}
     options = checker.check(options_of(detector, *GIVEN_TO_DETECTORS), own, ("detector",))
-    return section if options is None else {"name": name, **options.model_dump(mode="json")}
+    return {"name": name, **({} if options is None else options.model_dump(mode="json"))}
 
 
-def _check_training(checker: _Checker, config: Config) -> dict[str, Any]:
-    name = str(config.detector.get("name", "yolo"))
-    phases = DETECTORS[name].phase_names if name in DETECTORS else ()
+def _check_training(
+    checker: _Checker, section: dict[str, Any], phases: Sequence[str]
+) -> dict[str, Any]:
     options = options_of(GradientSettings)
     subsections: dict[str, Any] = {phase: (options, options()) for phase in phases}
     values = {
-        key: {} if key in phases and value is None else value
-        for key, value in config.training.items()
+        key: {} if key in phases and value is None else value for key, value in section.items()
     }
     model = create_model("TrainingOptions", __base__=options, **subsections)
     checked = checker.check(model, values, ("training",))
     if checked is None:
-        return config.training
+        return section
     resolved = checked.model_dump(mode="json", exclude=set(phases))
     for phase in phases:
         own = getattr(checked, phase).model_dump(exclude_unset=True)

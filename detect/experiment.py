@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from rich.console import Console
 
 from detect.backbones import build_backbone
-from detect.config import Config, Settings, resolve
+from detect.config import Config, Experiment, Settings, resolve
 from detect.data import (
     Augmentation,
     DataFaults,
@@ -98,7 +98,13 @@ def load(path: str | Path, device: str = "auto") -> Model:
     Raises:
         DetectError: no such run or checkpoint, or a file that is none.
     """
-    content = load_checkpoint(find_checkpoint(Path(path)))
+    file = find_checkpoint(Path(path))
+    content = load_checkpoint(file)
+    if "detector" not in content:
+        raise DetectError(
+            f"{file}: expected a detector, found another model, such as the classifier that "
+            "'detect pretrain' makes; give its path as backbone.weights of a detector's config"
+        )
     config = resolve(Settings(content["config"], {}), f"the config in {path}")
     target = choose_device(device)
     detector = build_detector(config.without_weights(), len(content["class_names"]))
@@ -148,8 +154,15 @@ def describe_device(device: torch.device) -> str:
     return f"{device} ({torch.get_num_threads()} threads)"
 
 
-def build_detector(config: Config, num_classes: int) -> Detector:
+def build_detector(
+    config: Config, num_classes: int, report: Callable[[str], object] | None = None
+) -> Detector:
     """The detector of a config, its weights drawn from the config's seed.
+
+    Args:
+        config: of the detector.
+        num_classes: C.
+        report: called with each remark on the backbone's weights.
 
     Raises:
         DetectError: a backbone, weights or settings that are not to be had.
@@ -157,7 +170,7 @@ def build_detector(config: Config, num_classes: int) -> Detector:
     # torch draws initial weights from its global generator and offers no other way
     torch.manual_seed(config.seed)
     section = config.backbone
-    backbone = build_backbone(section.name, section.weights, section.freeze)
+    backbone = build_backbone(section.name, section.weights, section.freeze, report)
     detector_class = DETECTORS[config.detector["name"]]
     build: Callable[..., Detector] = detector_class
     detector = build(backbone, num_classes, **config.detector_options)
@@ -165,7 +178,7 @@ def build_detector(config: Config, num_classes: int) -> Detector:
     return detector.to(memory_format=torch.channels_last)
 
 
-def sources(config: Config, split: str) -> list[VOCSource]:
+def sources(config: Experiment, split: str) -> list[VOCSource]:
     """The roots and split names that `train_split`, `val_split` or `test_split` of a config mean.
 
     Raises:
@@ -188,7 +201,7 @@ def sources(config: Config, split: str) -> list[VOCSource]:
 
 
 def read_split(
-    config: Config,
+    config: Experiment,
     split: str,
     console: Console,
     class_names: Sequence[str] | None = None,
@@ -215,7 +228,7 @@ def read_split(
     return dataset
 
 
-def read_splits(config: Config, console: Console) -> dict[str, VOCDataset]:
+def read_splits(config: Experiment, console: Console) -> dict[str, VOCDataset]:
     """Read all splits of a config that are not null, with the classes of the training split.
 
     Raises:
@@ -270,16 +283,12 @@ def train(
         Interrupted: Ctrl-C; the run can be continued.
     """
     console = console or Console(quiet=True)
-    _check_folder(config, folder, resume)
-    target = choose_device(device)
-    if target.type == "cpu":
-        _share_cores(config.data.num_workers)
-    console.print(f"Device: {describe_device(target)}")
+    target = prepare_run(config, folder, resume, device, console)
     splits = read_splits(config, console)
     training_split, validation_split = splits["train_split"], splits.get("val_split")
     judged_split = splits.get("test_split", validation_split)
     names = training_split.class_names
-    detector = build_detector(config, len(names)).to(target)
+    detector = build_detector(config, len(names), console.print).to(target)
     write_run_config(folder, config)
 
     def evaluate_now() -> dict[str, float]:
@@ -300,7 +309,9 @@ def train(
         run.resume()
     begin = time.monotonic()
     run.run(detector.phases(_plan(config, detector, training_split, target)))
-    console.print(f"Trained in {_duration(time.monotonic() - begin)}; the run is in {folder}")
+    console.print(
+        f"Trained in {describe_duration(time.monotonic() - begin)}; the run is in {folder}"
+    )
     if validation_split is None:  # no evaluation chose a best one: it is the last
         content = {**identity, "detector": detector.state_dict()}
         save_checkpoint(folder / CHECKPOINTS / "best.pt", content)
@@ -342,10 +353,26 @@ def evaluate(
     return detection_set, evaluator.compute()
 
 
-def write_run_config(folder: Path, config: Config) -> None:
+def write_run_config(folder: Path, config: Experiment) -> None:
     """Write `config.yaml`, resolved, into a run folder."""
     text = yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True)
     write_text(folder / "config.yaml", text)
+
+
+def prepare_run(
+    config: Experiment, folder: Path, resume: bool, device: str, console: Console
+) -> torch.device:
+    """Check that a run may use its folder, and settle on its device.
+
+    Raises:
+        DetectError: the folder has another run, or the device is not here.
+    """
+    _check_folder(config, folder, resume)
+    target = choose_device(device)
+    if target.type == "cpu":
+        _share_cores(config.data.num_workers)
+    console.print(f"Device: {describe_device(target)}")
+    return target
 
 
 def _share_cores(num_workers: int) -> None:
@@ -382,11 +409,11 @@ def _plan(config: Config, detector: Detector, dataset: VOCDataset, device: torch
     return Plan({name: config.settings_of(name) for name in detector.phase_names}, batches)
 
 
-def _roots(config: Config) -> list[str]:
+def _roots(config: Experiment) -> list[str]:
     return [config.data.root] if isinstance(config.data.root, str) else config.data.root
 
 
-def _check_folder(config: Config, folder: Path, resume: bool) -> None:
+def _check_folder(config: Experiment, folder: Path, resume: bool) -> None:
     last = folder / CHECKPOINTS / "last.pt"
     if not last.exists():
         return
@@ -420,7 +447,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _draw_shapes(config: Config, console: Console) -> None:
+def _draw_shapes(config: Experiment, console: Console) -> None:
     data = config.data
     if not isinstance(data.root, str):
         raise DetectError("data.root: the built-in shapes set has one folder, found a list")
@@ -460,7 +487,8 @@ def _as_sample(picture: Picture, number: int) -> Sample:
     return Sample(image, GroundTruth.empty(), ImageMeta(image_id, path, size, size))
 
 
-def _duration(seconds: float) -> str:
+def describe_duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"

@@ -5,15 +5,24 @@ from pathlib import Path
 import pytest
 
 from detect.cli.demo import CONFIG as DEMO_CONFIG
-from detect.config import load_config
+from detect.config import PretrainConfig, load_config, load_experiment
 from detect.data import VOC_CLASSES
 from detect.experiment import build_detector
+from detect.pretraining import build_classifier
 from tests.conftest import REPOSITORY
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
+PRETRAINING = [path for path in CONFIGS if path.stem.startswith("pretrain_")]
+DETECTION = [path for path in CONFIGS if path not in PRETRAINING]
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PRETRAINING, ids=lambda path: path.stem)
+def test_pretraining_config_builds(path: Path):
+    config, _ = load_experiment(path, [], PretrainConfig)
+    assert build_classifier(config, 7).num_classes == 7
+
+
+@pytest.mark.parametrize("path", DETECTION, ids=lambda path: path.stem)
 def test_config_builds(path: Path):
     config, _ = load_config(path)
     classes = config.data.classes if isinstance(config.data.classes, list) else VOC_CLASSES

@@ -1,18 +1,13 @@
 """Classification networks as trunks and heads, by name. Floor 2."""
 
-from detect.backbones import darknet, mobilenet, resnet, squeezenet, tiny, vgg  # registers them
-from detect.backbones.base import Backbone, Published
+from importlib import import_module
+from pkgutil import iter_modules
+
+from detect.backbones.base import Auxiliary, Backbone, Published
 from detect.backbones.registry import BACKBONES, build_backbone
 
-__all__ = [
-    "BACKBONES",
-    "Backbone",
-    "Published",
-    "build_backbone",
-    "darknet",
-    "mobilenet",
-    "resnet",
-    "squeezenet",
-    "tiny",
-    "vgg",
-]
+# Every file of this folder that registers something is found: adding a backbone is adding a file.
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["BACKBONES", "Auxiliary", "Backbone", "Published", "build_backbone"]

@@ -1,12 +1,16 @@
 """What a backbone is: a classification network as a trunk and a head over a k×k grid."""
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models._api import WeightsEnum
 
@@ -17,6 +21,41 @@ from detect.registry import nearest
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+# What the designed input is made larger by to measure strides, all of which divide it.
+PROBE = 64
+
+# Layers that treat each number, or the channels of each position, on their own.
+POINTWISE = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Hardswish,
+    nn.Sigmoid,
+    nn.Tanh,
+    nn.Dropout,
+    nn.BatchNorm2d,
+)
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """A second classifier on an intermediate map, for training alone (Szegedy et al. 2015, 5).
+
+    Attributes:
+        after: number of the trunk's layer whose output it takes.
+        build: makes it for a number of classes; it gives logits `[B, C]`.
+        weight: of its loss.
+    """
+
+    after: int
+    build: Callable[[int], nn.Module]
+    weight: float
+
 
 @dataclass(frozen=True)
 class Published:
@@ -25,12 +64,16 @@ class Published:
     Attributes:
         network: shares its layers with the backbone, so that loading its weights loads them.
         classifier: name prefix of the last layer, which the backbone does not have.
-        weights: torchvision's entry for its ImageNet weights.
+        weights: torchvision's entry for its ImageNet weights, or None.
+        fetch: gives the state dict of ImageNet weights that are not torchvision's, or None.
+        ignored: name prefixes of the network's parts that the backbone does without.
     """
 
     network: nn.Module
     classifier: str
-    weights: WeightsEnum
+    weights: WeightsEnum | None = None
+    fetch: Callable[[], Mapping[str, Tensor]] | None = None
+    ignored: tuple[str, ...] = ()
 
 
 class Backbone(nn.Module):
@@ -52,6 +95,8 @@ class Backbone(nn.Module):
             name says the power of two), the last at each stride, from fine to coarse.
         level_channels: channels of each of them.
         published: the network that weights files are made for, or None for one of our own.
+        auxiliaries: classifiers on intermediate maps that its training as a classifier uses.
+        num_published_classes: of the network's own last layer, 0 where it had none of its kind.
     """
 
     mean: Tensor
@@ -66,12 +111,16 @@ class Backbone(nn.Module):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         published: Published | None = None,
+        auxiliaries: Sequence[Auxiliary] = (),
+        num_published_classes: int = 1000,
     ) -> None:
         super().__init__()
         self.trunk = trunk
         self.head = head
         self.image_size = image_size
         self.published = published
+        self.auxiliaries = tuple(auxiliaries)
+        self.num_published_classes = num_published_classes
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
         self._frozen: list[nn.Module] = []
@@ -85,6 +134,10 @@ class Backbone(nn.Module):
     def normalize(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """Images in 0…1, shifted by `mean` and scaled by `std`."""
         return (images - self.mean) / self.std
+
+    def pooled_to_grid(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C k k"]:
+        """The trunk's output averaged to the k×k map that the head takes; k×k maps stay."""
+        return functional.adaptive_avg_pool2d(features, self.grid)
 
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
         """Intermediate maps of images in 0…1: level name → `[B, level_channels, H/s, W/s]`."""
@@ -147,61 +200,115 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def _measure(self) -> None:
-        # One run at the designed size finds channels, strides and grid, so that no table of
-        # numbers can disagree with the layers.
+        # Two runs without numbers, at the designed size and at one a little larger, find channels,
+        # strides and grid, so that no table can disagree with the layers.
         was_training = self.training
         self.eval()
-        features = torch.zeros(1, 3, self.image_size, self.image_size)
+        size = self.image_size
+        features = torch.zeros(1, 3, size, size, device="meta")
+        larger = torch.zeros(1, 3, size + PROBE, size + PROBE, device="meta")
         self._level_layers: dict[str, int] = {}
         self.level_channels: dict[str, int] = {}
+        self.stride = 1
         for index, layer in enumerate(self.trunk):
-            features = layer(features)
-            # a map without padding is a little smaller than size / stride: round to the power of 2
-            stride = 2 ** round(torch.tensor(self.image_size / features.shape[-1]).log2().item())
-            if stride > 1:
-                level = f"C{stride.bit_length() - 1}"
+            features, larger = _run_on_meta(layer, features), _run_on_meta(layer, larger)
+            self.stride = _stride_of(features, larger, index)
+            if self.stride > 1 and self.stride & (self.stride - 1) == 0:
+                level = f"C{self.stride.bit_length() - 1}"
                 self._level_layers[level] = index
                 self.level_channels[level] = features.shape[1]
         self.levels = tuple(self._level_layers)
-        self.channels, self.grid, self.stride = features.shape[1], features.shape[-1], stride
-        self.feature_dim = int(self.head(features).shape[1])
+        self.channels, self.grid = features.shape[1], features.shape[-1]
+        self.feature_dim = math.prod(_run_on_meta(self.head, features).shape[1:])
         self.train(was_training)
 
 
+def _run_on_meta(module: nn.Module, inputs: Tensor) -> Tensor:
+    # the shape of the output alone: nothing is computed
+    state = {
+        name: torch.empty_like(tensor, device="meta")
+        for name, tensor in chain(module.named_parameters(), module.named_buffers())
+    }
+    outputs: Tensor = functional_call(module, state, (inputs,))
+    return outputs
+
+
+def _stride_of(features: Tensor, larger: Tensor, index: int) -> int:
+    growth = [large - small for small, large in zip(features.shape, larger.shape, strict=True)][2:]
+    if len(growth) != 2 or growth[0] != growth[1] or growth[0] < 1 or PROBE % growth[0]:
+        raise DetectError(
+            f"layer {index} of the trunk gives {list(features.shape)}, and "
+            f"{list(larger.shape)} for an input of {PROBE} pixels more: that is no feature map "
+            "of a whole stride"
+        )
+    return PROBE // growth[0]
+
+
 def head_as_convolutions(head: nn.Module, grid: int) -> nn.Sequential:
-    """Rewrite a head of linear and pooling layers as convolutions with the same weights.
+    """Rewrite a head of linear, convolution and pooling layers as convolutions, weights and all.
 
     The first linear layer, over the flattened grid×grid map, becomes a grid×grid
     convolution, later ones 1×1; a global average pool becomes a grid×grid average at stride 1.
+
+    Raises:
+        DetectError: a layer that looks beyond its own window, or steps over positions.
     """
     layers: list[nn.Module] = []
-    collapsed = False  # whether the k×k window is one position yet
+    window = grid  # side of what is left of the k×k window
     for layer in _flat_layers(head):
         if isinstance(layer, nn.Flatten | nn.Identity):
             continue
         if isinstance(layer, nn.Linear):
-            kernel = 1 if collapsed else grid
-            convolution = nn.Conv2d(
-                layer.in_features // kernel**2,
-                layer.out_features,
-                kernel,
-                bias=layer.bias is not None,
-            )
-            convolution.weight.data.copy_(layer.weight.view_as(convolution.weight))
-            if layer.bias is not None and convolution.bias is not None:
-                convolution.bias.data.copy_(layer.bias)
-            layers.append(convolution)
-            collapsed = True
+            layers.append(_as_convolution(layer, window))
+            window = 1
         elif isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size in (1, (1, 1)):
-            layers.append(nn.AvgPool2d(grid, stride=1))
-            collapsed = True
-        elif isinstance(layer, nn.ReLU | nn.LeakyReLU | nn.Dropout):
+            layers.append(nn.AvgPool2d(window, stride=1))
+            window = 1
+        elif isinstance(layer, nn.Conv2d) and _is_plain(layer):
+            layers.append(copy.deepcopy(layer))
+            window -= layer.kernel_size[0] - 1
+        elif isinstance(layer, nn.LayerNorm) and window == 1:
+            layers.append(_as_channel_norm(layer))
+        elif isinstance(layer, POINTWISE) or getattr(layer, "is_pointwise", False):
             layers.append(copy.deepcopy(layer))
         else:
             raise DetectError(
                 f"a {type(layer).__name__} layer in the head has no form as a convolution"
             )
     return nn.Sequential(*layers).train(head.training)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalization over the channels of each position of `[B, C, h, w]`."""
+
+    is_pointwise = True
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalized over dimension 1."""
+        return super().forward(features.movedim(1, -1)).movedim(-1, 1)
+
+
+def _as_convolution(layer: nn.Linear, window: int) -> nn.Conv2d:
+    has_bias = layer.bias is not None
+    inputs = layer.in_features // window**2
+    convolution = nn.Conv2d(inputs, layer.out_features, window, bias=has_bias)
+    convolution.weight.data = layer.weight.detach().clone().view(convolution.weight.shape)
+    if has_bias and convolution.bias is not None:
+        convolution.bias.data = layer.bias.detach().clone()
+    return convolution
+
+
+def _as_channel_norm(layer: nn.LayerNorm) -> ChannelNorm:
+    norm = ChannelNorm(layer.normalized_shape, layer.eps, layer.elementwise_affine)
+    norm.load_state_dict(layer.state_dict())
+    return norm
+
+
+def _is_plain(layer: nn.Conv2d) -> bool:
+    # gives at each position what it gives for the window there alone
+    no_padding = layer.padding in ("valid", (0, 0))
+    height, width = layer.kernel_size
+    return no_padding and height == width and layer.stride == layer.dilation == (1, 1)
 
 
 def _flat_layers(module: nn.Module) -> list[nn.Module]:

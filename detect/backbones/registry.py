@@ -1,27 +1,92 @@
 """The table of backbones and the one way to build them."""
 
-from collections.abc import Callable, Sequence
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from detect.backbones.base import Backbone
 from detect.backbones.weights import load_weights
 from detect.registry import Registry
 
-BACKBONES: Registry[Callable[[], Backbone]] = Registry("backbone")
+Builder = Callable[[], Backbone]
 
 
-def build_backbone(name: str, weights: str = "none", freeze: Sequence[str] = ()) -> Backbone:
+@dataclass(frozen=True)
+class Family:
+    """Networks of a library.
+
+    Attributes:
+        build: from the name that the library knows.
+        names: gives those names.
+    """
+
+    build: Callable[[str], Backbone]
+    names: Callable[[], Iterable[str]]
+
+
+class BackboneRegistry(Registry[Builder]):
+    """Backbones by name, and families of them by the beginning of a name, as `torchvision/`."""
+
+    def __init__(self) -> None:
+        super().__init__("backbone")
+        self._families: dict[str, Family] = {}
+
+    def register_family(
+        self, prefix: str, names: Callable[[], Iterable[str]]
+    ) -> Callable[[Callable[[str], Backbone]], Callable[[str], Backbone]]:
+        """Return a decorator that files a function, from the rest of a name to a backbone.
+
+        Args:
+            prefix: of the names, such as `torchvision/`.
+            names: gives what can stand behind it.
+        """
+
+        def file_under_prefix(build: Callable[[str], Backbone]) -> Callable[[str], Backbone]:
+            self._families[prefix] = Family(build, names)
+            return build
+
+        return file_under_prefix
+
+    def names_like(self, pattern: str) -> list[str]:
+        """The names that fit a pattern with `*`, those of families included."""
+        known = list(self)
+        for prefix, family in self._families.items():
+            if pattern.startswith(prefix):
+                known += [f"{prefix}{name}" for name in family.names()]
+        return fnmatch.filter(known, pattern)
+
+    def __getitem__(self, name: str) -> Builder:
+        for prefix, family in self._families.items():
+            if name.startswith(prefix):
+                return partial(family.build, name.removeprefix(prefix))
+        return super().__getitem__(name)
+
+
+BACKBONES = BackboneRegistry()
+
+
+def build_backbone(
+    name: str,
+    weights: str = "none",
+    freeze: Sequence[str] = (),
+    report: Callable[[str], object] | None = None,
+) -> Backbone:
     """Build a registered backbone, load its weights and freeze parts of it.
 
     Args:
         name: its name in the registry.
         weights: `none`, `imagenet` or the path of a file; see `load_weights`.
         freeze: parts that training leaves as they are; see `Backbone.freeze`.
+        report: called with each remark on what of the weights was not taken, or was missing.
 
     Raises:
         DetectError: an unknown name or part, or weights that are not to be had or do not fit.
     """
     backbone = BACKBONES[name]()
-    load_weights(backbone, name, weights)
+    for remark in load_weights(backbone, name, weights):
+        if report is not None:
+            report(remark)
     backbone.published = None  # lets go of the classifier, which no detector uses
     backbone.freeze(freeze)
     return backbone

@@ -24,7 +24,7 @@ def tiny() -> Backbone:
     )
     grid, feature_dim = 4, 256
     head = nn.Sequential(nn.Flatten(), nn.Linear(128 * grid**2, feature_dim), nn.ReLU(inplace=True))
-    return Backbone(trunk, head, image_size=64)
+    return Backbone(trunk, head, image_size=64, num_published_classes=0)
 
 
 def _convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:

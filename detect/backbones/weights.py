@@ -1,45 +1,76 @@
-"""Loading weights into a backbone: from a file, or torchvision's from the network."""
+"""Loading weights into a backbone: from a file, or the published ones from the network.
 
-from collections.abc import Mapping
+Files come in two layouts: that of a published network, as torchvision and timm save theirs, and
+our own, `trunk.…` and `head.…`, alone or within a detector or a classifier (`backbone.trunk.…`).
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeGuard
-from urllib.error import URLError
-from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
 
-from detect.backbones.base import Backbone
+from detect.backbones.base import Backbone, Published
+from detect.backbones.download import cache_folder, fetch_file, verify_hash
 from detect.errors import DetectError
 
-# Prefix of the backbone's entries in the state dict of a detector.
-DETECTOR_PREFIX = "backbone."
+# Where files keep their state dict: our checkpoints of detectors and classifiers, then the names
+# that other training code commonly uses.
+NESTED = ("detector", "classifier", "state_dict", "model")
+# What DataParallel puts before every name.
+PARALLEL = "module."
+# Share of the entries from which on one network is called like another.
+ALIKE = 0.8
 
 
-def load_weights(backbone: Backbone, name: str, weights: str) -> None:
+def load_weights(backbone: Backbone, name: str, weights: str) -> list[str]:
     """Load `weights` into `backbone`, in place.
 
     Args:
         backbone: freshly built.
         name: its name in the registry, for messages.
-        weights: `none`; `imagenet`, torchvision's weights, the only case that may use the network;
-            or the path of a file: a state dict of torchvision's network of that name (its last
+        weights: `none`; `imagenet`, the published weights, the only case that may use the network;
+            or the path of a file: a state dict of the published network of that name (its last
             layer may have any number of classes), of our backbone, or a checkpoint of a detector
-            with this backbone.
+            or classifier with this backbone. Where a file's name carries a hash, its content is
+            compared with it.
+
+    Returns:
+        A sentence for the user on each part of the file that is left out, and on each part of the
+        backbone that the file does not have.
 
     Raises:
         DetectError: no such file, not a state dict, entries that do not fit, or no network.
     """
     if weights == "none":
-        return
+        return []
     if weights == "imagenet":
-        _load_state(backbone, _imagenet_state(backbone, name), f"the ImageNet weights of {name}")
+        source = f"the ImageNet weights of {name}"
+        state = _published_state(backbone.published, name)
     else:
-        _load_state(backbone, read_state(Path(weights)), f"{weights}: for backbone {name!r}")
+        source, path = weights, Path(weights)
+        if path.is_file():
+            verify_hash(path)
+        state = read_state(path)
+    comparison = _compare(backbone, state)
+    faults = comparison.faults()
+    if faults:
+        raise DetectError(
+            f"{source}: for backbone {name!r} the weights do not fit: {faults}. "
+            f"{_likely_network(name, state)}"
+        )
+    comparison.target.load_state_dict(comparison.entries, strict=False)
+    return [f"{source}: {remark}" for remark in comparison.remarks]
 
 
-def read_state(path: Path) -> Mapping[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict; nothing in the file can run code.
+
+    Of a file that holds more, it is what stands under a name of `NESTED`; a prefix that
+    DataParallel gave to every entry is taken off.
 
     Raises:
         DetectError: the file is missing, torn, or holds more than tensors and plain data.
@@ -49,28 +80,46 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
             f"{path}: no such weights file; give the path of a state dict, "
             "or 'imagenet' or 'none' as backbone.weights"
         )
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    state = content
+    while not _is_state_dict(state):
+        inner = [state[key] for key in NESTED if isinstance(state, Mapping) and key in state]
+        if not inner:
+            raise DetectError(
+                f"{path}: expected a state dict (name → tensor), or one under "
+                f"{', '.join(repr(key) for key in NESTED)}, found {_described(state)}"
+            )
+        state = inner[0]
+    if all(key.startswith(PARALLEL) for key in state):
+        return {key.removeprefix(PARALLEL): value for key, value in state.items()}
+    return dict(state)
+
+
+def _read_pickle(path: Path) -> Any:
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of another kind makes torch.load fail in any way
         raise DetectError(
             f"{path}: expected a state dict saved by torch.save, found a file that cannot be "
             "read, is torn or holds something other than tensors and plain data; nothing in it "
             "was run"
         ) from error
-    is_checkpoint = isinstance(content, Mapping) and "detector" in content
-    if is_checkpoint:
-        content = content["detector"]
-    if not _is_state_dict(content):
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
         raise DetectError(
-            f"{path}: expected a state dict (name → tensor), found {type(content).__name__}"
-        )
-    if not is_checkpoint:
-        return content
-    return {
-        key.removeprefix(DETECTOR_PREFIX): value
-        for key, value in content.items()
-        if key.startswith(DETECTOR_PREFIX)
-    }
+            f"{path}: reading it needs the library safetensors: pip install safetensors"
+        ) from error
+    try:
+        return load_file(path)
+    except Exception as error:  # as with torch.load
+        raise DetectError(
+            f"{path}: expected a safetensors file, found one that cannot be read or is torn "
+            f"({error})"
+        ) from error
 
 
 def _is_state_dict(content: Any) -> TypeGuard[Mapping[str, Tensor]]:
@@ -79,60 +128,211 @@ def _is_state_dict(content: Any) -> TypeGuard[Mapping[str, Tensor]]:
     )
 
 
-def _imagenet_state(backbone: Backbone, name: str) -> Mapping[str, Tensor]:
-    if backbone.published is None:
+def _described(content: Any) -> str:
+    kind = type(content).__name__
+    if not isinstance(content, Mapping):
+        return kind
+    keys = [repr(key) for key in content]
+    return f"{kind} with {', '.join(keys[:5])}{', …' if len(keys) > 5 else ''}"
+
+
+def _published_state(published: Published | None, name: str) -> Mapping[str, Tensor]:
+    if published is not None and published.weights is not None:
+        return read_state(fetch_file(published.weights.url, cache_folder()))
+    if published is None or published.fetch is None:
         raise DetectError(
             f"there are no ImageNet weights of backbone {name!r}; set backbone.weights to 'none' "
             "or to a file"
         )
-    url = backbone.published.weights.url
-    file = Path(urlparse(url).path).name
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    if (folder / file).is_file():  # fetched before, or brought by hand and perhaps damaged
-        return read_state(folder / file)
     try:
-        state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
-            url, map_location="cpu", check_hash=True, weights_only=True
-        )
-    except (URLError, OSError, RuntimeError) as error:
+        return published.fetch()
+    except DetectError:
+        raise
+    except Exception as error:  # each library has its own for a missing network
         raise DetectError(
-            f"the ImageNet weights of {name} are not here and could not be downloaded: looked for "
-            f"{folder / file}, then asked {url} ({error}). Bring the file {file} from a machine "
-            f"with a network and put it into {folder} (the environment variable TORCH_HOME moves "
-            "that folder), or give its path as backbone.weights"
+            f"the ImageNet weights of {name} could not be downloaded ({error}). Bring a file with "
+            "its state dict from a machine with a network and give its path as backbone.weights"
         ) from error
-    return state
 
 
-def _load_state(backbone: Backbone, state: Mapping[str, Tensor], source: str) -> None:
-    target: nn.Module = backbone
-    optional: tuple[str, ...] = ("mean", "std", "head.")
-    if backbone.published is not None and not any(key.startswith("trunk.") for key in state):
-        target = backbone.published.network
-        optional = (backbone.published.classifier,)
-        state = {key: value for key, value in state.items() if not key.startswith(optional)}
-    expected = target.state_dict()
-    missing = [key for key in expected if key not in state and not key.startswith(optional)]
-    # counters of old BatchNorm files are of no use to inference
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in expected]
-    misshapen = [
-        f"{key} {list(value.shape)} instead of {list(expected[key].shape)}"
-        for key, value in state.items()
-        if key in expected and value.shape != expected[key].shape
-    ]
-    faults = [
-        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
-        for kind, keys in (
-            ("entries missing", missing),
-            ("unknown entries", unexpected),
-            ("of another shape", misshapen),
+@dataclass(frozen=True)
+class Comparison:
+    """The entries of a file beside those of a backbone.
+
+    Attributes:
+        target: what the entries are of: the backbone, or the published network it was cut from.
+        entries: of the file, without what is left out.
+        expected: what the file must have.
+        remarks: what is left out of the file, and what it may lack and does.
+    """
+
+    target: nn.Module
+    entries: dict[str, Tensor]
+    expected: dict[str, Tensor]
+    remarks: list[str]
+
+    def faults(self) -> str:
+        """What does not fit, or nothing."""
+        necessary = _without_counters(self.expected)
+        missing = [key for key in necessary if key not in self.entries]
+        unexpected = [key for key in self.entries if key not in self.expected]
+        differing = [
+            f"{key} {_form(self.entries[key])} instead of {_form(self.expected[key])}"
+            for key in self.entries
+            if key in self.expected and not self._is_alike(key)
+        ]
+        more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
+        found = {
+            "missing": _grouped(missing, necessary),
+            "unexpected": _grouped(unexpected, self.entries),
+            "of another shape or type": ", ".join(differing[:3]) + more,
+        }
+        return "; ".join(f"{kind}: {text}" for kind, text in found.items() if text)
+
+    def share(self) -> float:
+        """The part of all entries that both have, alike, in 0…1."""
+        keys = _without_counters({**self.entries, **self.expected}).keys()
+        shared = keys & self.entries.keys() & self.expected.keys()
+        return sum(self._is_alike(key) for key in shared) / max(1, len(keys))
+
+    def _is_alike(self, key: str) -> bool:
+        return _form(self.entries[key]) == _form(self.expected[key])
+
+
+def _form(tensor: Tensor) -> str:
+    # any precision will do, but integers are of a quantized network and need its scales
+    kind = "" if tensor.is_floating_point() else f"{tensor.dtype} "
+    return f"{kind.removeprefix('torch.')}{list(tensor.shape)}"
+
+
+def _compare(backbone: Backbone, state: Mapping[str, Tensor]) -> Comparison:
+    if any(key.startswith("backbone.trunk.") for key in state):
+        own = {key: value for key, value in state.items() if key.startswith("backbone.")}
+        rest = {key: value for key, value in state.items() if key not in own}
+        own = {key.removeprefix("backbone."): value for key, value in own.items()}
+        return _compare_own(backbone, own, rest)
+    if any(key.startswith("trunk.") for key in state):
+        beside = ("classifier.", "auxiliaries.")
+        own = {key: value for key, value in state.items() if not key.startswith(beside)}
+        rest = {key: value for key, value in state.items() if key not in own}
+        return _compare_own(backbone, own, rest)
+    if backbone.published is None:
+        return _compare_own(backbone, dict(state), {})
+    return _compare_published(backbone.published, state)
+
+
+def _compare_own(backbone: Backbone, own: dict[str, Tensor], rest: dict[str, Tensor]) -> Comparison:
+    """Compare with the layout of our backbone; `rest` is of what the backbone was part of."""
+    whole = backbone.state_dict()
+    absent = tuple(
+        part for part in ("head.", "mean", "std") if not any(key.startswith(part) for key in own)
+    )
+    expected = {key: value for key, value in whole.items() if not key.startswith(absent)}
+    remarks = _remarks_on(rest, "classifier.", ("auxiliaries.",))
+    others = [key for key in rest if not key.startswith(("classifier.", "auxiliaries."))]
+    if others:
+        remarks.append(f"what the backbone was part of is left out: {_grouped(others, rest)}")
+    num_drawn = sum(key.startswith("head.") for key in whole.keys() - expected.keys())
+    if num_drawn:
+        remarks.append(
+            f"it has no head: that of the backbone ({_counted(num_drawn, 'tensor')}) keeps its "
+            "random weights, which matters to a detector that uses it"
         )
-        if keys
-    ]
-    if faults:
-        raise DetectError(
-            f"{source} the weights do not fit: {'; '.join(faults)}. Choose the backbone that the "
-            "file was made for"
-        )
-    target.load_state_dict(dict(state), strict=False)
+    statistics = [key for key in ("mean", "std") if key in absent]
+    if statistics:
+        remarks.append(f"it has no {' and '.join(statistics)}: the backbone keeps its own")
+    return Comparison(backbone, own, expected, remarks)
+
+
+def _compare_published(published: Published, state: Mapping[str, Tensor]) -> Comparison:
+    """Compare with the layout of the network that the backbone was cut from."""
+    # an empty prefix, of a network without a last layer, would be that of every entry
+    left_out = tuple(prefix for prefix in (published.classifier, *published.ignored) if prefix)
+    entries, expected = (
+        {key: value for key, value in entries.items() if not key.startswith(left_out)}
+        for entries in (state, published.network.state_dict())
+    )
+    remarks = _remarks_on(state, published.classifier, published.ignored)
+    return Comparison(published.network, entries, expected, remarks)
+
+
+def _remarks_on(
+    state: Mapping[str, Tensor], classifier: str, auxiliaries: tuple[str, ...]
+) -> list[str]:
+    remarks = []
+    layer = [key for key in state if classifier and key.startswith(classifier)]
+    weight = state.get(f"{classifier}weight")
+    if layer and weight is not None and weight.ndim > 0:
+        remarks.append(f"its last layer, for {len(weight)} classes, is left out")
+    elif layer:
+        remarks.append(f"its last layer ({_grouped(layer, layer)}) is left out")
+    keys = [key for key in state if key.startswith(auxiliaries)]
+    if keys:
+        remarks.append(f"its auxiliary classifiers ({_grouped(keys, keys)}) are left out")
+    return remarks
+
+
+def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # old files have no counters of BatchNorm's batches, which are of no use to inference
+    return {k: value for k, value in state.items() if not k.endswith("num_batches_tracked")}
+
+
+def _grouped(keys: Collection[str], all_keys: Collection[str], limit: int = 6) -> str:
+    """`layer3.* (24), layer4.* (6 of 30), fc.bias`: how many of `all_keys` that begin so."""
+    groups = _groups(list(keys), list(all_keys), "")
+    more = f", and {len(groups) - limit} more such" if len(groups) > limit else ""
+    return ", ".join(groups[:limit]) + more
+
+
+def _groups(keys: list[str], all_keys: list[str], prefix: str) -> list[str]:
+    members: dict[str, list[str]] = {}
+    for key in keys:
+        part, dot, _ = key.removeprefix(prefix).partition(".")
+        members.setdefault(f"{prefix}{part}{dot}", []).append(key)
+    groups = []
+    for start, group in members.items():
+        family = [key for key in all_keys if key.startswith(start)]
+        if len(members) == 1 and 1 < len(group) < len(family):
+            return _groups(group, family, start)  # where in it, since it says nothing by itself
+        of_family = "" if len(group) == len(family) else f" of {len(family)}"
+        groups.append(group[0] if len(group) == 1 else f"{start}* ({len(group)}{of_family})")
+    return groups
+
+
+def _likely_network(name: str, state: Mapping[str, Tensor]) -> str:
+    """A sentence on the backbone that the weights are of, found by their names and shapes."""
+    from detect.backbones.registry import BACKBONES  # which imports this file
+
+    fitting, shares = [], {}
+    for candidate in BACKBONES:
+        backbone = _without_numbers(BACKBONES[candidate])
+        if backbone is None:
+            continue
+        comparison = _compare(backbone, state)
+        shares[candidate] = comparison.share()
+        if not comparison.faults():
+            fitting.append(repr(candidate))
+    if fitting:
+        return f"These are weights of {' or '.join(fitting)}: set backbone.name to that"
+    best = max(shares, key=lambda candidate: shares[candidate], default=name)
+    if shares.get(best, 0.0) < ALIKE:
+        return "Choose the backbone that the file was made for"
+    # rounded down: not all of them agree
+    percent = f"{int(100 * shares[best])} % of the entries agree"
+    if best == name:
+        return f"They are of a changed {name!r}, or damaged: {percent}"
+    return f"They look most like {best!r}, but are of a changed one: {percent}"
+
+
+@cache
+def _without_numbers(build: Callable[[], Backbone]) -> Backbone | None:
+    """A backbone of shapes alone, or None if it cannot be built so."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except Exception:  # whatever a network does with its numbers when it is built
+        return None
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from detect.cli.app import app, errors
 from detect.errors import DetectError, Interrupted
+from detect.plugins import load_plugins
 
 __all__ = ["main"]
 
@@ -17,6 +18,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line on `arguments` (those of the process when None) and exit."""
     try:
+        load_plugins()
         app(args=None if arguments is None else list(arguments), prog_name="detect")
     except DetectError as error:
         errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)

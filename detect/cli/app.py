@@ -91,6 +91,36 @@ def train(
 
 @app.command(
     epilog=examples(
+        "detect pretrain configs/pretrain_resnet18_shapes.yaml",
+        "detect pretrain configs/pretrain_alexnet_imagenet.yaml data.root=imagenet",
+        "detect train configs/yolo_resnet18_shapes.yaml "
+        "backbone.weights=runs/mine/checkpoints/best.pt",
+    )
+)
+def pretrain(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", show_default=False)],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Run folder.", show_default="runs/<config>-<time>"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option(help="Continue the run in --out, or the newest run of this config.")
+    ] = False,
+    device: Device = "auto",
+    print_config: Annotated[
+        bool,
+        typer.Option("--print-config", help="Print every setting and its origin only."),
+    ] = False,
+) -> None:
+    """Train a backbone as a classifier; any detector can start from its weights."""
+    from detect.cli.pretrain import run_pretraining
+
+    run_pretraining(config, overrides or [], out, resume, device, print_config, output)
+
+
+@app.command(
+    epilog=examples(
         "detect evaluate runs/mine",
         "detect evaluate runs/mine --data VOCdevkit/VOC2007 --split test --json result.json",
         "detect evaluate --detections results/ --ground-truth VOCdevkit/VOC2007 --split test",
@@ -202,6 +232,41 @@ def demo(
     from detect.cli.demo import run_demo
 
     run_demo(out, device, output)
+
+
+@app.command(
+    epilog=examples(
+        "detect backbones",
+        "detect backbones alexnet --size 224",
+        "detect backbones 'torchvision/regnet*' --json regnets.json",
+        "detect backbones timm/convnext_tiny",
+    )
+)
+def backbones(
+    name: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="One name: its layers. Several, or a pattern with *: a row for each.",
+            show_default="all of the registry",
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of the picture, with one name.", show_default="as designed"),
+    ] = None,
+    json: JSONFile = None,
+) -> None:
+    """List the networks that detectors can grow on, or the layers of one of them."""
+    from detect.cli.backbones import list_backbones, show_backbone
+
+    names = name or []
+    if len(names) == 1 and "*" not in names[0]:
+        show_backbone(names[0], size, json, output)
+        return
+    if size is not None:
+        raise typer.BadParameter("--size goes with one name")
+    list_backbones(names, json, output)
 
 
 @app.command(epilog=examples("detect doctor"))

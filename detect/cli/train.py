@@ -28,7 +28,7 @@ def run_training(
     if print_config:
         console.print(describe(config, origins), markup=False, highlight=False, soft_wrap=True)
         return
-    folder = out or _run_folder(config_file.stem, resume)
+    folder = out or run_folder(config_file.stem, resume)
     console.print(f"Run folder: {folder}", highlight=False)
     metrics = folder / "metrics.jsonl"
     try:
@@ -42,7 +42,8 @@ def run_training(
         console.print(report.table())
 
 
-def _run_folder(name: str, resume: bool) -> Path:
+def run_folder(name: str, resume: bool) -> Path:
+    """A new folder for a run of the config of that name, or that of the newest one to resume."""
     if not resume:
         return RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     runs = sorted(

@@ -1,7 +1,9 @@
 """Data sets: reading, checking, drawing and transforming. Floor 2."""
 
-from detect.data.augmentation import Augmentation
+from detect.data.augmentation import Augmentation, ClassificationAugmentation
+from detect.data.crops import ObjectCrops
 from detect.data.faults import DataFaults, Fault
+from detect.data.folders import ImageFolder, read_image_folder
 from detect.data.images import (
     MAX_IMAGE_PIXELS,
     ImageError,
@@ -30,11 +32,14 @@ __all__ = [
     "VOC_CLASSES",
     "Augmentation",
     "ClassNames",
+    "ClassificationAugmentation",
     "DataFaults",
     "EpochOrder",
     "Fault",
     "ImageError",
+    "ImageFolder",
     "ImageHeader",
+    "ObjectCrops",
     "TrainingBatches",
     "VOCDataset",
     "VOCReport",
@@ -45,6 +50,7 @@ __all__ = [
     "evaluation_batches",
     "fit_to_input",
     "read_image",
+    "read_image_folder",
     "read_image_header",
     "read_image_size",
     "read_voc",

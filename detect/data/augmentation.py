@@ -8,6 +8,7 @@ import albumentations
 import numpy as np
 import torch
 
+from detect.data.folders import whole_image_truth
 from detect.data.transforms import FILL, drop_empty
 from detect.errors import DetectError
 from detect.registry import nearest
@@ -113,6 +114,19 @@ class Augmentation:
             drop_empty(boxes, sample.truth.labels[rows], sample.truth.difficult[rows]),
             ImageMeta(sample.meta.image_id, sample.meta.path, size, size),
         )
+
+
+class ClassificationAugmentation:
+    """Random changes of pictures of one object each, which keep its class whatever is cut off."""
+
+    def __init__(self, augmentation: Augmentation) -> None:
+        self.augmentation = augmentation
+
+    def __call__(self, sample: Sample, seed: int) -> Sample:
+        """The changed sample, whose object fills the picture as before."""
+        changed = self.augmentation(sample, seed)
+        truth = whole_image_truth(changed.meta.input_size, int(sample.truth.labels[0]))
+        return Sample(changed.image, truth, changed.meta)
 
 
 def _named_transform(entry: Mapping[str, Any]) -> albumentations.BasicTransform:

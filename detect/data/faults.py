@@ -56,7 +56,9 @@ class DataFaults(DetectError):  # noqa: N818 — it is a list of faults first, a
         faults: all faults of the set, warnings included.
     """
 
-    def __init__(self, faults: Sequence[Fault], roots: Sequence[Path]) -> None:
+    def __init__(
+        self, faults: Sequence[Fault], roots: Sequence[Path], *, is_voc: bool = True
+    ) -> None:
         self.faults = tuple(faults)
         errors = [fault for fault in faults if fault.severity == "error"]
         folders = ", ".join(dict.fromkeys(str(root) for root in roots))
@@ -66,14 +68,14 @@ class DataFaults(DetectError):  # noqa: N818 — it is a list of faults first, a
             lines.append(f"  … and {len(errors) - NUM_SHOWN_FAULTS} more")
         if len(errors) < len(faults):
             lines.append(f"There are {_count(len(faults) - len(errors), 'warning')} besides.")
-        commands = " and ".join(
-            f"`detect data check {shlex.quote(root)}`"
-            for root in dict.fromkeys(str(root) for root in roots)
-        )
-        lines.append(
-            "Mend the files, or set data.on_error=skip to leave faulty objects and pictures out; "
-            f"{commands} lists every fault."
-        )
+        remedy = "Mend the files, or set data.on_error=skip to leave faulty objects and pictures out"
+        if is_voc:
+            commands = " and ".join(
+                f"`detect data check {shlex.quote(root)}`"
+                for root in dict.fromkeys(str(root) for root in roots)
+            )
+            remedy += f"; {commands} lists every fault"
+        lines.append(f"{remedy}.")
         super().__init__("\n".join(lines))
 
 

@@ -6,19 +6,20 @@ generator of their own, since they would draw from torch's global one, which dro
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from detect.data.augmentation import Augmentation
 from detect.data.transforms import fit_to_input
 from detect.structures import Batch, InputSpec, Sample
 
 # (index of the picture, seed of its augmentation)
 Draw = tuple[int, int]
+# an augmentation: a sample and a seed to the changed sample
+Change = Callable[[Sample, int], Sample]
 
 
 @runtime_checkable
@@ -48,7 +49,7 @@ class TrainingBatches:
     def __init__(
         self,
         samples: SampleSource,
-        augmentation: Augmentation | None,
+        augmentation: Change | None,
         spec: InputSpec,
         *,
         batch_size: int,
@@ -120,7 +121,7 @@ def evaluation_batches(
 
 class _TrainingSamples(Dataset[Sample]):
     def __init__(
-        self, samples: SampleSource, augmentation: Augmentation | None, spec: InputSpec
+        self, samples: SampleSource, augmentation: Change | None, spec: InputSpec
     ) -> None:
         self.samples, self.augmentation, self.spec = samples, augmentation, spec
 

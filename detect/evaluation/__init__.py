@@ -5,6 +5,7 @@ from detect.evaluation.average_precision import (
     average_precision_area,
     precision_recall,
 )
+from detect.evaluation.classification import ClassificationEvaluator, ClassificationReport
 from detect.evaluation.detection_files import (
     read_detections,
     read_detections_json,
@@ -21,6 +22,8 @@ from detect.evaluation.voc_files import (
 
 __all__ = [
     "ClassReport",
+    "ClassificationEvaluator",
+    "ClassificationReport",
     "DetectionSet",
     "ReadDetections",
     "VOCEvaluator",

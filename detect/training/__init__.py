@@ -1,7 +1,7 @@
 """Training: phases, the gradient loop, checkpoints. Knows no detector. Floor 2."""
 
 from detect.training.checkpoints import load_checkpoint, save_checkpoint, versions
-from detect.training.loop import TrainingRun
+from detect.training.loop import Score, TrainingRun
 from detect.training.phases import BatchSource, GradientPhase, Loss, Phase, Plan
 from detect.training.progress import ProgressDisplay
 from detect.training.settings import GradientSettings
@@ -14,6 +14,7 @@ __all__ = [
     "Phase",
     "Plan",
     "ProgressDisplay",
+    "Score",
     "TrainingRun",
     "load_checkpoint",
     "save_checkpoint",

@@ -12,7 +12,8 @@ class Journal:
 
     Lines are `{"kind": "train", "phase", "epoch", "step", "loss", "terms", "learning_rate",
     "images_per_second", "data_wait"}` and `{"kind": "evaluation", "phase", "epoch", "step",
-    "map_area", "map_11point"}`. Epochs count from 1; steps count over all phases.
+    …}` with the scores of the evaluation, such as `map_area` and `map_11point`. Epochs count from
+    1; steps count over all phases.
     """
 
     def __init__(self, path: Path) -> None:

@@ -24,6 +24,22 @@ from detect.training.schedules import learning_rate_factor
 CHECKPOINT_INTERVAL = 300.0
 
 
+@dataclass(frozen=True)
+class Score:
+    """The number by which the best state of a model is chosen; higher is better.
+
+    Attributes:
+        name: among what the evaluation gives.
+        label: for people.
+    """
+
+    name: str
+    label: str
+
+
+MEAN_AVERAGE_PRECISION = Score("map_area", "mAP")
+
+
 @dataclass
 class Position:
     """How far a run has come.
@@ -33,7 +49,7 @@ class Position:
         epoch: complete epochs of the current phase.
         batch: batches of the epoch after them.
         step: optimizer steps over all phases.
-        best_score: highest evaluation score (mAP, area) so far, or None.
+        best_score: highest evaluation score of the current phase so far, or None.
     """
 
     finished_phases: list[str] = field(default_factory=list)
@@ -44,30 +60,38 @@ class Position:
 
 
 class TrainingRun:
-    """Takes a detector through its phases and leaves a folder that can be continued.
+    """Takes a model through its phases and leaves a folder that can be continued.
 
     The folder holds `metrics.jsonl`, `checkpoints/last.pt` (everything that is needed to go on) and
-    `checkpoints/best.pt` (the detector at its best evaluation, without the optimizer).
+    `checkpoints/best.pt` (the model at the best evaluation of its last phase, without the
+    optimizer).
 
     Args:
-        detector: trained in place, on `device`.
+        model: trained in place, on `device`.
         folder: of the run.
         device: that the batches are moved to.
         identity: plain data stored in every checkpoint (config, class names).
-        evaluate: gives at least `map_area` of the detector as it is; None trains without.
+        evaluate: gives at least the score of the model as it is; None trains without.
         display: shows the progress.
+        kind: of the model: the key under which a checkpoint has its state dict.
+        score: chooses the best state.
     """
 
     def __init__(
         self,
-        detector: nn.Module,
+        model: nn.Module,
         folder: Path,
         device: torch.device,
         identity: Mapping[str, Any],
         evaluate: Callable[[], Mapping[str, float]] | None,
         display: ProgressDisplay,
+        *,
+        kind: str = "detector",
+        score: Score = MEAN_AVERAGE_PRECISION,
     ) -> None:
-        self.detector = detector
+        self.model = model
+        self.kind = kind
+        self.score = score
         self.device = device
         self.identity = dict(identity)
         self.evaluate = evaluate
@@ -84,12 +108,13 @@ class TrainingRun:
         if not self.last.exists():
             return
         content = load_checkpoint(self.last)
-        if "training" not in content:
+        if "training" not in content or self.kind not in content:
             raise DetectError(
-                f"{self.last}: expected the state of a training, found a detector alone, such as "
-                "best.pt; give its path as backbone.weights, or begin anew in another folder"
+                f"{self.last}: expected the state of a training of a {self.kind}, found "
+                "another file, such as best.pt; give its path as backbone.weights, or begin anew "
+                "in another folder"
             )
-        self.detector.load_state_dict(content["detector"])
+        self.model.load_state_dict(content[self.kind])
         state = content["training"]
         self.position = Position(**state["position"])
         self._optimizer_state = state["optimizer"]
@@ -116,6 +141,7 @@ class TrainingRun:
                 self._descend(phase, interruption)
                 self.position.finished_phases.append(phase.name)
                 self.position.epoch = 0
+                self.position.best_score = None
                 self._save(None)
 
     def _descend(self, phase: GradientPhase, interruption: Interruption) -> None:
@@ -184,9 +210,9 @@ class TrainingRun:
                 step=position.step,
                 **{name: None if math.isnan(score) else score for name, score in scores.items()},
             )
-            score = scores["map_area"]
+            score = scores[self.score.name]
             is_best = position.best_score is None or score > position.best_score
-            summary += f" | mAP {score:.4f}{' (best)' if is_best else ''}"
+            summary += f" | {self.score.label} {score:.4f}{' (best)' if is_best else ''}"
             if is_best:
                 position.best_score = None if math.isnan(score) else score
                 self._save_best(scores)
@@ -201,12 +227,12 @@ class TrainingRun:
             "torch_generator": torch.get_rng_state(),
             "cuda_generator": torch.cuda.get_rng_state(self.device) if on_cuda else None,
         }
-        content = {**self.identity, "detector": self.detector.state_dict(), "training": training}
+        content = {**self.identity, self.kind: self.model.state_dict(), "training": training}
         save_checkpoint(self.last, content)
         self._last_saved = time.monotonic()
 
     def _save_best(self, scores: Mapping[str, float]) -> None:
-        content = {**self.identity, "detector": self.detector.state_dict()}
+        content = {**self.identity, self.kind: self.model.state_dict()}
         save_checkpoint(
             self.best, {**content, "scores": dict(scores), "position": dict(vars(self.position))}
         )

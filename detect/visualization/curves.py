@@ -23,11 +23,19 @@ LOG_SCALE_FROM = 20.0
 # From so many points on, the loss is smoothed; the raw values stay visible behind.
 SMOOTH_FROM = 60
 
+# Scores of evaluation lines: the quantity, the name in the legend, color and marker.
+SCORES = {
+    "map_area": ("mAP", "mAP, area", "tab:blue", "o"),
+    "map_11point": ("mAP", "mAP, 11-point", "tab:orange", "s"),
+    "top1": ("accuracy", "top-1 accuracy", "tab:blue", "o"),
+    "top5": ("accuracy", "top-5 accuracy", "tab:orange", "s"),
+}
+
 SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def draw_curves(metrics_file: Path, out: Path) -> None:
-    """Draw a run's `metrics.jsonl`: loss with its terms, mAP and learning rate over the steps.
+    """Draw a run's `metrics.jsonl`: loss with its terms, scores and learning rate over the steps.
 
     Phases follow each other on the axis of steps, whether or not their own count begins anew. Steps
     that a continued run has repeated are drawn once, as they came out last. A line that cannot be
@@ -36,7 +44,7 @@ def draw_curves(metrics_file: Path, out: Path) -> None:
     Args:
         metrics_file: one JSON object a line. Training lines have `kind` "train", `phase`, `step`,
             `loss` and may have `terms` (name → value) and `learning_rate`; evaluation lines have
-            `kind` "evaluation", `phase`, `step` and `map_area` or `map_11point`. Other kinds are
+            `kind` "evaluation", `phase`, `step` and scores of `SCORES`. Other kinds are
             passed over.
         out: a PNG, PDF or SVG file.
 
@@ -45,11 +53,11 @@ def draw_curves(metrics_file: Path, out: Path) -> None:
     """
     phases, num_unreadable = _read_phases(metrics_file)
     figure = Figure(figsize=(9, 9), layout="constrained")
-    loss_axes, map_axes, rate_axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
+    loss_axes, score_axes, rate_axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
     _draw_loss(loss_axes, phases)
-    _draw_map(map_axes, phases)
+    _draw_scores(score_axes, phases)
     _draw_learning_rate(rate_axes, phases)
-    for axes in (loss_axes, map_axes, rate_axes):
+    for axes in (loss_axes, score_axes, rate_axes):
         _mark_phases(axes, phases, named=axes is loss_axes)
         axes.grid(alpha=0.25)
     rate_axes.set_xlabel("step")
@@ -203,19 +211,18 @@ def _draw_loss(axes: Axes, phases: Sequence[_Phase]) -> None:
     _add_legend(axes, "upper right", ncols=1 + len(names) // 7)
 
 
-def _draw_map(axes: Axes, phases: Sequence[_Phase]) -> None:
+def _draw_scores(axes: Axes, phases: Sequence[_Phase]) -> None:
+    drawn = []
     for phase in phases:
-        for name, label, color, marker in (
-            ("map_area", "mAP, area", "tab:blue", "o"),
-            ("map_11point", "mAP, 11-point", "tab:orange", "s"),
-        ):
+        for name, (quantity, label, color, marker) in SCORES.items():
             values = _values(phase.evaluation, name)
             if np.isfinite(values).any():
                 steps = phase.steps(phase.evaluation)
                 axes.plot(steps, values, color=color, marker=marker, markersize=4, label=label)
+                drawn.append(quantity)
     if not axes.lines:
         axes.text(0.5, 0.5, "no evaluation yet", transform=axes.transAxes, ha="center")
-    axes.set(ylabel="mAP", ylim=(0, 1))
+    axes.set(ylabel=", ".join(dict.fromkeys(drawn)) or "score", ylim=(0, 1))
     _add_legend(axes, "lower right")
 
 

@@ -191,7 +191,7 @@ def test_a_run_without_a_checkpoint_resumes_at_the_beginning(tmp_path):
     run = make_run(Brightness(), tmp_path)
     run.journal.write(kind="train", step=1)  # of an attempt that ended before its first checkpoint
     run.resume()
-    run.run([make_phase(run.detector, make_settings(epochs=1))])
+    run.run([make_phase(run.model, make_settings(epochs=1))])
     assert [line["step"] for line in lines_of(tmp_path)] == [1, 2, 3, 4, 5]
 
 
@@ -489,7 +489,7 @@ def test_a_checkpoint_without_the_state_of_training_is_refused(tmp_path):
     train(tmp_path, one_phase(make_settings(epochs=1)))
     folder = tmp_path / "checkpoints"
     (folder / "best.pt").replace(folder / "last.pt")
-    with pytest.raises(DetectError, match=r"last\.pt: expected the state of a training"):
+    with pytest.raises(DetectError, match=r"last\.pt: expected the state of a training of a detector"):
         make_run(Brightness(), tmp_path).resume()
 
 

@@ -1,0 +1,60 @@
+"""A backbone with a last layer: the classification network that detectors start from."""
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from detect.backbones.base import Backbone
+
+
+class Classifier(nn.Module):
+    """Names what is in a picture: trunk, head and a linear layer to the classes.
+
+    A trunk's map of another size than the head takes is averaged to it, so that pictures of any
+    size can be classified.
+
+    Attributes:
+        backbone: whose head is in use.
+        classifier: the last layer, `[B, feature_dim]` → `[B, C]`.
+        auxiliaries: classifiers on intermediate maps that help the training, if the network has
+            any (GoogLeNet).
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.classifier = nn.Linear(backbone.feature_dim, num_classes)
+        self.auxiliaries = nn.ModuleList(
+            auxiliary.build(num_classes) for auxiliary in backbone.auxiliaries
+        )
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
+        """Logits of images in 0…1."""
+        return self.classify(self.backbone(images))
+
+    def classify(self, features: Float[Tensor, "B F h w"]) -> Float[Tensor, "B C"]:
+        """Logits from the trunk's output."""
+        pooled = self.backbone.pooled_to_grid(features)
+        logits: Tensor = self.classifier(self.backbone.head(pooled))
+        return logits
+
+    def loss(
+        self, images: Float[Tensor, "B 3 H W"], labels: Int[Tensor, "B"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Cross-entropy, and that of the auxiliary classifiers with their weights."""
+        features = self.backbone.normalize(images)
+        auxiliary_loss = features.new_zeros(())
+        branches = {
+            auxiliary.after: (auxiliary.weight, branch)
+            for auxiliary, branch in zip(self.backbone.auxiliaries, self.auxiliaries, strict=True)
+        }
+        for index, layer in enumerate(self.backbone.trunk):
+            features = layer(features)
+            if index in branches:
+                weight, branch = branches[index]
+                auxiliary_loss = auxiliary_loss + weight * functional.cross_entropy(
+                    branch(features), labels
+                )
+        losses = {"classification": functional.cross_entropy(self.classify(features), labels)}
+        return {**losses, "auxiliary": auxiliary_loss} if branches else losses

@@ -1,0 +1,252 @@
+"""Training a backbone as a classifier, for weights that detectors start from. Floor 4."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from rich.console import Console
+from torch import Tensor
+
+from detect.backbones import build_backbone
+from detect.backbones.classifier import Classifier
+from detect.config import PretrainConfig
+from detect.data import (
+    Augmentation,
+    ClassificationAugmentation,
+    DataFaults,
+    Fault,
+    ImageFolder,
+    ObjectCrops,
+    TrainingBatches,
+    evaluation_batches,
+    read_image_folder,
+)
+from detect.detectors.base import evaluating
+from detect.errors import DetectError
+from detect.evaluation import ClassificationEvaluator, ClassificationReport
+from detect.experiment import (
+    CHECKPOINTS,
+    SPLITS,
+    describe_duration,
+    prepare_run,
+    read_splits,
+    write_run_config,
+)
+from detect.files import write_json
+from detect.structures import Batch, InputSpec
+from detect.training import (
+    GradientPhase,
+    ProgressDisplay,
+    Score,
+    TrainingRun,
+    load_checkpoint,
+    save_checkpoint,
+)
+
+# Key under which a checkpoint has the classifier's weights.
+KIND = "classifier"
+
+Pictures = ObjectCrops | ImageFolder
+
+
+def pretrain(
+    config: PretrainConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    console: Console | None = None,
+) -> ClassificationReport | None:
+    """Train a backbone as a classifier; leaves a run folder like that of a detector.
+
+    Its `checkpoints/best.pt` is a weights file: `backbone.weights` of any detector with this
+    backbone takes its path.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        resume: continue the run that is in `folder`, if there is one.
+        device: see `choose_device`.
+        console: where progress is shown.
+
+    Returns:
+        The accuracy on the test split (on the validation split where there is no other), or None
+        when there is neither.
+
+    Raises:
+        DetectError: anything that a user can mend.
+        Interrupted: Ctrl-C; the run can be continued.
+    """
+    console = console or Console(quiet=True)
+    target = prepare_run(config, folder, resume, device, console)
+    splits = read_classification_splits(config, console)
+    training_split, validation_split = splits["train_split"], splits.get("val_split")
+    judged_split = splits.get("test_split", validation_split)
+    names = training_split.class_names
+    classifier = build_classifier(config, len(names), console).to(target)
+    write_run_config(folder, config)
+
+    def evaluate_now() -> dict[str, float]:
+        assert validation_split is not None
+        report = evaluate_classifier(classifier, validation_split, config, target)
+        return {"top1": report.top1, "top5": report.top5}
+
+    identity = {"config": config.as_dict(), "class_names": list(names)}
+    run = TrainingRun(
+        classifier,
+        folder,
+        target,
+        identity,
+        evaluate_now if validation_split is not None else None,
+        ProgressDisplay(console),
+        kind=KIND,
+        score=Score("top1", "top-1 accuracy"),
+    )
+    if resume:
+        run.resume()
+    begin = time.monotonic()
+    run.run([_phase(config, classifier, training_split, target)])
+    console.print(
+        f"Trained in {describe_duration(time.monotonic() - begin)}; the run is in {folder}"
+    )
+    best = folder / CHECKPOINTS / "best.pt"
+    if validation_split is None:  # no evaluation chose a best one: it is the last
+        save_checkpoint(best, {**identity, KIND: classifier.state_dict()})
+    report = None
+    if judged_split is not None:
+        classifier.load_state_dict(load_checkpoint(best)[KIND])
+        report = evaluate_classifier(classifier, judged_split, config, target)
+        write_json(folder / "evaluation.json", report.as_dict())
+    console.print(
+        f"Weights for detectors with this backbone: backbone.weights={best}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return report
+
+
+def build_classifier(
+    config: PretrainConfig, num_classes: int, console: Console | None = None
+) -> Classifier:
+    """The classifier of a config, its weights drawn from the config's seed.
+
+    Raises:
+        DetectError: a backbone or weights that are not to be had.
+    """
+    # torch draws initial weights from its global generator and offers no other way
+    torch.manual_seed(config.seed)
+    section = config.backbone
+    report = None if console is None else console.print
+    backbone = build_backbone(section.name, section.weights, section.freeze, report)
+    # the layout that convolutions are fastest in, on CPUs as on GPUs
+    return Classifier(backbone, num_classes).to(memory_format=torch.channels_last)
+
+
+def read_classification_splits(config: PretrainConfig, console: Console) -> dict[str, Pictures]:
+    """Read all splits of a config that are not null, with the classes of the training split.
+
+    Raises:
+        DetectError: faults in the data, all of them, unless the config says to skip them.
+    """
+    splits = _read_folders(config, console) if config.data.kind == "folders" else {}
+    if not splits:
+        data = config.data
+        for name, dataset in read_splits(config, console).items():
+            splits[name] = ObjectCrops(
+                dataset if data.include_difficult else dataset.without_difficult(),
+                context=data.context,
+                background_per_image=data.background_per_image,
+                seed=config.seed,
+                avoid=dataset.truths,
+            )
+    for name, pictures in splits.items():
+        counts = ", ".join(f"{label} {count}" for label, count in pictures.class_counts().items())
+        what = "pictures" if isinstance(pictures, ImageFolder) else "crops"
+        console.print(
+            f"{name.removesuffix('_split')}: {len(pictures)} {what}; {counts}", highlight=False
+        )
+        if isinstance(pictures, ObjectCrops) and pictures.num_unplaced:
+            console.print(f"  no room for {pictures.num_unplaced} background crops")
+    return splits
+
+
+def evaluate_classifier(
+    classifier: Classifier, pictures: Pictures, config: PretrainConfig, device: torch.device
+) -> ClassificationReport:
+    """Run a classifier over a data set and judge it."""
+    evaluator = ClassificationEvaluator(pictures.class_names)
+    batches = evaluation_batches(
+        pictures,
+        _input_spec(config, classifier),
+        batch_size=config.evaluation.batch_size,
+        num_workers=config.data.num_workers,
+    )
+    with torch.no_grad(), evaluating(classifier):
+        for batch in batches:
+            batch = batch.to(device)
+            evaluator.update(classifier(batch.unit_images()), labels_of(batch))
+    return evaluator.compute()
+
+
+def labels_of(batch: Batch) -> Int[Tensor, "B"]:
+    """The class of each picture of one object."""
+    return torch.cat([truth.labels for truth in batch.truths])
+
+
+def _phase(
+    config: PretrainConfig, classifier: Classifier, pictures: Pictures, device: torch.device
+) -> GradientPhase:
+    (name,) = config.phase_names
+    settings = config.settings_of(name)
+    options = config.data.augmentation
+    batches = TrainingBatches(
+        pictures,
+        None if options is None else ClassificationAugmentation(Augmentation(**options)),
+        _input_spec(config, classifier),
+        batch_size=settings.batch_size,
+        seed=config.seed,
+        num_workers=config.data.num_workers,
+        pin_memory=device.type == "cuda",
+    )
+
+    def loss(batch: Batch) -> dict[str, Tensor]:
+        return classifier.loss(batch.unit_images(), labels_of(batch))
+
+    return GradientPhase(name, classifier, loss, batches, settings)
+
+
+def _input_spec(config: PretrainConfig, classifier: Classifier) -> InputSpec:
+    side = config.data.input_size or classifier.backbone.image_size
+    return InputSpec((side, side))
+
+
+def _read_folders(config: PretrainConfig, console: Console) -> dict[str, Pictures]:
+    data = config.data
+    if not isinstance(data.root, str):
+        raise DetectError("data.root: folders of pictures have one root, found a list")
+    splits: dict[str, Pictures] = {}
+    names: Sequence[str] | None = data.classes if isinstance(data.classes, list) else None
+    faults: list[Fault] = []
+    for split in SPLITS:
+        folder = getattr(data, split)
+        if folder is None:
+            continue
+        if not isinstance(folder, str):
+            raise DetectError(f"data.{split}: expected the name of one folder, found {folder}")
+        try:
+            with console.status(f"Checking {data.root}/{folder}"):
+                pictures = read_image_folder(Path(data.root), folder, names, data.on_error)
+        except DataFaults as error:
+            faults += error.faults
+            continue
+        for fault in pictures.faults:
+            console.print(str(fault), highlight=False, markup=False, soft_wrap=True)
+        splits[split] = pictures
+        names = names or pictures.class_names
+    if faults:
+        raise DataFaults(faults, [Path(data.root)], is_voc=False)
+    if "train_split" not in splits:
+        raise DetectError("data.train_split: expected the name of a folder, found null")
+    return splits
