@@ -139,6 +139,17 @@ class Backbone(nn.Module):
         """The trunk's output averaged to the k×k map that the head takes; k×k maps stay."""
         return functional.adaptive_avg_pool2d(features, self.grid)
 
+    def head_features(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B F"]:
+        """What the head gives for the trunk's output of any size, as the published networks do.
+
+        A head that begins with the average of all positions takes it as it is: averages of windows
+        that overlap would count some positions twice. For others it is averaged to the k×k map.
+        """
+        first = next(iter(_flat_layers(self.head)), None)
+        takes_any_size = isinstance(first, nn.AdaptiveAvgPool2d)
+        outputs: Tensor = self.head(features if takes_any_size else self.pooled_to_grid(features))
+        return outputs
+
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
         """Intermediate maps of images in 0…1: level name → `[B, level_channels, H/s, W/s]`."""
         features = self.normalize(images)

@@ -35,8 +35,7 @@ class Classifier(nn.Module):
 
     def classify(self, features: Float[Tensor, "B F h w"]) -> Float[Tensor, "B C"]:
         """Logits from the trunk's output."""
-        pooled = self.backbone.pooled_to_grid(features)
-        logits: Tensor = self.classifier(self.backbone.head(pooled))
+        logits: Tensor = self.classifier(self.backbone.head_features(features))
         return logits
 
     def loss(

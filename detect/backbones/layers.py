@@ -203,9 +203,7 @@ class _WithoutClasses(nn.Module):
         self.backbone = backbone
 
     def forward(self, images: Tensor) -> Tensor:
-        pooled = self.backbone.pooled_to_grid(self.backbone(images))
-        features: Tensor = self.backbone.head(pooled)
-        return features
+        return self.backbone.head_features(self.backbone(images))
 
 
 @torch.no_grad()
