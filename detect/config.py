@@ -52,7 +52,8 @@ def options_of(build: Callable[..., Any], *without: str) -> type[Section]:
     )
 
 
-AugmentationOptions = options_of(Augmentation.__init__, "self")
+# which joints are left and right is the data set's to say
+AugmentationOptions = options_of(Augmentation.__init__, "self", "joint_swaps")
 
 
 class DataSection(Section):
@@ -74,12 +75,21 @@ class DataSection(Section):
     num_workers: int = Field(default=1, ge=0)
     num_images: int = Field(default=1200, ge=10)
     image_size: int = Field(default=128, ge=32)
+    max_objects: int = Field(default=6, ge=1)
 
 
 class DetectionDataSection(DataSection):
-    """Which pictures a detector learns from: a VOC folder, or the built-in set."""
+    """Which pictures a detector learns from.
 
-    kind: Literal["voc", "shapes"] = "voc"
+    `voc` is a folder in VOC layout, `shapes` the built-in set. With joints: `figures`, the built-in
+    set of stick figures, and `coco_keypoints`, where `root` has `images/` and
+    `annotations/person_keypoints_<split>.json`; `person_crops` makes a picture of each person,
+    with this share of its width and height around it, null leaves pictures whole.
+    `imagenet_localization` is ILSVRC's folder with `Annotations/CLS-LOC` and `Data/CLS-LOC`.
+    """
+
+    kind: Literal["voc", "shapes", "figures", "coco_keypoints", "imagenet_localization"] = "voc"
+    person_crops: float | None = Field(default=None, ge=0)
 
 
 class ClassificationDataSection(DataSection):
@@ -153,9 +163,14 @@ class Experiment(Section):
 
 
 class Config(Experiment):
-    """The checked config of a detector. Of `detector`, every key is present."""
+    """The checked config of a detector. Of `detector`, every key is present.
+
+    `initial_weights` is a run or checkpoint whose parameters a training starts from, where they
+    fit: those of a classifier or of another detector on the same backbone.
+    """
 
     data: DetectionDataSection = DetectionDataSection()
+    initial_weights: str = "none"
     detector: dict[str, Any] = Field(default_factory=lambda: {"name": "yolo"})
     training: dict[str, Any] = Field(default_factory=dict)
     evaluation: EvaluationSection = EvaluationSection()

@@ -11,6 +11,7 @@ import torch
 import yaml
 from jaxtyping import UInt8
 from rich.console import Console
+from rich.table import Table
 
 from detect.backbones import build_backbone
 from detect.config import Config, Experiment, Settings, resolve
@@ -18,29 +19,49 @@ from detect.data import (
     Augmentation,
     DataFaults,
     Fault,
+    KeypointDataset,
     TrainingBatches,
     VOCDataset,
     VOCSource,
+    annotation_file,
+    ensure_figures,
     ensure_shapes,
     evaluation_batches,
     fit_to_input,
+    image_folder,
+    person_crops,
+    read_coco_keypoints,
     read_image,
+    read_imagenet_localization,
     read_voc,
 )
 from detect.detectors import DETECTORS, Detector, predict
 from detect.errors import DetectError
-from detect.evaluation import DetectionSet, VOCEvaluator, VOCReport, write_detections_json
+from detect.evaluation import (
+    DetectionSet,
+    LocalizationEvaluator,
+    LocalizationReport,
+    PoseEvaluator,
+    PoseReport,
+    VOCEvaluator,
+    VOCReport,
+    write_detections_json,
+)
 from detect.files import write_json, write_text
 from detect.structures import Batch, Detections, GroundTruth, ImageMeta, Sample
 from detect.training import (
+    MEAN_AVERAGE_PRECISION,
     GradientSettings,
     Plan,
     ProgressDisplay,
+    Score,
     TrainingRun,
     load_checkpoint,
     save_checkpoint,
 )
 
+# data sets of any kind, with or without joints
+Pictures = VOCDataset | KeypointDataset
 Picture = str | Path | UInt8[np.ndarray, "H W 3"]
 CHECKPOINTS = "checkpoints"
 SPLITS = ("train_split", "val_split", "test_split")
@@ -90,6 +111,49 @@ class Model:
     def _predict_samples(self, samples: Sequence[Sample]) -> list[Detections]:
         inputs = [fit_to_input(sample, self.detector.input_spec) for sample in samples]
         return predict(self.detector, Batch.from_samples(inputs).to(self.device))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a detector found in a data set, and how that was judged.
+
+    Attributes:
+        detections: of each picture.
+        report: mAP by both VOC metrics.
+        localization: ImageNet's errors, for detectors that name one object a picture.
+        pose: the joints found, for detectors that give joints.
+    """
+
+    detections: DetectionSet
+    report: VOCReport
+    localization: LocalizationReport | None = None
+    pose: PoseReport | None = None
+
+    def scores(self) -> dict[str, float]:
+        """The numbers that are followed during a training."""
+        scores = {"map_area": self.report.map_area, "map_11point": self.report.map_11point}
+        if self.localization is not None:
+            scores["top1_localization_error"] = self.localization.top1_localization_error
+            scores["top5_localization_error"] = self.localization.top5_localization_error
+            scores["mean_iou"] = self.localization.mean_iou
+        if self.pose is not None:
+            scores["pck_20"] = self.pose.pck(0.2)
+            scores["pcp"] = self.pose.pcp
+        return scores
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: the VOC report's, and a key for each other report."""
+        values = self.report.as_dict()
+        if self.localization is not None:
+            values["localization"] = self.localization.as_dict()
+        if self.pose is not None:
+            values["pose"] = self.pose.as_dict()
+        return values
+
+    def tables(self) -> list[Table]:
+        """For the terminal."""
+        reports = [self.report, self.localization, self.pose]
+        return [report.table() for report in reports if report is not None]
 
 
 def load(path: str | Path, device: str = "auto") -> Model:
@@ -178,6 +242,46 @@ def build_detector(
     return detector.to(memory_format=torch.channels_last)
 
 
+def take_weights(detector: Detector, path: Path) -> list[str]:
+    """Start a detector from another model: take every tensor of equal name and shape.
+
+    Args:
+        detector: changed in place.
+        path: a run folder or checkpoint of any detector or classifier.
+
+    Returns:
+        What was taken and what was not, for the user.
+
+    Raises:
+        DetectError: no such model, or nothing of it fits.
+    """
+    file = find_checkpoint(path)
+    content = load_checkpoint(file)
+    source = content.get("detector", content.get("classifier", {}))
+    own = detector.state_dict()
+    fitting = {
+        name: tensor
+        for name, tensor in source.items()
+        if name in own and tensor.shape == own[name].shape
+    }
+    if not fitting:
+        raise DetectError(
+            f"{file}: initial_weights: expected a model with parameters of this detector, found "
+            "none that fits; its backbone must be the same"
+        )
+    detector.load_state_dict(fitting, strict=False)
+    lines = [f"{len(fitting)} of {len(own)} tensors taken from {file}"]
+    for what, names in (
+        ("keep their random weights", own.keys() - fitting.keys()),
+        ("not taken, since they have no counterpart here", source.keys() - fitting.keys()),
+    ):
+        if names:
+            parts = sorted({".".join(name.split(".")[:2]) for name in names})
+            shown = ", ".join(parts[:5]) + (", …" if len(parts) > 5 else "")
+            lines.append(f"  {len(names)} {what}: {shown}")
+    return lines
+
+
 def sources(config: Experiment, split: str) -> list[VOCSource]:
     """The roots and split names that `train_split`, `val_split` or `test_split` of a config mean.
 
@@ -205,7 +309,7 @@ def read_split(
     split: str,
     console: Console,
     class_names: Sequence[str] | None = None,
-) -> VOCDataset:
+) -> Pictures:
     """Read and check a split; the built-in set is drawn first if it is not there.
 
     Args:
@@ -218,6 +322,10 @@ def read_split(
         DetectError: faults in the data, all of them, unless the config says to skip them.
     """
     data = config.data
+    if data.kind in ("figures", "coco_keypoints"):
+        return _read_keypoints(config, split, console, class_names)
+    if data.kind == "imagenet_localization":
+        return _read_imagenet(config, split, console, class_names)
     if data.kind == "shapes":
         _draw_shapes(config, console)
     found = sources(config, split)
@@ -228,7 +336,49 @@ def read_split(
     return dataset
 
 
-def read_splits(config: Experiment, console: Console) -> dict[str, VOCDataset]:
+def _read_keypoints(
+    config: Experiment, split: str, console: Console, class_names: Sequence[str] | None
+) -> KeypointDataset:
+    data = config.data
+    (source,) = _single_source(config, split)
+    if data.kind == "figures":
+        size = (data.image_size, data.image_size)
+        with console.status(f"Drawing the stick figures into {source.root}"):
+            ensure_figures(source.root, data.num_images, seed=0, image_size=size)
+    file = annotation_file(source.root, source.split)
+    with console.status(f"Checking {file}"):
+        dataset = read_coco_keypoints(
+            file, image_folder(source.root), class_names, on_error=data.on_error
+        )
+    crops = getattr(data, "person_crops", None)
+    if crops is not None:
+        dataset = person_crops(dataset, crops)
+    _report_data(dataset, split, console)
+    return dataset
+
+
+def _read_imagenet(
+    config: Experiment, split: str, console: Console, class_names: Sequence[str] | None
+) -> VOCDataset:
+    (source,) = _single_source(config, split)
+    with console.status(f"Checking {source}"):
+        dataset = read_imagenet_localization(
+            source.root, source.split, class_names, on_error=config.data.on_error
+        )
+    _report_data(dataset, split, console)
+    return dataset
+
+
+def _single_source(config: Experiment, split: str) -> list[VOCSource]:
+    found = sources(config, split)
+    if len(found) != 1:
+        raise DetectError(
+            f"data.root: data of kind {config.data.kind!r} has one folder, found {len(found)}"
+        )
+    return found
+
+
+def read_splits(config: Experiment, console: Console) -> dict[str, Pictures]:
     """Read all splits of a config that are not null, with the classes of the training split.
 
     Raises:
@@ -237,7 +387,7 @@ def read_splits(config: Experiment, console: Console) -> dict[str, VOCDataset]:
     """
     if not sources(config, "train_split"):
         raise DetectError("data.train_split: expected the name of a split, found null")
-    datasets: dict[str, VOCDataset] = {}
+    datasets: dict[str, Pictures] = {}
     faults: list[Fault] = []
     for split in SPLITS:
         if not sources(config, split):
@@ -261,7 +411,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
     console: Console | None = None,
-) -> VOCReport | None:
+) -> Evaluation | None:
     """Train a detector and judge it; leaves a run folder.
 
     The folder holds `config.yaml` (resolved), `metrics.jsonl`, `checkpoints/last.pt` and `best.pt`,
@@ -276,7 +426,7 @@ def train(
         console: where progress is shown.
 
     Returns:
-        The report, or None when there is neither a test nor a validation split.
+        The evaluation, or None when there is neither a test nor a validation split.
 
     Raises:
         DetectError: anything that a user can mend.
@@ -288,13 +438,16 @@ def train(
     training_split, validation_split = splits["train_split"], splits.get("val_split")
     judged_split = splits.get("test_split", validation_split)
     names = training_split.class_names
-    detector = build_detector(config, len(names), console.print).to(target)
+    detector = build_detector(config, len(names), console.print)
+    if config.initial_weights != "none" and not (resume and _last(folder).exists()):
+        for line in take_weights(detector, Path(config.initial_weights)):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    detector = detector.to(target)
     write_run_config(folder, config)
 
     def evaluate_now() -> dict[str, float]:
         assert validation_split is not None
-        report = evaluate(detector, validation_split, config, target)[1]
-        return {"map_area": report.map_area, "map_11point": report.map_11point}
+        return evaluate(detector, validation_split, config, target).scores()
 
     identity = {"config": config.as_dict(), "class_names": list(names)}
     run = TrainingRun(
@@ -304,6 +457,7 @@ def train(
         identity,
         evaluate_now if validation_split is not None else None,
         ProgressDisplay(console),
+        score=Score("pck_20", "PCK@0.2") if "pose" in detector.metrics else MEAN_AVERAGE_PRECISION,
     )
     if resume:
         run.resume()
@@ -312,26 +466,26 @@ def train(
     console.print(
         f"Trained in {describe_duration(time.monotonic() - begin)}; the run is in {folder}"
     )
-    if validation_split is None:  # no evaluation chose a best one: it is the last
-        content = {**identity, "detector": detector.state_dict()}
-        save_checkpoint(folder / CHECKPOINTS / "best.pt", content)
+    best = folder / CHECKPOINTS / "best.pt"
+    if validation_split is None or not best.exists():  # no evaluation chose one: it is the last
+        save_checkpoint(best, {**identity, "detector": detector.state_dict()})
     if judged_split is None:
         console.print("Not judged: data.val_split and data.test_split are both null")
         return None
-    detector.load_state_dict(load_checkpoint(folder / CHECKPOINTS / "best.pt")["detector"])
-    detections, report = evaluate(detector, judged_split, config, target)
-    write_detections_json(folder / "detections.json", detections)
-    write_json(folder / "evaluation.json", report.as_dict())
-    return report
+    detector.load_state_dict(load_checkpoint(best)["detector"])
+    evaluation = evaluate(detector, judged_split, config, target)
+    write_detections_json(folder / "detections.json", evaluation.detections)
+    write_json(folder / "evaluation.json", evaluation.as_dict())
+    return evaluation
 
 
 def evaluate(
     detector: Detector,
-    dataset: VOCDataset,
+    dataset: Pictures,
     config: Config,
     device: torch.device,
     progress: Callable[[int], None] | None = None,
-) -> tuple[DetectionSet, VOCReport]:
+) -> Evaluation:
     """Run a detector over a data set and judge what it finds.
 
     Args:
@@ -341,16 +495,32 @@ def evaluate(
         device: of the detector.
         progress: called with the number of pictures of each batch that is done.
     """
-    evaluator = VOCEvaluator(dataset.class_names, config.evaluation.iou_threshold)
+    names, iou_threshold = dataset.class_names, config.evaluation.iou_threshold
+    evaluator = VOCEvaluator(names, iou_threshold)
+    localization = (
+        LocalizationEvaluator(names, iou_threshold) if "localization" in detector.metrics else None
+    )
+    pose = None
+    if "pose" in detector.metrics and isinstance(dataset, KeypointDataset):
+        pose = PoseEvaluator(dataset.joint_names, dataset.limbs)
     found: list[Detections] = []
     for batch in _batches(detector, dataset, config):
         detections = predict(detector, batch.to(device))
-        evaluator.update(detections, dataset.truths[len(found) : len(found) + len(detections)])
+        truths = dataset.truths[len(found) : len(found) + len(detections)]
+        evaluator.update(detections, truths)
+        if localization is not None:
+            localization.update(detections, truths)
+        if pose is not None:
+            pose.update(detections, truths)
         found += detections
         if progress is not None:
             progress(len(detections))
-    detection_set = DetectionSet(dataset.class_names, dataset.image_ids, tuple(found))
-    return detection_set, evaluator.compute()
+    return Evaluation(
+        DetectionSet(names, dataset.image_ids, tuple(found)),
+        evaluator.compute(),
+        None if localization is None else localization.compute(),
+        None if pose is None else pose.compute(),
+    )
 
 
 def write_run_config(folder: Path, config: Experiment) -> None:
@@ -381,7 +551,7 @@ def _share_cores(num_workers: int) -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() - num_workers))
 
 
-def _batches(detector: Detector, dataset: VOCDataset, config: Config) -> Iterator[Batch]:
+def _batches(detector: Detector, dataset: Pictures, config: Config) -> Iterator[Batch]:
     yield from evaluation_batches(
         dataset,
         detector.input_spec,
@@ -390,9 +560,10 @@ def _batches(detector: Detector, dataset: VOCDataset, config: Config) -> Iterato
     )
 
 
-def _plan(config: Config, detector: Detector, dataset: VOCDataset, device: torch.device) -> Plan:
+def _plan(config: Config, detector: Detector, dataset: Pictures, device: torch.device) -> Plan:
     options = config.data.augmentation
-    augmentation = None if options is None else Augmentation(**options)
+    swaps = dataset.joint_swaps if isinstance(dataset, KeypointDataset) else ()
+    augmentation = None if options is None else Augmentation(**options, joint_swaps=swaps)
     samples = dataset if config.data.include_difficult else dataset.without_difficult()
 
     def batches(settings: GradientSettings) -> TrainingBatches:
@@ -413,8 +584,12 @@ def _roots(config: Experiment) -> list[str]:
     return [config.data.root] if isinstance(config.data.root, str) else config.data.root
 
 
+def _last(folder: Path) -> Path:
+    return folder / CHECKPOINTS / "last.pt"
+
+
 def _check_folder(config: Experiment, folder: Path, resume: bool) -> None:
-    last = folder / CHECKPOINTS / "last.pt"
+    last = _last(folder)
     if not last.exists():
         return
     if not resume:
@@ -453,10 +628,16 @@ def _draw_shapes(config: Experiment, console: Console) -> None:
         raise DetectError("data.root: the built-in shapes set has one folder, found a list")
     size = (data.image_size, data.image_size)
     with console.status(f"Drawing the shapes set into {data.root}"):
-        ensure_shapes(Path(data.root), data.num_images, seed=0, image_size=size)
+        ensure_shapes(
+            Path(data.root),
+            data.num_images,
+            seed=0,
+            image_size=size,
+            max_objects=data.max_objects,
+        )
 
 
-def _report_data(dataset: VOCDataset, split: str, console: Console) -> None:
+def _report_data(dataset: Pictures, split: str, console: Console) -> None:
     counts = ", ".join(f"{name} {count}" for name, count in dataset.class_counts().items())
     console.print(
         f"{split.removesuffix('_split')}: {len(dataset)} pictures; {counts}", highlight=False
@@ -464,7 +645,7 @@ def _report_data(dataset: VOCDataset, split: str, console: Console) -> None:
     report_skipped(dataset, console)
 
 
-def report_skipped(dataset: VOCDataset, console: Console) -> None:
+def report_skipped(dataset: Pictures, console: Console) -> None:
     """Say what `on_error=skip` has left out of a data set, if anything."""
     if not dataset.num_skipped_images and not dataset.num_skipped_objects:
         return

@@ -6,6 +6,7 @@ JPEG + XML → Sample → transform → Batch → detector → Detections → ev
 
 Each validates itself when it is made and says which field, what was expected and what was found.
 Boxes are xyxy, float32, in pixels, half-open; labels are 0 … C−1; sizes are (height, width).
+Joints are points (x, y) of the same continuous frame: the center of the first pixel is (0.5, 0.5).
 """
 
 from collections.abc import Sequence
@@ -91,6 +92,21 @@ class ImageMeta:
         boxes = (boxes - boxes.new_tensor(self._offset_xyxy)) / boxes.new_tensor(self._scale_xyxy)
         return _mirror(boxes, self.original_size[1]) if self.flipped else boxes
 
+    def points_to_input(self, points: Float[Tensor, "... 2"]) -> Float[Tensor, "... 2"]:
+        """Points (x, y) of the picture's own frame in the input frame."""
+        if self.flipped:
+            points = _mirror_points(points, self.original_size[1])
+        return points * points.new_tensor(self._scale_xyxy[:2]) + points.new_tensor(
+            self._offset_xyxy[:2]
+        )
+
+    def points_to_original(self, points: Float[Tensor, "... 2"]) -> Float[Tensor, "... 2"]:
+        """Points (x, y) of the input frame in the picture's own: inverts `points_to_input`."""
+        points = (points - points.new_tensor(self._offset_xyxy[:2])) / points.new_tensor(
+            self._scale_xyxy[:2]
+        )
+        return _mirror_points(points, self.original_size[1]) if self.flipped else points
+
     @property
     def _scale_xyxy(self) -> tuple[float, float, float, float]:
         return (self.scale[1], self.scale[0], self.scale[1], self.scale[0])
@@ -108,16 +124,23 @@ class GroundTruth:
         boxes: `[N, 4]` xyxy pixels, each of positive size.
         labels: `[N]` classes 0 … C−1.
         difficult: `[N]`; VOC's flag of objects that evaluation neither demands nor punishes.
+        joints: `[N, K, 3]` x, y in pixels and COCO's visibility: 0 not labeled, 1 labeled but
+            hidden, 2 visible. Where it is 0, x and y say nothing, and are 0 by convention. None
+            for data without joints.
     """
 
     boxes: Float[Tensor, "N 4"]
     labels: Int[Tensor, "N"]
     difficult: Bool[Tensor, "N"]
+    joints: Float[Tensor, "N K 3"] | None = None
 
     def __post_init__(self) -> None:
         _check_boxes("GroundTruth", self.boxes)
         _check_vector("GroundTruth.labels", self.labels, len(self.boxes), torch.int64)
         _check_vector("GroundTruth.difficult", self.difficult, len(self.boxes), torch.bool)
+        if self.joints is not None:
+            _check_joints("GroundTruth", self.joints, len(self.boxes), 3)
+            _check_visibility(self.joints)
         empty = (self.boxes[:, 2:] <= self.boxes[:, :2]).any(dim=1)
         if empty.any():
             row = int(empty.nonzero()[0])
@@ -136,7 +159,9 @@ class GroundTruth:
     def __reduce__(self) -> tuple[Any, ...]:
         # Small records go from a loader worker to the main process as plain bytes. For a tensor,
         # torch passes a file of shared memory: 25 ms for the 48 of a batch of 16, measured.
-        arrays = (self.boxes, self.labels, self.difficult)
+        arrays = [self.boxes, self.labels, self.difficult]
+        if self.joints is not None:
+            arrays.append(self.joints)
         return _ground_truth_of, tuple(array.cpu().numpy() for array in arrays)
 
     @classmethod
@@ -153,6 +178,7 @@ class GroundTruth:
             boxes=self.boxes.to(device),
             labels=self.labels.to(device),
             difficult=self.difficult.to(device),
+            joints=None if self.joints is None else self.joints.to(device),
         )
 
     def without_difficult(self) -> "GroundTruth":
@@ -163,6 +189,7 @@ class GroundTruth:
             boxes=self.boxes[kept],
             labels=self.labels[kept],
             difficult=self.difficult[kept],
+            joints=None if self.joints is None else self.joints[kept],
         )
 
 
@@ -265,16 +292,21 @@ class Detections:
         boxes: `[N, 4]` xyxy pixels.
         scores: `[N]`; higher is better, any finite number (an SVM margin is allowed).
         labels: `[N]` classes 0 … C−1.
+        joints: `[N, K, 2]` x, y in pixels of each joint, hidden ones included; it may lie outside
+            the box and the picture. None from a detector without joints.
     """
 
     boxes: Float[Tensor, "N 4"]
     scores: Float[Tensor, "N"]
     labels: Int[Tensor, "N"]
+    joints: Float[Tensor, "N K 2"] | None = None
 
     def __post_init__(self) -> None:
         _check_boxes("Detections", self.boxes)
         _check_vector("Detections.scores", self.scores, len(self.boxes), torch.float32)
         _check_vector("Detections.labels", self.labels, len(self.boxes), torch.int64)
+        if self.joints is not None:
+            _check_joints("Detections", self.joints, len(self.boxes), 2)
         if not self.scores.isfinite().all():
             row = int((~self.scores.isfinite()).nonzero()[0])
             raise StructureError(
@@ -301,10 +333,17 @@ class Detections:
         return cls(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
 
     @classmethod
-    def sorted(cls, boxes: Tensor, scores: Tensor, labels: Tensor) -> "Detections":
+    def sorted(
+        cls, boxes: Tensor, scores: Tensor, labels: Tensor, joints: Tensor | None = None
+    ) -> "Detections":
         """Detections from rows in any order; rows of equal score keep theirs."""
         order = scores.argsort(descending=True, stable=True)
-        return cls(boxes[order].float(), scores[order].float(), labels[order])
+        return cls(
+            boxes[order].float(),
+            scores[order].float(),
+            labels[order],
+            None if joints is None else joints[order].float(),
+        )
 
     def to(self, device: torch.device) -> "Detections":
         """The same record on `device`."""
@@ -313,34 +352,47 @@ class Detections:
             boxes=self.boxes.to(device),
             scores=self.scores.to(device),
             labels=self.labels.to(device),
+            joints=None if self.joints is None else self.joints.to(device),
         )
 
     def with_score_at_least(self, score_threshold: float) -> "Detections":
         """The detections whose score is `score_threshold` or more."""
-        kept = self.scores >= score_threshold
-        return replace(
-            self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept]
-        )
+        return self._of_rows(self.scores >= score_threshold)
 
     def restored(self, meta: ImageMeta) -> "Detections":
-        """The detections in the picture's own frame, clipped to the picture.
+        """The detections in the picture's own frame, their boxes clipped to the picture.
 
         A detection that lies wholly in the padding, or is empty after clipping, is left out.
+        Joints are not clipped: at the border, one that was found outside would pass for a joint
+        of the picture.
         """
         boxes = clip_boxes(meta.to_original(self.boxes), meta.original_size)
+        joints = None if self.joints is None else meta.points_to_original(self.joints)
         kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        return replace(self, boxes=boxes[kept], scores=self.scores[kept], labels=self.labels[kept])
+        return replace(self, boxes=boxes, joints=joints)._of_rows(kept)
+
+    def _of_rows(self, kept: Bool[Tensor, "N"]) -> "Detections":
+        return replace(
+            self,
+            boxes=self.boxes[kept],
+            scores=self.scores[kept],
+            labels=self.labels[kept],
+            joints=None if self.joints is None else self.joints[kept],
+        )
 
 
-def _ground_truth_of(
-    boxes: Float[np.ndarray, "N 4"], labels: Int[np.ndarray, "N"], difficult: Bool[np.ndarray, "N"]
-) -> GroundTruth:
-    return GroundTruth(*(torch.from_numpy(array.copy()) for array in (boxes, labels, difficult)))
+def _ground_truth_of(*arrays: np.ndarray) -> GroundTruth:
+    return GroundTruth(*(torch.from_numpy(array.copy()) for array in arrays))
 
 
 def _mirror(boxes: Tensor, width: int) -> Tensor:
     x1, y1, x2, y2 = boxes.unbind(dim=-1)
     return torch.stack((width - x2, y1, width - x1, y2), dim=-1)
+
+
+def _mirror_points(points: Tensor, width: int) -> Tensor:
+    x, y = points.unbind(dim=-1)
+    return torch.stack((width - x, y), dim=-1)
 
 
 def _check_boxes(owner: str, boxes: Tensor) -> None:
@@ -360,4 +412,34 @@ def _check_vector(name: str, values: Tensor, length: int, dtype: torch.dtype) ->
     if values.dtype != dtype or values.shape != (length,):
         raise StructureError(
             f"{name}: expected {dtype} [{length}], found {values.dtype} {list(values.shape)}"
+        )
+
+
+def _check_joints(owner: str, joints: Tensor, length: int, num_columns: int) -> None:
+    if (
+        joints.dtype != torch.float32
+        or joints.ndim != 3
+        or (joints.shape[0], joints.shape[2]) != (length, num_columns)
+    ):
+        raise StructureError(
+            f"{owner}.joints: expected float32 [{length}, K, {num_columns}], "
+            f"found {joints.dtype} {list(joints.shape)}"
+        )
+    finite = joints.isfinite().all(dim=2)
+    if not finite.all():
+        row, joint = finite.logical_not().nonzero()[0].tolist()
+        raise StructureError(
+            f"{owner}.joints: expected finite numbers, "
+            f"found {joints[row, joint].tolist()} in row {row}, joint {joint}"
+        )
+
+
+def _check_visibility(joints: Tensor) -> None:
+    visibility = joints[:, :, 2]
+    known = (visibility == 0) | (visibility == 1) | (visibility == 2)
+    if not known.all():
+        row, joint = known.logical_not().nonzero()[0].tolist()
+        raise StructureError(
+            f"GroundTruth.joints: expected a visibility of 0, 1 or 2, "
+            f"found {float(visibility[row, joint])} in row {row}, joint {joint}"
         )

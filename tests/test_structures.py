@@ -20,20 +20,33 @@ from detect.structures import (
 )
 
 BOXES = torch.tensor([[0.0, 0, 10, 20], [5, 5, 8, 9]])
+JOINTS = torch.tensor(
+    [[[1.0, 2, 2], [3, 4, 1], [0, 0, 0]], [[5, 6, 2], [50, 39, 2], [-7, 60, 1]]]
+)  # [2, 3, 3]
 
 
-def truth(boxes=BOXES, labels=(0, 1), difficult=(False, True)):
+def truth(boxes=BOXES, labels=(0, 1), difficult=(False, True), joints=None):
     return GroundTruth(
-        boxes, torch.tensor(labels, dtype=torch.int64), torch.tensor(difficult, dtype=torch.bool)
+        boxes,
+        torch.tensor(labels, dtype=torch.int64),
+        torch.tensor(difficult, dtype=torch.bool),
+        joints,
     )
 
 
-def detections(boxes=BOXES, scores=(0.9, 0.8), labels=(0, 1)):
+def detections(boxes=BOXES, scores=(0.9, 0.8), labels=(0, 1), joints=None):
     return Detections(
         boxes,
         torch.tensor(scores, dtype=torch.float32),
         torch.tensor(labels, dtype=torch.int64),
+        joints,
     )
+
+
+def with_value(joints, place, value):
+    changed = joints.clone()
+    changed[place] = value
+    return changed
 
 
 def meta(**changes):
@@ -65,6 +78,19 @@ def meta(**changes):
         ),
         (lambda: detections(scores=(0.1, 0.2)), r"Detections.scores: expected falling .* in row 1"),
         (lambda: detections(labels=(0, -2)), "Detections.labels: expected 0 or more, found -2"),
+        (lambda: truth(joints=JOINTS.double()), r"GroundTruth.joints: expected float32 \[2, K, 3"),
+        (
+            lambda: truth(joints=with_value(JOINTS, (1, 2, 0), float("inf"))),
+            "GroundTruth.joints: expected finite numbers.* in row 1, joint 2",
+        ),
+        (
+            lambda: truth(joints=with_value(JOINTS, (0, 1, 2), 0.5)),
+            "GroundTruth.joints: expected a visibility of 0, 1 or 2, found 0.5 in row 0, joint 1",
+        ),
+        (
+            lambda: detections(joints=with_value(JOINTS[..., :2], (0, 2, 1), float("nan"))),
+            "Detections.joints: expected finite numbers.* in row 0, joint 2",
+        ),
     ],
 )
 def test_a_faulty_value_is_named(make, message):
@@ -80,6 +106,10 @@ def test_a_faulty_value_is_named(make, message):
         lambda: detections(scores=(0.9,)),
         lambda: detections(BOXES[:, :3]),
         lambda: Detections(BOXES, torch.ones(2), torch.ones(2, dtype=torch.bool)),
+        lambda: truth(joints=JOINTS[:1]),
+        lambda: truth(joints=JOINTS[..., :2]),
+        lambda: detections(joints=JOINTS),
+        lambda: detections(joints=JOINTS[:1, :, :2]),
     ],
 )
 def test_fields_that_do_not_fit_together_are_refused(make):
@@ -100,6 +130,37 @@ def test_truth_without_difficult():
     assert kept.boxes.tolist() == BOXES[:1].tolist()
     assert kept.labels.tolist() == [0]
     assert kept.difficult.tolist() == [False]
+
+
+def test_joints_go_with_their_objects():
+    device = torch.device("cpu")
+    given = truth(difficult=(True, False), joints=JOINTS)
+    assert torch.equal(given.without_difficult().joints, JOINTS[1:])
+    assert torch.equal(given.to(device).joints, JOINTS)
+    found = detections(joints=JOINTS[..., :2])
+    assert torch.equal(found.with_score_at_least(0.85).joints, JOINTS[:1, :, :2])
+    assert torch.equal(found.to(device).joints, JOINTS[..., :2])
+    labels = torch.tensor([0, 1])
+    turned = Detections.sorted(BOXES, torch.tensor([0.1, 0.2]), labels, JOINTS[..., :2].double())
+    assert torch.equal(turned.joints, JOINTS[[1, 0], :, :2])
+    assert turned.joints.dtype == torch.float32
+
+
+def test_without_joints_there_are_none():
+    device = torch.device("cpu")
+    given, found = truth(), detections()
+    for record in (
+        GroundTruth.empty(),
+        Detections.empty(),
+        given.without_difficult(),
+        given.to(device),
+        pickle.loads(pickle.dumps(given)),
+        found.with_score_at_least(0.5),
+        found.to(device),
+        found.restored(meta()),
+        Detections.sorted(found.boxes, found.scores, found.labels),
+    ):
+        assert record.joints is None
 
 
 def test_sorting_is_stable_and_makes_float32():
@@ -127,6 +188,14 @@ def test_a_picture_is_mirrored_before_it_is_scaled():
     assert mirrored.to_input(torch.tensor([[1.0, 2, 10, 20]])).tolist() == [[105, 2, 123, 20]]
 
 
+def test_points_in_the_input_frame():
+    points = torch.tensor([[[1.0, 2]], [[10, 20]]])
+    letterboxed = meta(scale=(2.0, 3.0), offset=(7.0, 11.0))
+    assert letterboxed.points_to_input(points).tolist() == [[[14, 11]], [[41, 47]]]
+    mirrored = meta(scale=(1.0, 2.0), offset=(0.0, 5.0), flipped=True)
+    assert mirrored.points_to_input(points).tolist() == [[[123, 2]], [[105, 20]]]
+
+
 factors = st.floats(0.1, 10)
 offsets = st.floats(-100, 100)
 
@@ -142,6 +211,12 @@ def test_the_way_back_inverts_the_way_in(scale, offset, flipped, seed):
     # an offset of 100 over a scale of 0.1 costs 10 bits of the 24 of float32
     assert_close(there.to_original(there.to_input(boxes)), boxes, atol=1e-3, rtol=0)
     assert_close(there.to_input(there.to_original(boxes)), boxes, atol=1e-3, rtol=0)
+    points = corners.reshape(2, 4, 2)
+    assert_close(there.points_to_original(there.points_to_input(points)), points, atol=1e-3, rtol=0)
+    # the center of a box is a point of it
+    centers = there.points_to_input((boxes[:, :2] + boxes[:, 2:]) / 2)
+    there_boxes = there.to_input(boxes)
+    assert_close(centers, (there_boxes[:, :2] + there_boxes[:, 2:]) / 2, atol=1e-3, rtol=0)
 
 
 @settings(derandomize=True, deadline=None)
@@ -165,6 +240,17 @@ def test_restored_detections_are_clipped_and_those_outside_left_out():
     assert restored.boxes.tolist() == [[10, 10, 30, 30], [50, 35, 60, 40]]
     assert restored.labels.tolist() == [0, 1]
     assert_close(restored.scores, torch.tensor([0.9, 0.8]))
+
+
+def test_restored_joints_go_with_their_boxes_and_are_not_clipped():
+    letterboxed = meta(scale=(2.0, 4.0), offset=(10.0, 20.0), input_size=(100, 280))
+    found = detections(
+        torch.tensor([[0.0, 0, 15, 5], [40, 30, 80, 70]]),  # the first lies in the padding
+        joints=torch.tensor([[[1.0, 1]], [[0, 110]]]),
+    )
+    restored = found.restored(letterboxed)
+    assert restored.labels.tolist() == [1]
+    assert restored.joints.tolist() == [[[-5, 50]]]
 
 
 def sample(height, width, value, **changes):
@@ -247,3 +333,12 @@ def test_ground_truth_survives_pickling():
     for name in ("boxes", "labels", "difficult"):
         assert torch.equal(getattr(again, name), getattr(truth, name))
     assert len(pickle.loads(pickle.dumps(GroundTruth.empty()))) == 0
+
+
+def test_joints_survive_pickling():
+    again = pickle.loads(pickle.dumps(truth(joints=JOINTS)))
+    assert torch.equal(again.joints, JOINTS)
+    assert torch.equal(again.boxes, BOXES)
+    empty = GroundTruth(*(column[:0] for column in (BOXES, torch.ones(2).long(), BOXES[:, 0] > 0)))
+    nobody = GroundTruth(empty.boxes, empty.labels, empty.difficult, JOINTS[:0])
+    assert pickle.loads(pickle.dumps(nobody)).joints.shape == (0, 3, 3)

@@ -344,3 +344,16 @@ def shapes(
     from detect.cli.data import draw_shapes_set
 
     draw_shapes_set(folder, images, seed, size, output)
+
+
+@data_app.command(epilog=examples("detect data figures data/figures --images 3000 --size 96"))
+def figures(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False)],
+    images: Annotated[int, typer.Option(help="Pictures in all three splits.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 96,
+) -> None:
+    """Draw the built-in stick figures with their joints, in COCO's keypoint format."""
+    from detect.cli.data import draw_figures_set
+
+    draw_figures_set(folder, images, seed, size, output)

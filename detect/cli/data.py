@@ -1,6 +1,6 @@
 """`detect data check | stats | show | shapes`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from detect.data import (
     VOCDataset,
     VOCSource,
     check_voc,
+    draw_figures,
     draw_shapes,
     fit_to_input,
     read_voc,
@@ -145,9 +146,25 @@ def show_training_pictures(
 
 def draw_shapes_set(folder: Path, num_images: int, seed: int, size: int, console: Console) -> None:
     """Draw the built-in set."""
+    _draw_set(draw_shapes, folder, num_images, seed, size, console)
+
+
+def draw_figures_set(folder: Path, num_images: int, seed: int, size: int, console: Console) -> None:
+    """Draw the built-in stick figures."""
+    _draw_set(draw_figures, folder, num_images, seed, size, console)
+
+
+def _draw_set(
+    draw: Callable[..., None],
+    folder: Path,
+    num_images: int,
+    seed: int,
+    size: int,
+    console: Console,
+) -> None:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"Drawing into {folder}", total=num_images)
-        draw_shapes(
+        draw(
             folder,
             num_images,
             seed,

@@ -28,8 +28,9 @@ def run_demo(out: Path | None, device: str, console: Console) -> None:
         highlight=False,
     )
     config, _ = load_config(CONFIG, [f"data.root={folder / 'shapes'}"])
-    report = train(config, folder, device=device, console=console)
-    assert report is not None  # the demo's config has a test split
+    evaluation = train(config, folder, device=device, console=console)
+    assert evaluation is not None  # the demo's config has a test split
+    report = evaluation.report
     draw_curves(folder / "metrics.jsonl", folder / "curves.png")
     console.print(report.table())
     sheet = _draw_pictures(folder, device)

@@ -15,7 +15,7 @@ from detect.evaluation import (
     write_detections_json,
     write_voc_detections,
 )
-from detect.experiment import evaluate, load, read_split, report_skipped, sources
+from detect.experiment import Evaluation, evaluate, load, read_split, report_skipped, sources
 from detect.files import write_json
 from detect.registry import nearest
 
@@ -48,14 +48,14 @@ def evaluate_model(
         on_error = on_error if root is not None else config.data.on_error
         dataset = _read(source, model.class_names, on_error, console)
     with console.status(f"Running the detector over {len(dataset)} pictures"):
-        detections, report = evaluate(model.detector, dataset, config, model.device)
-    _show(report, json_file, console)
+        evaluation = evaluate(model.detector, dataset, config, model.device)
+    _show(evaluation, json_file, console)
     folder = path if path.is_dir() else path.parent
     target = save or folder / f"detections-{split}.json"
     if target.suffix == ".json":
-        write_detections_json(target, detections)
+        write_detections_json(target, evaluation.detections)
     else:
-        write_voc_detections(target, split, detections)
+        write_voc_detections(target, split, evaluation.detections)
     console.print(f"Detections: {target}", highlight=False)
 
 
@@ -106,8 +106,9 @@ def _with_threshold(config: Config, iou_threshold: float | None) -> Config:
     return config.model_copy(update={"evaluation": section})
 
 
-def _show(report: VOCReport, json_file: Path | None, console: Console) -> None:
-    console.print(report.table())
+def _show(report: VOCReport | Evaluation, json_file: Path | None, console: Console) -> None:
+    for table in report.tables() if isinstance(report, Evaluation) else [report.table()]:
+        console.print(table)
     if json_file is not None:
         write_json(json_file, report.as_dict())
         console.print(f"Report: {json_file}", highlight=False)

@@ -32,14 +32,14 @@ def run_training(
     console.print(f"Run folder: {folder}", highlight=False)
     metrics = folder / "metrics.jsonl"
     try:
-        report = train(config, folder, resume=resume, device=device, console=console)
+        evaluation = train(config, folder, resume=resume, device=device, console=console)
     except Interrupted:
         if metrics.exists() and metrics.stat().st_size > 0:
             draw_curves(metrics, folder / "curves.png")
         raise
     draw_curves(metrics, folder / "curves.png")
-    if report is not None:
-        console.print(report.table())
+    for table in [] if evaluation is None else evaluation.tables():
+        console.print(table)
 
 
 def run_folder(name: str, resume: bool) -> Path:

@@ -3,6 +3,7 @@
 from detect.data.augmentation import Augmentation, ClassificationAugmentation
 from detect.data.crops import ObjectCrops
 from detect.data.faults import DataFaults, Fault
+from detect.data.figures import annotation_file, draw_figures, ensure_figures, image_folder
 from detect.data.folders import ImageFolder, read_image_folder
 from detect.data.images import (
     MAX_IMAGE_PIXELS,
@@ -13,6 +14,8 @@ from detect.data.images import (
     read_image_size,
     verify_image,
 )
+from detect.data.imagenet_localization import read_imagenet_localization
+from detect.data.keypoints import KeypointDataset, person_crops, read_coco_keypoints
 from detect.data.loading import EpochOrder, TrainingBatches, evaluation_batches
 from detect.data.shapes import SHAPE_CLASSES, draw_shapes, ensure_shapes
 from detect.data.transforms import fit_to_input
@@ -39,20 +42,28 @@ __all__ = [
     "ImageError",
     "ImageFolder",
     "ImageHeader",
+    "KeypointDataset",
     "ObjectCrops",
     "TrainingBatches",
     "VOCDataset",
     "VOCReport",
     "VOCSource",
+    "annotation_file",
     "check_voc",
+    "draw_figures",
     "draw_shapes",
+    "ensure_figures",
     "ensure_shapes",
     "evaluation_batches",
     "fit_to_input",
+    "image_folder",
+    "person_crops",
+    "read_coco_keypoints",
     "read_image",
     "read_image_folder",
     "read_image_header",
     "read_image_size",
+    "read_imagenet_localization",
     "read_voc",
     "verify_image",
 ]

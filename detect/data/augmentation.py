@@ -1,4 +1,4 @@
-"""Augmentation of training pictures through albumentations, boxes following."""
+"""Augmentation of training pictures through albumentations, boxes and joints following."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,11 @@ from typing import Any
 import albumentations
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from detect.data.folders import whole_image_truth
-from detect.data.transforms import FILL, drop_empty
+from detect.data.transforms import FILL, drop_empty, moved_joints
 from detect.errors import DetectError
 from detect.registry import nearest
 from detect.structures import ImageMeta, Sample
@@ -17,6 +19,11 @@ from detect.structures import ImageMeta, Sample
 # An object of which less than this share of its area is left in the picture is left out. Cut-off
 # remains teach a detector noise; SSD (Liu et al. 2016) and its successors use 0.1 to 0.5.
 MIN_VISIBILITY = 0.25
+
+# Points of the picture, as shares of its width and height, that go through the transforms with the
+# joints and tell what happened to the whole. Three would do, but transforms that bend the picture
+# remove points that have left it.
+_SENTINELS = tuple((x, y) for y in (0.1, 0.35, 0.65, 0.9) for x in (0.1, 0.35, 0.65, 0.9))
 
 
 class Augmentation:
@@ -37,9 +44,13 @@ class Augmentation:
         exposure: the brightness changes by up to this factor, 1 or more.
         extra: further albumentations transforms, applied last: a list of `{name: GaussianBlur,
             p: 0.1, …}` with the arguments of that transform.
+        joint_swaps: pairs of joints, as `(left eye, right eye)` by their indices, that exchange
+            their places in the record when the picture is mirrored: what was a left eye is a right
+            one in the mirror. They belong to the data set.
 
     Raises:
         DetectError: a value outside its range, an unknown transform or an argument it refuses.
+        ValueError: a joint is in two pairs.
     """
 
     def __init__(
@@ -52,6 +63,8 @@ class Augmentation:
         saturation: float = 1.5,
         exposure: float = 1.5,
         extra: Sequence[Mapping[str, Any]] = (),
+        *,
+        joint_swaps: Sequence[tuple[int, int]] = (),
     ) -> None:
         _check("horizontal_flip", horizontal_flip, 0, 1)
         _check("vertical_flip", vertical_flip, 0, 1)
@@ -84,36 +97,52 @@ class Augmentation:
             )
             transforms.append(jitter)
         transforms += [_named_transform(entry) for entry in extra]
-        self._pipeline = albumentations.Compose(
-            transforms or [albumentations.NoOp()],
-            bbox_params=albumentations.BboxParams(
-                format="pascal_voc",
-                label_fields=["rows"],
-                min_visibility=MIN_VISIBILITY,
-                clip=True,
-            ),
-        )
+        swapped = [joint for pair in joint_swaps for joint in pair]
+        if len(set(swapped)) < len(swapped):
+            raise ValueError(f"joint_swaps: a joint stands twice in {list(joint_swaps)}")
+        self._joint_swaps = tuple(joint_swaps)
+        self._pipeline = _composed(transforms or [albumentations.NoOp()])
 
     def __call__(self, sample: Sample, seed: int) -> Sample:
         """The changed sample; equal seeds change equal samples equally.
 
         The result is a picture of its own: its meta leads back to itself, not to the unchanged one.
+        A joint that leaves the picture cannot be seen any more: its visibility becomes 0. On the
+        border it is still in.
         """
+        points = _points_of(sample)
         self._pipeline.set_random_seed(seed)
         changed = self._pipeline(
             image=sample.image,
             bboxes=sample.truth.boxes.numpy(),
             rows=np.arange(len(sample.truth)),
+            keypoints=points,
+            point_rows=np.arange(len(points)),
         )
         rows = torch.as_tensor(np.asarray(changed["rows"], dtype=np.int64))
         boxes = torch.as_tensor(np.asarray(changed["bboxes"], dtype=np.float32)).reshape(-1, 4)
         image = changed["image"]
         size = (image.shape[0], image.shape[1])
+        joints = sample.truth.joints
+        if joints is not None:
+            moved = np.full(points.shape, np.nan)  # what a transform removes is nowhere
+            moved[np.asarray(changed["point_rows"], np.int64)] = changed["keypoints"]
+            places = moved[len(_SENTINELS) :] + 0.5
+            joints = _joints_at(joints, places, size)
+            if _is_mirrored(points, moved):
+                joints = self._swapped(joints)
+            joints = joints[rows]
         return Sample(
             image,
-            drop_empty(boxes, sample.truth.labels[rows], sample.truth.difficult[rows]),
+            drop_empty(boxes, sample.truth.labels[rows], sample.truth.difficult[rows], joints),
             ImageMeta(sample.meta.image_id, sample.meta.path, size, size),
         )
+
+    def _swapped(self, joints: Float[Tensor, "N K 3"]) -> Float[Tensor, "N K 3"]:
+        order = list(range(joints.shape[1]))
+        for left, right in self._joint_swaps:
+            order[left], order[right] = right, left
+        return joints[:, order]
 
 
 class ClassificationAugmentation:
@@ -127,6 +156,62 @@ class ClassificationAugmentation:
         changed = self.augmentation(sample, seed)
         truth = whole_image_truth(changed.meta.input_size, int(sample.truth.labels[0]))
         return Sample(changed.image, truth, changed.meta)
+
+
+def _composed(
+    transforms: list[albumentations.BasicTransform | albumentations.BaseCompose],
+) -> albumentations.Compose:
+    with warnings.catch_warnings():
+        # where only colors change, it warns that boxes and points stay where they are
+        warnings.filterwarnings("ignore", message="Got processor for")
+        return albumentations.Compose(
+            transforms,
+            bbox_params=albumentations.BboxParams(
+                format="pascal_voc",
+                label_fields=["rows"],
+                min_visibility=MIN_VISIBILITY,
+                clip=True,
+            ),
+            keypoint_params=albumentations.KeypointParams(
+                format="xy", label_fields=["point_rows"], remove_invisible=False
+            ),
+        )
+
+
+def _points_of(sample: Sample) -> Float[np.ndarray, "P 2"]:
+    """The sentinels and the joints of a sample; without joints, nothing.
+
+    They are in albumentations' frame, where the first pixel's center is (0, 0).
+    """
+    joints = sample.truth.joints
+    if joints is None:
+        return np.zeros((0, 2))
+    height, width = sample.image.shape[:2]
+    sentinels = np.array(_SENTINELS) * (width, height)
+    return np.concatenate((sentinels, joints[..., :2].reshape(-1, 2).numpy())) - 0.5
+
+
+def _joints_at(
+    joints: Float[Tensor, "N K 3"], places: Float[np.ndarray, "P 2"], size: tuple[int, int]
+) -> Float[Tensor, "N K 3"]:
+    """The joints moved to `places` of a picture of `size`; outside of it they are not labeled."""
+    points = torch.as_tensor(places, dtype=torch.float32).reshape(*joints.shape[:2], 2)
+    inside = ((points >= 0) & (points <= points.new_tensor((size[1], size[0])))).all(dim=-1)
+    visibility = torch.where(inside, joints[..., 2], 0.0)
+    return moved_joints(torch.cat((joints[..., :2], visibility[..., None]), dim=-1), points)
+
+
+def _is_mirrored(before: Float[np.ndarray, "P 2"], after: Float[np.ndarray, "P 2"]) -> bool:
+    """Whether the whole change, flips and turns together, mirrors: two flips only turn.
+
+    It does if the linear map that fits the points best has a negative determinant.
+    """
+    left = np.isfinite(after).all(axis=1)
+    if left.sum() < 3:
+        return False
+    corners = np.column_stack((before[left], np.ones(int(left.sum()))))
+    fit: np.ndarray = np.linalg.lstsq(corners, after[left], rcond=None)[0]  # [3, 2]
+    return bool(np.linalg.det(fit[:2]) < 0)
 
 
 def _named_transform(entry: Mapping[str, Any]) -> albumentations.BasicTransform:

@@ -104,6 +104,7 @@ def ensure_shapes(
     image_size: tuple[int, int] = (128, 128),
     splits: Sequence[int | float] = (0.6, 0.1, 0.3),
     *,
+    max_objects: int = MAX_OBJECTS,
     progress: Callable[[int, int], None] | None = None,
 ) -> bool:
     """Draw the set unless `folder` holds it already, complete and with these settings.
@@ -116,11 +117,13 @@ def ensure_shapes(
     Raises:
         DetectError: a setting is out of range, or the folder holds something else.
     """
-    settings = _settings(num_images, seed, image_size, splits)
+    settings = _settings(num_images, seed, image_size, splits, max_objects)
     _check_folder(folder, settings)
     if all(_split_file(folder, name).is_file() for name in SPLIT_NAMES):
         return False
-    draw_shapes(folder, num_images, seed, image_size, splits, progress=progress)
+    draw_shapes(
+        folder, num_images, seed, image_size, splits, max_objects=max_objects, progress=progress
+    )
     return True
 
 
@@ -131,6 +134,7 @@ def draw_shapes(
     image_size: tuple[int, int] = (128, 128),
     splits: Sequence[int | float] = (0.6, 0.1, 0.3),
     *,
+    max_objects: int = MAX_OBJECTS,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Draw the set into `folder` as Annotations/, JPEGImages/ and ImageSets/Main/.
@@ -145,12 +149,14 @@ def draw_shapes(
         image_size: (height, width) in pixels, each at least 64.
         splits: shares of train, val and test in the pictures, or their numbers; trainval is the
             first two together.
+        max_objects: of a picture, 1 or more; the number is drawn from 1 to this, and a few pictures
+            have none.
         progress: called with the pictures drawn so far and their total.
 
     Raises:
         DetectError: a setting is out of range, or the folder holds something else.
     """
-    settings = _settings(num_images, seed, image_size, splits)
+    settings = _settings(num_images, seed, image_size, splits, max_objects)
     _check_folder(folder, settings)
     for name in SPLIT_NAMES:
         _split_file(folder, name).unlink(missing_ok=True)
@@ -159,7 +165,7 @@ def draw_shapes(
         for name in ("Annotations", "JPEGImages"):
             (folder / name).mkdir(exist_ok=True)
         for index in range(num_images):
-            picture = render_picture(index, seed, image_size)
+            picture = render_picture(index, seed, image_size, max_objects)
             _write_picture(folder, _image_id(index), picture)
             if progress is not None:
                 progress(index + 1, num_images)
@@ -169,14 +175,17 @@ def draw_shapes(
 
 
 def render_picture(
-    index: int, seed: int = 0, image_size: tuple[int, int] = (128, 128)
+    index: int,
+    seed: int = 0,
+    image_size: tuple[int, int] = (128, 128),
+    max_objects: int = MAX_OBJECTS,
 ) -> DrawnPicture:
     """Draw picture `index` of the set with `seed`; `image_size` is (height, width) in pixels."""
     generator = np.random.default_rng(np.random.SeedSequence([seed, index]))
     canvas = _background(generator, image_size)
     owners = np.full(image_size, -1, dtype=np.int16)
     objects: list[DrawnObject] = []
-    num_objects = int(generator.integers(1, MAX_OBJECTS + 1))
+    num_objects = int(generator.integers(1, max_objects + 1))
     if generator.random() < EMPTY_SHARE:
         num_objects = 0
     for _ in range(num_objects):
@@ -503,7 +512,11 @@ def _photograph(generator: np.random.Generator, canvas: Canvas) -> UInt8[np.ndar
 
 
 def _settings(
-    num_images: int, seed: int, image_size: tuple[int, int], splits: Sequence[int | float]
+    num_images: int,
+    seed: int,
+    image_size: tuple[int, int],
+    splits: Sequence[int | float],
+    max_objects: int,
 ) -> dict[str, Any]:
     """The content of `shapes.json`: what decides the bytes of the set."""
     if num_images < 3:
@@ -517,6 +530,8 @@ def _settings(
             f"shapes: expected an image size of at least {MIN_IMAGE_SIDE} pixels in height and "
             f"width, found {tuple(image_size)}"
         )
+    if max_objects < 1:
+        raise DetectError(f"shapes: expected 1 object a picture or more, found {max_objects}")
     return {
         "kind": "detect shapes",
         "version": SHAPES_VERSION,
@@ -525,6 +540,7 @@ def _settings(
         "image_size": list(image_size),
         "splits": _split_sizes(num_images, splits),
         "classes": list(SHAPE_CLASSES),
+        **({} if max_objects == MAX_OBJECTS else {"max_objects": max_objects}),
     }
 
 

@@ -1,6 +1,7 @@
 """From a picture to what a detector is fed."""
 
 import cv2
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -39,13 +40,29 @@ def fit_to_input(sample: Sample, spec: InputSpec) -> Sample:
         offset=(float(top), float(left)),
     )
     boxes = meta.to_input(sample.truth.boxes)
-    truth = drop_empty(boxes, sample.truth.labels, sample.truth.difficult)
+    joints = sample.truth.joints
+    if joints is not None:
+        joints = moved_joints(joints, meta.points_to_input(joints[..., :2]))
+    truth = drop_empty(boxes, sample.truth.labels, sample.truth.difficult, joints)
     return Sample(image, truth, meta)
 
 
+def moved_joints(
+    joints: Float[Tensor, "N K 3"], points: Float[Tensor, "N K 2"]
+) -> Float[Tensor, "N K 3"]:
+    """The joints at new points; those that are not labeled stay at 0, 0."""
+    visibility = joints[..., 2:]
+    return torch.cat((torch.where(visibility > 0, points, 0.0), visibility), dim=-1)
+
+
 def drop_empty(
-    boxes: Float[Tensor, "N 4"], labels: Int[Tensor, "N"], difficult: Bool[Tensor, "N"]
+    boxes: Float[Tensor, "N 4"],
+    labels: Int[Tensor, "N"],
+    difficult: Bool[Tensor, "N"],
+    joints: Float[Tensor, "N K 3"] | None = None,
 ) -> GroundTruth:
     """A ground truth of those rows whose box has an area; a transform may leave some without."""
     kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    return GroundTruth(boxes[kept], labels[kept], difficult[kept])
+    return GroundTruth(
+        boxes[kept], labels[kept], difficult[kept], None if joints is None else joints[kept]
+    )

@@ -101,6 +101,35 @@ class VOCSource:
         return _split_folder(self.root) / f"{self.split}.txt"
 
 
+@dataclass(frozen=True, slots=True)
+class PictureEntry:
+    """A picture that belongs to a set, by the places of its files.
+
+    Attributes:
+        root: the folder of the set.
+        image_id: the name of the picture, unique in the set; it may lead through subfolders.
+        listed_in: the split file that names the picture, or the folder that it was found in.
+        annotation_folder: the folder below `root` that holds `<image_id>.xml`.
+        image_folder: the folder below `root` that holds the picture, `<image_id>.jpg` or so.
+    """
+
+    root: Path
+    image_id: str
+    listed_in: Path
+    annotation_folder: str = "Annotations"
+    image_folder: str = "JPEGImages"
+
+    @property
+    def annotation_path(self) -> Path:
+        """The file with the objects."""
+        return self.root / self.annotation_folder / f"{self.image_id}.xml"
+
+    @property
+    def image_stem(self) -> Path:
+        """The file of the picture without its suffix."""
+        return self.root / self.image_folder / self.image_id
+
+
 class VOCDataset(Dataset[Sample]):
     """Pictures with their objects, as `Sample`s in the picture's own frame.
 
@@ -269,11 +298,42 @@ def read_voc(
     """
     if not sources:
         raise DetectError("expected at least one VOC root and split, found none")
-    entries = [entry for source in sources for entry in _read_source(source)]
+    return read_pictures(
+        [entry for source in sources for entry in _read_source(source)],
+        classes,
+        on_error=on_error,
+        verify_images=verify_images,
+        progress=progress,
+    )
+
+
+def read_pictures(
+    entries: Sequence[PictureEntry],
+    classes: ClassNames,
+    *,
+    on_error: Literal["stop", "skip"] = "stop",
+    verify_images: bool = True,
+    progress: Progress | None = None,
+    is_voc: bool = True,
+) -> VOCDataset:
+    """Read pictures whose objects are described by VOC's XML, whatever the layout of their folders.
+
+    Args:
+        entries: at least one.
+        classes: as in `read_voc`.
+        on_error: as in `read_voc`.
+        verify_images: as in `read_voc`.
+        progress: as in `read_voc`.
+        is_voc: whether the folders are laid out as VOC's, so that `detect data check` reads them.
+
+    Raises:
+        DataFaults: there are errors in annotations or pictures, and `on_error` is `stop`.
+        DetectError: the classes make no sense, or skipping leaves no picture.
+    """
     survey = _survey(entries, classes, verify_images, progress)
     errors = [fault for fault in survey.faults if fault.severity == "error"]
     if errors and on_error == "stop":
-        raise DataFaults(survey.faults, [source.root for source in sources])
+        raise DataFaults(survey.faults, [entry.root for entry in entries], is_voc=is_voc)
     good = [picture for picture in survey.pictures if picture.meta is not None]
     if not good:
         raise DetectError(
@@ -281,7 +341,7 @@ def read_voc(
             f"the first fault: {errors[0]}"
         )
     if not survey.class_names:
-        places = ", ".join(str(source.split_path) for source in sources)
+        places = ", ".join(dict.fromkeys(str(entry.listed_in) for entry in entries))
         raise DetectError(
             f"data.classes=auto found no object in the pictures of {places}; "
             "name the classes in data.classes, or add objects"
@@ -321,10 +381,12 @@ def check_voc(
     """
     _check_layout(root)
     names = list(splits) if splits is not None else _plain_splits(root)
-    entries: list[_Entry] = []
+    entries: list[PictureEntry] = []
     faults: list[Fault] = []
     for source in (VOCSource(root, name) for name in names):
-        listed = [_Entry(root, image_id, source.split_path) for image_id in _read_split(source)]
+        listed = [
+            PictureEntry(root, image_id, source.split_path) for image_id in _read_split(source)
+        ]
         if not listed:
             remedy = "list image ids in it, one a line, or delete it"
             faults.append(_fault(source.split_path, None, "empty-split", "no picture", remedy))
@@ -333,10 +395,10 @@ def check_voc(
         faults += repeated
     if not names:
         folder = root / "Annotations"
-        entries = [_Entry(root, path.stem, folder) for path in sorted(folder.glob("*.xml"))]
+        entries = [PictureEntry(root, path.stem, folder) for path in sorted(folder.glob("*.xml"))]
     if not entries and not faults:
         raise DetectError(f"{root}: expected annotations in Annotations/*.xml, found none")
-    once: dict[str, _Entry] = {}
+    once: dict[str, PictureEntry] = {}
     for entry in entries:
         once.setdefault(entry.image_id, entry)
     survey = _survey(list(once.values()), classes, verify_images, progress)
@@ -349,19 +411,6 @@ def check_voc(
 
 
 # ---- the set as a whole: folders and splits --------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One row of a split."""
-
-    root: Path
-    image_id: str
-    listed_in: Path
-
-    @property
-    def annotation_path(self) -> Path:
-        return self.root / "Annotations" / f"{self.image_id}.xml"
 
 
 def _split_folder(root: Path) -> Path:
@@ -390,7 +439,7 @@ def _check_layout(root: Path) -> None:
     )
 
 
-def _read_source(source: VOCSource) -> list[_Entry]:
+def _read_source(source: VOCSource) -> list[PictureEntry]:
     _check_layout(source.root)
     image_ids = _read_split(source)
     if not image_ids:
@@ -398,7 +447,7 @@ def _read_source(source: VOCSource) -> list[_Entry]:
             f"{source.split_path}: expected image ids, one a line, found no picture; "
             f"choose another split ({', '.join(_plain_splits(source.root)) or 'there is none'})"
         )
-    return [_Entry(source.root, image_id, source.split_path) for image_id in image_ids]
+    return [PictureEntry(source.root, image_id, source.split_path) for image_id in image_ids]
 
 
 def _read_split(source: VOCSource) -> list[str]:
@@ -418,15 +467,19 @@ def _read_split(source: VOCSource) -> list[str]:
         alike = nearest(source.split, known, count=1)
         hint = f"did you mean {alike[0]!r}? {there_are}" if alike else there_are
         raise DetectError(f"{path}: there is no split {source.split!r}; {hint}")
-    rows = _read_rows(path)
+    rows = read_rows(path)
     class_rows = [_CLASS_ROW.fullmatch(row) for row in rows]
     if all(class_rows):
         return [row[1] for row in class_rows if row is not None and row[2] != "-1"]
     return rows
 
 
-def _read_rows(path: Path) -> list[str]:
-    """The lines of a text file that are not blank, without the blanks around them."""
+def read_rows(path: Path) -> list[str]:
+    """The lines of a text file that are not blank, without the blanks around them.
+
+    Raises:
+        DetectError: the file cannot be read, or is no text.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -438,7 +491,7 @@ def _read_rows(path: Path) -> list[str]:
     except UnicodeDecodeError:
         text = data.decode("latin-1")
     if "\0" in text:
-        raise DetectError(f"{path}: expected text with one image id a line, found binary data")
+        raise DetectError(f"{path}: expected a text file, found binary data")
     return [row.strip() for row in text.splitlines() if row.strip()]
 
 
@@ -447,12 +500,12 @@ def _plain_splits(root: Path) -> list[str]:
     return [
         path.stem
         for path in sorted(_split_folder(root).glob("*.txt"))
-        if not (rows := _read_rows(path)) or not all(map(_CLASS_ROW.fullmatch, rows))
+        if not (rows := read_rows(path)) or not all(map(_CLASS_ROW.fullmatch, rows))
     ]
 
 
-def _without_duplicates(entries: Sequence[_Entry]) -> tuple[list[_Entry], list[Fault]]:
-    first: dict[str, _Entry] = {}
+def _without_duplicates(entries: Sequence[PictureEntry]) -> tuple[list[PictureEntry], list[Fault]]:
+    first: dict[str, PictureEntry] = {}
     faults = []
     for entry in entries:
         earlier = first.setdefault(entry.image_id, entry)
@@ -509,7 +562,7 @@ class _Survey:
 
 
 def _survey(
-    entries: Sequence[_Entry],
+    entries: Sequence[PictureEntry],
     classes: ClassNames,
     verify_images: bool,
     progress: Progress | None,
@@ -615,9 +668,9 @@ class _ImageFinder:
     def __init__(self) -> None:
         self._names: dict[Path, dict[str, list[str]]] = {}
 
-    def find(self, entry: _Entry) -> _Image:
+    def find(self, entry: PictureEntry) -> _Image:
         # an id may name a subfolder, as in camera1/000012
-        path = entry.root / "JPEGImages" / entry.image_id
+        path = entry.image_stem
         names = self._names_in(path.parent).get(path.name, [])
         if not names:
             return _Image(None, [self._missing(entry, path)])
@@ -644,7 +697,7 @@ class _ImageFinder:
             self._names[folder] = by_id
         return self._names[folder]
 
-    def _missing(self, entry: _Entry, path: Path) -> Fault:
+    def _missing(self, entry: PictureEntry, path: Path) -> Fault:
         suffixes = ", ".join(IMAGE_SUFFIXES)
         value = f"there is no picture {path.name} with one of the suffixes {suffixes}"
         remedy = f"put the picture there, or delete the row {entry.image_id} of {entry.listed_in}"

@@ -1,6 +1,8 @@
 """The detectors, by name. Floor 3."""
 
 from detect.detectors.base import DETECTORS, Detector, evaluating, predict
+from detect.detectors.localizer import Localizer
+from detect.detectors.sliding_window import SlidingWindow
 from detect.detectors.yolo import YOLO
 
-__all__ = ["DETECTORS", "YOLO", "Detector", "evaluating", "predict"]
+__all__ = ["DETECTORS", "YOLO", "Detector", "Localizer", "SlidingWindow", "evaluating", "predict"]

@@ -12,6 +12,8 @@ from detect.evaluation.detection_files import (
     write_detections_json,
 )
 from detect.evaluation.detection_set import DetectionSet, evaluate_detections
+from detect.evaluation.localization import LocalizationEvaluator, LocalizationReport
+from detect.evaluation.pose import PoseEvaluator, PoseReport
 from detect.evaluation.report import ClassReport, VOCProtocol, VOCReport
 from detect.evaluation.voc import VOCEvaluator
 from detect.evaluation.voc_files import (
@@ -25,6 +27,10 @@ __all__ = [
     "ClassificationEvaluator",
     "ClassificationReport",
     "DetectionSet",
+    "LocalizationEvaluator",
+    "LocalizationReport",
+    "PoseEvaluator",
+    "PoseReport",
     "ReadDetections",
     "VOCEvaluator",
     "VOCProtocol",

@@ -1,4 +1,4 @@
-"""Tensor operations on boxes: area, deltas, IoU, suppression, matching. Floor 0."""
+"""Tensor operations on boxes: area, deltas, IoU, suppression, merging, matching. Floor 0."""
 
 from detect.ops.boxes import (
     box_area,
@@ -17,6 +17,7 @@ from detect.ops.iou import (
     generalized_box_iou,
 )
 from detect.ops.matching import BACKGROUND, IGNORED, Match, match, sample_balanced
+from detect.ops.merge import MergeWeights, merge_predictions
 from detect.ops.nms import grouped_nms, nms
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "IGNORED",
     "IoUKind",
     "Match",
+    "MergeWeights",
     "box_area",
     "box_iou",
     "clip_boxes",
@@ -36,6 +38,7 @@ __all__ = [
     "generalized_box_iou",
     "grouped_nms",
     "match",
+    "merge_predictions",
     "nms",
     "sample_balanced",
     "to_center_size",

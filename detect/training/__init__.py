@@ -1,12 +1,13 @@
 """Training: phases, the gradient loop, checkpoints. Knows no detector. Floor 2."""
 
 from detect.training.checkpoints import load_checkpoint, save_checkpoint, versions
-from detect.training.loop import Score, TrainingRun
+from detect.training.loop import MEAN_AVERAGE_PRECISION, Score, TrainingRun
 from detect.training.phases import BatchSource, GradientPhase, Loss, Phase, Plan
 from detect.training.progress import ProgressDisplay
 from detect.training.settings import GradientSettings
 
 __all__ = [
+    "MEAN_AVERAGE_PRECISION",
     "BatchSource",
     "GradientPhase",
     "GradientSettings",

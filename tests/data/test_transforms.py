@@ -4,15 +4,14 @@ import torch
 from torch.testing import assert_close
 
 from detect.data import fit_to_input
+from detect.data.transforms import drop_empty
 from detect.structures import GroundTruth, ImageMeta, InputSpec, Sample
 
 
 def sample(height: int, width: int, boxes: list[list[float]] | None = None) -> Sample:
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     rows = torch.tensor(boxes or [], dtype=torch.float32).reshape(-1, 4)
-    truth = GroundTruth(
-        rows, torch.arange(len(rows)), torch.zeros(len(rows), dtype=torch.bool)
-    )
+    truth = GroundTruth(rows, torch.arange(len(rows)), torch.zeros(len(rows), dtype=torch.bool))
     return Sample(image, truth, ImageMeta("a", None, (height, width), (height, width)))
 
 
@@ -45,3 +44,25 @@ def test_stretching_fills_the_input():
 def test_picture_of_the_right_size_is_untouched():
     given = sample(64, 48)
     assert np.array_equal(fit_to_input(given, InputSpec((64, 48))).image, given.image)
+
+
+def test_joints_come_along_and_what_is_not_labeled_stays_at_zero():
+    given = sample(50, 100, [[0, 0, 100, 50]])
+    joints = torch.tensor([[[10.0, 20, 2], [100, 50, 1], [0, 0, 0], [7, 7, 0]]])
+    truth = GroundTruth(given.truth.boxes, given.truth.labels, given.truth.difficult, joints)
+    given = Sample(given.image, truth, given.meta)
+    letterboxed = fit_to_input(given, InputSpec((64, 64), keep_aspect_ratio=True)).truth.joints
+    expected = [[[6.4, 12.8 + 16, 2], [64, 48, 1], [0, 0, 0], [0, 0, 0]]]
+    assert_close(letterboxed, torch.tensor(expected))
+    stretched = fit_to_input(given, InputSpec((64, 64))).truth.joints
+    assert_close(stretched[0, :2], torch.tensor([[6.4, 25.6, 2], [64, 64, 1]]))
+
+
+def test_joints_go_with_their_objects():
+    joints = torch.arange(4.0).reshape(2, 2, 1).expand(2, 2, 3).clip(max=2).contiguous()
+    boxes = torch.tensor([[3.0, 3, 3, 9], [0, 0, 4, 4]])
+    kept = drop_empty(boxes, torch.tensor([5, 6]), torch.tensor([True, False]), joints)
+    assert kept.labels.tolist() == [6]
+    assert torch.equal(kept.joints, joints[1:])
+    assert drop_empty(boxes, torch.tensor([5, 6]), torch.tensor([True, False])).joints is None
+    assert fit_to_input(sample(9, 9, [[0, 0, 5, 5]]), InputSpec((8, 8))).truth.joints is None

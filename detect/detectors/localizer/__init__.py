@@ -1,0 +1,5 @@
+"""Localization by regression."""
+
+from detect.detectors.localizer.detector import Localizer
+
+__all__ = ["Localizer"]

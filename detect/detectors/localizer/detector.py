@@ -1,0 +1,358 @@
+"""Localization by regression: a class and a box for each picture, from one network with two heads.
+
+The lecture's recipe and its papers: Krizhevsky et al. 2012 and Simonyan & Zisserman 2015 for
+ILSVRC's localization task, Sermanet et al. 2014 (OverFeat) for a regression head on the trunk,
+Toshev & Szegedy 2014 (DeepPose) for one behind the fully connected layers.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from detect.backbones import Backbone
+from detect.detectors.base import DETECTORS, Detector, evaluating
+from detect.detectors.localizer.assignment import Assignment, hungarian_slots, ordered_slots
+from detect.detectors.localizer.losses import BoxLoss, box_regression_loss
+from detect.detectors.localizer.recipes import PHASE_NAMES, Recipe, recipe_phases
+from detect.errors import DetectError
+from detect.ops import from_center_size, grouped_nms, to_center_size
+from detect.structures import Batch, Detections, GroundTruth, InputSpec
+from detect.training import Phase, Plan
+
+
+class Targets(NamedTuple):
+    """What the heads should say of each picture and slot.
+
+    Attributes:
+        labels: `[B, K]`; the class, C for nothing (K > 1), −1 for no say (K = 1, no object).
+        boxes: `[B, K, 4]` pixels of the input; zeros where there is no object.
+        has_object: `[B, K]`.
+        joints: `[B, J, 3]` of the picture's object, x, y and visibility; zeros where there is none.
+    """
+
+    labels: Int[Tensor, "B K"]
+    boxes: Float[Tensor, "B K 4"]
+    has_object: Bool[Tensor, "B K"]
+    joints: Float[Tensor, "B J 3"]
+
+
+@DETECTORS.register("localizer")
+class Localizer(Detector):
+    """A classification head and a regression head on one backbone.
+
+    A box is predicted as (center x, center y, width, height) in units of the input's width and
+    height, by linear outputs.
+
+    With one object (K = 1), the class head names the picture's object, and a picture without
+    objects teaches nothing. Its detections are the five most probable classes, each with its box:
+    the five guesses of ILSVRC. With K objects, each of K slots has a box and scores for C classes
+    and "nothing", slots stand for objects by `assignment`, and detections are suppressed by class.
+
+    Args:
+        backbone: its trunk and head are used.
+        num_classes: C.
+        input_size: side of the square input in pixels.
+        attach: where the regression head sits: on the `trunk`'s map (OverFeat, VGG), with hidden
+            layers of its own, or behind the backbone's `head` (DeepPose, R-CNN), a linear layer.
+        hidden_features: of the regression head on the trunk (OverFeat: 4,096 and 1,024).
+        class_specific: a box for each class (4 × C numbers) instead of one for all (4).
+        num_objects: K, boxes for each picture.
+        num_joints: J, joints (x, y) that the regression head gives of the picture's one object
+            besides its box, in units of the input (Toshev & Szegedy 2014, section 3.1: "a joint
+            regression problem"); only labeled ones are learned from. None for data without joints.
+        assignment: of the objects to the slots: `left_to_right`, `by_size` (the largest first) or
+            `hungarian` (least cost); with more than K objects, the K largest count.
+        object_choice: which object of a picture is meant where K = 1: the `largest`, or its
+            `single` one, where pictures with several teach nothing.
+        box_loss: `l2` is the papers'; `smooth_l1` (Girshick 2015), or 1 − `iou`, `giou`, `diou`,
+            `ciou`.
+        box_weight: of the box loss beside the classification loss.
+        joint_weight: of the loss of the joints, which is L2.
+        recipe: the order of the training: `frozen` is the lecture's and OverFeat's, classification
+            first, then the regression head alone; see `recipe_phases`.
+        guesses: detections of a picture where K = 1 (ILSVRC: 5).
+        score_threshold: with K > 1, detections below are left out, in 0…1.
+        iou_threshold: with K > 1, of the suppression among detections of a class.
+    """
+
+    phase_names: ClassVar[tuple[str, ...]] = PHASE_NAMES
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        input_size: int = 224,
+        attach: Literal["trunk", "head"] = "trunk",
+        hidden_features: tuple[int, ...] = (4096, 1024),
+        class_specific: bool = False,
+        num_objects: int = 1,
+        num_joints: int = 0,
+        assignment: Assignment = "left_to_right",
+        object_choice: Literal["largest", "single"] = "largest",
+        box_loss: BoxLoss = "l2",
+        box_weight: float = 1.0,
+        joint_weight: float = 1.0,
+        recipe: Recipe = "frozen",
+        guesses: int = 5,
+        score_threshold: float = 0.01,
+        iou_threshold: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if num_joints and num_objects > 1:
+            raise DetectError(
+                f"detector.num_joints: joints are of one object a picture, found "
+                f"detector.num_objects = {num_objects}; set it to 1"
+            )
+        self.metrics = ("localization", "pose") if num_joints else ("localization",)
+        self.num_classes = num_classes
+        self.input_spec = InputSpec((input_size, input_size))
+        self.attach = attach
+        self.class_specific = class_specific
+        self.num_objects = num_objects
+        self.assignment: Assignment = assignment
+        self.object_choice = object_choice
+        self.box_loss: BoxLoss = box_loss
+        self.box_weight = box_weight
+        self.joint_weight = joint_weight
+        self.num_joints = num_joints
+        self.recipe = recipe
+        self.guesses = guesses
+        self.score_threshold = score_threshold
+        self.iou_threshold = iou_threshold
+        self.backbone = backbone
+        # with several slots, "nothing" is one class more
+        self._num_scores = num_classes + (1 if num_objects > 1 else 0)
+        self._num_boxes = num_classes if class_specific else 1
+        self.classifier = nn.Linear(backbone.feature_dim, num_objects * self._num_scores)
+        outputs = num_objects * self._num_boxes * 4 + 2 * num_joints
+        self.regressor = build_regressor(backbone, attach, hidden_features, outputs)
+
+    # --- the network ------------------------------------------------------------------------------
+
+    def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The trunk's map, averaged to `[B, C, k, k]`, and the head's features `[B, D]`."""
+        features = self.backbone(batch.unit_images())
+        return self.backbone.pooled_to_grid(features), self.backbone.head_features(features)
+
+    def classify(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B K S"]:
+        """Class logits of each slot."""
+        logits: Tensor = self.classifier(features)
+        slots: Tensor = logits.unflatten(1, (self.num_objects, self._num_scores))
+        return slots
+
+    def regress(
+        self, grid: Float[Tensor, "B F k k"], features: Float[Tensor, "B D"]
+    ) -> tuple[Float[Tensor, "B K _ 4"], Float[Tensor, "B J 2"]]:
+        """Boxes of each slot, for each class or one for all, and joints, in pixels of the input."""
+        outputs = self.regressor(grid if self.attach == "trunk" else features).float()
+        units, joints = outputs.split(
+            (outputs.shape[1] - 2 * self.num_joints, 2 * self.num_joints), dim=1
+        )
+        boxes = units.unflatten(1, (self.num_objects, self._num_boxes, 4))
+        points = joints.unflatten(1, (self.num_joints, 2))
+        scale = self._scale(units)
+        return from_center_size(boxes * scale), points * scale[:2]
+
+    def _scale(self, like: Tensor) -> Tensor:
+        height, width = self.input_spec.size
+        return like.new_tensor([width, height, width, height])
+
+    # --- training ---------------------------------------------------------------------------------
+
+    def loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """Terms `classification`, `boxes` and, where there are any, `joints`."""
+        grid, features = self.features(batch)
+        logits = self.classify(features).float()
+        boxes, joints = self.regress(grid, features)
+        targets = self._targets(batch.truths, logits, boxes)
+        return {
+            "classification": self._classification_loss(logits, targets),
+            **self._regression_losses(boxes, joints, targets),
+        }
+
+    def classification_loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """Term `classification` alone.
+
+        With the Hungarian assignment, boxes that nobody has trained would say which slot stands for
+        which object; the objects are taken from left to right then.
+        """
+        _, features = self.features(batch)
+        logits = self.classify(features).float()
+        targets = self._ordered_targets(batch.truths, logits.device)
+        return {"classification": self._classification_loss(logits, targets)}
+
+    def regression_loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """Terms `boxes` and `joints` alone; the gradient ends at the regression head."""
+        with torch.no_grad(), evaluating(self.backbone), evaluating(self.classifier):
+            grid, features = self.features(batch)
+            logits = self.classify(features).float()
+        boxes, joints = self.regress(grid, features)
+        return self._regression_losses(boxes, joints, self._targets(batch.truths, logits, boxes))
+
+    def phases(self, plan: Plan) -> Sequence[Phase]:
+        """As the recipe says; see `recipe_phases`."""
+        return recipe_phases(self, self.recipe, plan)
+
+    def _classification_loss(
+        self, logits: Float[Tensor, "B K S"], targets: Targets
+    ) -> Float[Tensor, ""]:
+        labels = targets.labels.flatten()
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1), labels.clamp(min=0), reduction="none"
+        )
+        has_say = labels >= 0
+        return (losses * has_say).sum() / has_say.sum().clamp(min=1)
+
+    def _regression_losses(
+        self, boxes: Float[Tensor, "B K _ 4"], joints: Float[Tensor, "B J 2"], targets: Targets
+    ) -> dict[str, Float[Tensor, ""]]:
+        losses = {"boxes": self._box_loss(boxes, targets)}
+        if self.num_joints:
+            losses["joints"] = self._joint_loss(joints, targets)
+        return losses
+
+    def _joint_loss(self, joints: Float[Tensor, "B J 2"], targets: Targets) -> Float[Tensor, ""]:
+        # equation 3 of DeepPose: the L2 distance over the joints that are labeled
+        scale = self._scale(joints)[:2]
+        losses = ((joints - targets.joints[..., :2]) / scale).square().sum(dim=-1) / 2
+        is_labeled = targets.joints[..., 2] > 0
+        losses = torch.where(is_labeled, losses, 0)
+        return self.joint_weight * losses.sum() / is_labeled.sum().clamp(min=1)
+
+    def _box_loss(self, boxes: Float[Tensor, "B K _ 4"], targets: Targets) -> Float[Tensor, ""]:
+        rows = targets.labels.clamp(0, self._num_boxes - 1)[..., None, None]  # [B, K, 1, 1]
+        own = boxes.gather(2, rows.expand(-1, -1, 1, 4)).squeeze(2)  # [B, K, 4], of the true class
+        scale = self._scale(boxes)
+        losses = box_regression_loss(
+            to_center_size(own) / scale, to_center_size(targets.boxes) / scale, self.box_loss
+        )
+        has_object = targets.has_object
+        # boxes of pictures without an object are not looked at, whatever their values
+        losses = torch.where(has_object, losses, 0)
+        return self.box_weight * losses.sum() / has_object.sum().clamp(min=1)
+
+    def _targets(
+        self,
+        truths: Sequence[GroundTruth],
+        logits: Float[Tensor, "B K S"],
+        boxes: Float[Tensor, "B K _ 4"],
+    ) -> Targets:
+        if self.num_objects == 1 or self.assignment != "hungarian":
+            return self._ordered_targets(truths, logits.device)
+        pairs = []
+        probabilities = logits.detach().softmax(dim=-1)
+        for index, truth in enumerate(truths):
+            # the box of each slot's most probable class stands for the slot
+            best = probabilities[index, :, : self.num_classes].argmax(dim=-1)
+            rows = best.clamp(max=self._num_boxes - 1)[:, None, None].expand(-1, 1, 4)
+            own = boxes[index].detach().gather(1, rows).squeeze(1)
+            pairs.append(hungarian_slots(truth, own, probabilities[index]))
+        return self._make_targets(truths, pairs, logits.device)
+
+    def _ordered_targets(self, truths: Sequence[GroundTruth], device: torch.device) -> Targets:
+        pairs = []
+        assignment: Assignment = "left_to_right"
+        if self.num_objects == 1 or self.assignment == "by_size":
+            assignment = "by_size"
+        for truth in truths:
+            objects = ordered_slots(truth, self.num_objects, assignment)
+            if self.num_objects == 1 and self.object_choice == "single" and len(truth) > 1:
+                objects = objects[:0]
+            slots = torch.arange(len(objects), device=objects.device)
+            pairs.append(torch.stack((slots, objects), dim=1))
+        return self._make_targets(truths, pairs, device)
+
+    def _make_targets(
+        self, truths: Sequence[GroundTruth], pairs: Sequence[Tensor], device: torch.device
+    ) -> Targets:
+        shape = (len(truths), self.num_objects)
+        nothing = self.num_classes if self.num_objects > 1 else -1
+        labels = torch.full(shape, nothing, dtype=torch.int64, device=device)
+        boxes = torch.zeros(*shape, 4, device=device)
+        has_object = torch.zeros(shape, dtype=torch.bool, device=device)
+        joints = torch.zeros(len(truths), self.num_joints, 3, device=device)
+        for index, (truth, rows) in enumerate(zip(truths, pairs, strict=True)):
+            slots, objects = rows[:, 0], rows[:, 1]
+            labels[index, slots] = truth.labels[objects]
+            boxes[index, slots] = truth.boxes[objects]
+            has_object[index, slots] = True
+            if self.num_joints and len(objects):
+                joints[index] = self._joints_of(truth)[objects[0]]
+        return Targets(labels, boxes, has_object, joints)
+
+    def _joints_of(self, truth: GroundTruth) -> Float[Tensor, "N J 3"]:
+        found = "none" if truth.joints is None else str(truth.joints.shape[1])
+        if truth.joints is None or truth.joints.shape[1] != self.num_joints:
+            raise DetectError(
+                f"detector.num_joints: expected data with {self.num_joints} joints an object, "
+                f"found {found}; data.kind 'figures' and 'coco_keypoints' have joints"
+            )
+        return truth.joints
+
+    # --- inference --------------------------------------------------------------------------------
+
+    def _detect(self, batch: Batch) -> list[Detections]:
+        grid, features = self.features(batch)
+        probabilities = self.classify(features).float().softmax(dim=-1)[..., : self.num_classes]
+        boxes, joints = self.regress(grid, features)
+        boxes = boxes.expand(-1, -1, self.num_classes, -1)
+        if self.num_objects == 1:
+            return self._guess(probabilities[:, 0], boxes[:, 0], joints)
+        return [self._suppress(*picture) for picture in zip(probabilities, boxes, strict=True)]
+
+    def _guess(
+        self,
+        probabilities: Float[Tensor, "B C"],
+        boxes: Float[Tensor, "B C 4"],
+        joints: Float[Tensor, "B J 2"],
+    ) -> list[Detections]:
+        count = min(self.guesses, self.num_classes)
+        scores, labels = probabilities.sort(dim=1, descending=True, stable=True)
+        return [
+            Detections(
+                own[order[:count]],
+                score[:count],
+                order[:count],
+                points.expand(count, -1, -1) if self.num_joints else None,
+            )
+            for own, score, order, points in zip(boxes, scores, labels, joints, strict=True)
+        ]
+
+    def _suppress(
+        self, probabilities: Float[Tensor, "K C"], boxes: Float[Tensor, "K C 4"]
+    ) -> Detections:
+        slot, label = (probabilities >= self.score_threshold).nonzero(as_tuple=True)
+        scores, candidates = probabilities[slot, label], boxes[slot, label]
+        kept = grouped_nms(candidates, scores, label, self.iou_threshold)
+        return Detections.sorted(candidates[kept], scores[kept], label[kept])
+
+
+def build_regressor(
+    backbone: Backbone,
+    attach: Literal["trunk", "head"],
+    hidden_features: Sequence[int],
+    outputs: int,
+) -> nn.Sequential:
+    """The regression head, which begins at the middle of the picture.
+
+    On the trunk: hidden layers over the flattened k×k map (Sermanet et al. 2014, section 4.1).
+    Behind the head: one linear layer (Toshev & Szegedy 2014, section 3.1).
+    """
+    layers: list[nn.Module] = []
+    inputs = backbone.feature_dim
+    if attach == "trunk":
+        inputs = backbone.channels * backbone.grid**2
+        layers.append(nn.Flatten())
+        for features in hidden_features:
+            layers += [nn.Linear(inputs, features), nn.ReLU(inplace=True)]
+            inputs = features
+    last = nn.Linear(inputs, outputs)
+    nn.init.normal_(last.weight, std=0.001)
+    assert last.bias is not None
+    nn.init.constant_(last.bias, 0.5)
+    return nn.Sequential(*layers, last)

@@ -1,0 +1,5 @@
+"""The sliding window as convolutions."""
+
+from detect.detectors.sliding_window.detector import SlidingWindow
+
+__all__ = ["SlidingWindow"]
