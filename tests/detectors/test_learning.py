@@ -19,26 +19,57 @@ TRAINING = {
 }
 DETECTORS = {
     "yolo modern": {
+        "name": "yolo",
         "variant": "modern",
         "head": "convolutional",
         "grid_stride": 8,
         "hidden_features": 32,
     },
-    "yolo paper": {"grid_size": 8, "hidden_features": 256, "dropout": 0.0},
+    "yolo paper": {"name": "yolo", "grid_size": 8, "hidden_features": 256, "dropout": 0.0},
+    "localizer": {
+        "name": "localizer",
+        "recipe": "joint",
+        "hidden_features": [64],
+        "box_weight": 20.0,
+    },
+    "sliding window": {
+        "name": "sliding_window",
+        "scales": [1.4, 2.0, 2.9],
+        "scales_per_step": 1,
+        "hidden_features": [64],
+        "positive_iou": 0.4,
+        "box_weight": 5.0,
+    },
 }
 
 
 @pytest.fixture(scope="module")
 def eight_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "shapes"
-    draw_shapes(folder, num_images=10, seed=1, image_size=(96, 96), splits=(8, 1, 1))
+    folder = tmp_path_factory.mktemp("data")
+    for name, max_objects in (("one", 1), ("several", 6)):
+        draw_shapes(
+            folder / name,
+            num_images=10,
+            seed=1,
+            image_size=(96, 96),
+            splits=(8, 1, 1),
+            max_objects=max_objects,
+        )
     return folder
 
 
-@pytest.mark.parametrize("options", DETECTORS.values(), ids=DETECTORS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        # which looks at each picture at several sizes
+        pytest.param(options, id=name, marks=[pytest.mark.slow] * (name == "sliding window"))
+        for name, options in DETECTORS.items()
+    ],
+)
 def test_learns_eight_pictures_by_heart(options, eight_pictures: Path, tmp_path: Path):
     data = {
-        "root": str(eight_pictures),
+        # a localizer names one object a picture
+        "root": str(eight_pictures / ("one" if options["name"] == "localizer" else "several")),
         "train_split": "train",
         "val_split": "train",
         "test_split": "train",
@@ -46,11 +77,11 @@ def test_learns_eight_pictures_by_heart(options, eight_pictures: Path, tmp_path:
         "augmentation": None,
         "num_workers": 0,
     }
-    detector = {"name": "yolo", "input_size": 96, **options}
+    detector = {"input_size": 96, **options}
     config = resolve(
         Settings({"data": data, "detector": detector, "training": TRAINING}, {}), "this test"
     )
-    report = train(config, tmp_path / "run", device="cpu")
-    assert report is not None
-    assert report.map_area >= 0.9
+    evaluation = train(config, tmp_path / "run", device="cpu")
+    assert evaluation is not None
+    assert evaluation.report.map_area >= 0.9
     assert load(tmp_path / "run", "cpu").class_names == tuple(data["classes"])
