@@ -170,10 +170,10 @@ class Config(Experiment):
     """
 
     data: DetectionDataSection = DetectionDataSection()
-    initial_weights: str = "none"
     detector: dict[str, Any] = Field(default_factory=lambda: {"name": "yolo"})
     training: dict[str, Any] = Field(default_factory=dict)
     evaluation: EvaluationSection = EvaluationSection()
+    initial_weights: str = "none"
 
     @property
     def phase_names(self) -> tuple[str, ...]:

@@ -258,6 +258,13 @@ def test_an_object_of_another_class_than_its_folder(folder):
     assert dataset.truths[3].labels.tolist() == [1, 0]
 
 
+def test_a_training_picture_outside_the_synset_folders_has_any_class(folder):
+    folder.add("train", "stray", object_xml(SHARK))
+    dataset = read_imagenet_localization(folder.root, "train")
+    assert dataset.image_ids[-1] == "stray"
+    assert dataset.faults == ()
+
+
 def test_many_boxes_that_count_from_0_are_one_warning(folder):
     path = folder.add("train", f"{TENCH}/{TENCH}_1", object_xml(TENCH, (0, 0, 20, 30)))
     dataset = read_imagenet_localization(folder.root, "train")
