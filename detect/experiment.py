@@ -16,6 +16,7 @@ from rich.table import Table
 from detect.backbones import build_backbone
 from detect.config import Config, Experiment, Settings, resolve
 from detect.data import (
+    SHAPE_CLASSES,
     Augmentation,
     DataFaults,
     Fault,
@@ -329,7 +330,8 @@ def read_split(
     if data.kind == "shapes":
         _draw_shapes(config, console)
     found = sources(config, split)
-    classes = class_names or ("auto" if data.kind == "shapes" else data.classes)
+    # a small set may lack some of its classes
+    classes = class_names or (sorted(SHAPE_CLASSES) if data.kind == "shapes" else data.classes)
     with console.status(f"Checking {', '.join(str(source) for source in found)}"):
         dataset = read_voc(found, classes, on_error=data.on_error)
     _report_data(dataset, split, console)

@@ -1,0 +1,100 @@
+"""What joins data, detectors and evaluators: other kinds of data, and weights to start from."""
+
+import json
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from detect.config import PretrainConfig, Settings, resolve, resolve_experiment
+from detect.errors import DetectError
+from detect.experiment import build_detector, load, take_weights, train
+from detect.pretraining import pretrain
+from detect.training import load_checkpoint, save_checkpoint
+
+TRAINING = {"epochs": 1, "batch_size": 4}
+LOCALIZER = {"name": "localizer", "input_size": 64, "hidden_features": [8]}
+
+
+def config_of(data, detector, **sections):
+    values = {"data": data, "detector": detector, "training": TRAINING, **sections}
+    return resolve(Settings(values, {}), "this test")
+
+
+def shapes(root, **changes):
+    data = {"kind": "shapes", "root": str(root / "shapes"), "num_images": 20, "image_size": 64}
+    return {**data, "num_workers": 0, **changes}
+
+
+def test_stick_figures_from_drawing_to_pck(tmp_path):
+    data = {"kind": "figures", "root": str(tmp_path / "figures"), "num_images": 20,
+            "image_size": 64, "num_workers": 0}  # fmt: skip
+    config = config_of(data, {**LOCALIZER, "num_joints": 14, "recipe": "finetune_all"})
+    evaluation = train(config, tmp_path / "run", device="cpu")
+    assert evaluation.pose is not None
+    assert evaluation.localization is not None
+    report = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert {"map_area", "localization", "pose"} <= set(report)
+    assert set(report["pose"]["pck"]) == {"0.05", "0.1", "0.2", "0.5"}
+    assert len(evaluation.tables()) == 3
+    model = load(tmp_path / "run", "cpu")
+    pictures = sorted((tmp_path / "figures" / "images").iterdir())
+    found = model.predict(pictures[0])
+    assert found.joints.shape == (1, 14, 2)
+
+
+def test_persons_can_be_cut_out(tmp_path):
+    data = {"kind": "figures", "root": str(tmp_path / "figures"), "num_images": 12,
+            "image_size": 64, "num_workers": 0, "person_crops": 0.2}  # fmt: skip
+    evaluation = train(
+        config_of(data, {**LOCALIZER, "num_joints": 14, "recipe": "joint"}),
+        tmp_path / "run",
+        device="cpu",
+    )
+    assert evaluation.pose.num_persons > 0
+
+
+def test_figures_are_no_data_for_several_roots(tmp_path):
+    data = {"kind": "figures", "root": [str(tmp_path / "a"), str(tmp_path / "b")]}
+    with pytest.raises(DetectError, match="of kind 'figures' has one folder, found 2"):
+        train(config_of(data, LOCALIZER), tmp_path / "run", device="cpu")
+
+
+def test_a_run_without_training_is_its_initial_weights(tmp_path):
+    localizer = config_of(shapes(tmp_path, max_objects=1), {**LOCALIZER, "recipe": "joint"})
+    train(localizer, tmp_path / "localizer", device="cpu")
+    window = config_of(
+        shapes(tmp_path, max_objects=1),
+        {"name": "sliding_window", "input_size": 64, "scales": [1.0, 1.3], "recipe": "none",
+         "hidden_features": [8], "background": False},
+        initial_weights=str(tmp_path / "localizer"),
+    )  # fmt: skip
+    evaluation = train(window, tmp_path / "window", device="cpu")
+    assert evaluation is not None
+    source, taken = (
+        load_checkpoint(tmp_path / name / "checkpoints" / "best.pt")["detector"]
+        for name in ("localizer", "window")
+    )
+    assert source.keys() == taken.keys()
+    for key, value in source.items():
+        assert_close(taken[key], value, rtol=0, atol=0)
+
+
+def test_a_classifier_starts_a_localizer_with_its_last_layer(tmp_path):
+    values = {"data": shapes(tmp_path), "backbone": {"name": "tiny"}, "training": TRAINING}
+    pretraining = resolve_experiment(Settings(values, {}), "this test", PretrainConfig)
+    pretrain(pretraining, tmp_path / "classifier")
+    detector = build_detector(config_of(shapes(tmp_path), LOCALIZER), 6)
+    lines = take_weights(detector, tmp_path / "classifier")
+    saved = load_checkpoint(tmp_path / "classifier" / "checkpoints" / "best.pt")["classifier"]
+    assert_close(detector.classifier.weight, saved["classifier.weight"])
+    assert_close(detector.backbone.trunk[0][0].weight, saved["backbone.trunk.0.0.weight"])
+    assert f"{len(saved)} of {len(detector.state_dict())} tensors taken" in lines[0]
+    assert "keep their random weights: regressor.1, regressor.3" in lines[1]
+
+
+def test_initial_weights_that_do_not_fit_are_refused(tmp_path):
+    save_checkpoint(tmp_path / "best.pt", {"detector": {"other.weight": torch.zeros(3)}})
+    detector = build_detector(config_of(shapes(tmp_path), LOCALIZER), 6)
+    with pytest.raises(DetectError, match=r"best\.pt: initial_weights: .*found none that fits"):
+        take_weights(detector, tmp_path / "best.pt")
