@@ -303,7 +303,11 @@ def test_an_unknown_key_gets_the_nearest_one(faults, text, complaint):
     [
         ("seed: -1", ":1: seed: input should be greater than or equal to 0, found -1"),
         ("seed: 100000000000000000000", ":1: seed: input should be less than "),
-        ("data:\n  kind: coco", ":2: data.kind: input should be 'voc' or 'shapes', found 'coco'"),
+        (
+            "data:\n  kind: coco",
+            ":2: data.kind: input should be 'voc', 'shapes', 'figures', 'coco_keypoints' or "
+            "'imagenet_localization', found 'coco'",
+        ),
         ("data: 5", ":1: data: "),
         ("data: {num_workers: -1}", ":1: data.num_workers: input should be greater than or equal"),
         (

@@ -27,13 +27,13 @@ BUILDERS: dict[str, Callable[..., Detector]] = {
     "localizer_hungarian": partial(
         Localizer, hidden_features=(16,), num_objects=3, assignment="hungarian", box_loss="giou"
     ),
-    # two scales of the smallest input: a window is as large as the backbone was designed for
+    # a window is as large as the backbone was designed for, whatever the picture
     "sliding_window": partial(
         SlidingWindow,
-        scales=(1.0, 1.1),
+        scales=(1.0,),
         hidden_features=(16,),
-        positive_iou=0.01,
-        negative_iou=0.01,
+        positive_iou=1e-6,
+        negative_iou=1e-6,
     ),
     "sliding_window_head": partial(
         SlidingWindow,
@@ -41,8 +41,8 @@ BUILDERS: dict[str, Callable[..., Detector]] = {
         attach="head",
         offsets=2,
         combine="nms",
-        positive_iou=0.01,
-        negative_iou=0.01,
+        positive_iou=1e-6,
+        negative_iou=1e-6,
     ),
 }
 
