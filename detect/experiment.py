@@ -368,6 +368,8 @@ def _read_imagenet(
             source.root, source.split, class_names, on_error=config.data.on_error
         )
     _report_data(dataset, split, console)
+    if dataset.num_without_box:
+        console.print(f"  left out, without a box: {dataset.num_without_box} pictures")
     return dataset
 
 
