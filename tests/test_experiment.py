@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
+from rich.console import Console
 from torch.testing import assert_close
 
+from detect.cli.train import run_training
 from detect.config import PretrainConfig, Settings, resolve, resolve_experiment
 from detect.errors import DetectError
 from detect.experiment import build_detector, load, take_weights, train
@@ -98,3 +100,15 @@ def test_initial_weights_that_do_not_fit_are_refused(tmp_path):
     detector = build_detector(config_of(shapes(tmp_path), LOCALIZER), 6)
     with pytest.raises(DetectError, match=r"best\.pt: initial_weights: .*found none that fits"):
         take_weights(detector, tmp_path / "best.pt")
+
+
+def test_a_run_that_trains_nothing_needs_no_curves(tmp_path):
+    detector = {"name": "sliding_window", "input_size": 64, "scales": [1.0], "recipe": "none",
+                "hidden_features": [8]}  # fmt: skip
+    config = {"data": shapes(tmp_path), "detector": detector, "training": TRAINING}
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    run_training(
+        tmp_path / "config.yaml", [], tmp_path / "run", False, "cpu", False, Console(quiet=True)
+    )
+    assert (tmp_path / "run" / "evaluation.json").is_file()
+    assert not (tmp_path / "run" / "curves.png").exists()

@@ -5,11 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from detect.cli.train import run_folder
+from detect.cli.train import drawing_curves, run_folder
 from detect.config import PretrainConfig, describe, load_experiment
-from detect.errors import Interrupted
 from detect.pretraining import pretrain
-from detect.visualization import draw_curves
 
 
 def run_pretraining(
@@ -28,13 +26,7 @@ def run_pretraining(
         return
     folder = out or run_folder(config_file.stem, resume)
     console.print(f"Run folder: {folder}", highlight=False)
-    metrics = folder / "metrics.jsonl"
-    try:
+    with drawing_curves(folder):
         report = pretrain(config, folder, resume=resume, device=device, console=console)
-    except Interrupted:
-        if metrics.exists() and metrics.stat().st_size > 0:
-            draw_curves(metrics, folder / "curves.png")
-        raise
-    draw_curves(metrics, folder / "curves.png")
     if report is not None:
         console.print(report.table())

@@ -1,7 +1,8 @@
 """`detect train`."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -30,16 +31,30 @@ def run_training(
         return
     folder = out or run_folder(config_file.stem, resume)
     console.print(f"Run folder: {folder}", highlight=False)
-    metrics = folder / "metrics.jsonl"
-    try:
+    with drawing_curves(folder):
         evaluation = train(config, folder, resume=resume, device=device, console=console)
-    except Interrupted:
-        if metrics.exists() and metrics.stat().st_size > 0:
-            draw_curves(metrics, folder / "curves.png")
-        raise
-    draw_curves(metrics, folder / "curves.png")
     for table in [] if evaluation is None else evaluation.tables():
         console.print(table)
+
+
+@contextmanager
+def drawing_curves(folder: Path) -> Iterator[None]:
+    """Draw the curves of the run in `folder` when its training ends or is interrupted.
+
+    A run that trains nothing has none.
+    """
+    try:
+        yield
+    except Interrupted:
+        _draw_curves(folder)
+        raise
+    _draw_curves(folder)
+
+
+def _draw_curves(folder: Path) -> None:
+    metrics = folder / "metrics.jsonl"
+    if metrics.exists() and metrics.stat().st_size > 0:
+        draw_curves(metrics, folder / "curves.png")
 
 
 def run_folder(name: str, resume: bool) -> Path:
