@@ -2,13 +2,14 @@
 
 from detect.training.checkpoints import load_checkpoint, save_checkpoint, versions
 from detect.training.loop import MEAN_AVERAGE_PRECISION, Score, TrainingRun
-from detect.training.phases import BatchSource, GradientPhase, Loss, Phase, Plan
+from detect.training.phases import BatchSource, FitPhase, GradientPhase, Loss, Phase, Plan
 from detect.training.progress import ProgressDisplay
 from detect.training.settings import GradientSettings
 
 __all__ = [
     "MEAN_AVERAGE_PRECISION",
     "BatchSource",
+    "FitPhase",
     "GradientPhase",
     "GradientSettings",
     "Loss",

@@ -16,7 +16,7 @@ from detect.training.checkpoints import load_checkpoint, save_checkpoint
 from detect.training.interruption import Interruption
 from detect.training.journal import Journal
 from detect.training.optimizers import build_optimizer
-from detect.training.phases import GradientPhase, Phase
+from detect.training.phases import FitPhase, GradientPhase, Phase
 from detect.training.progress import ProgressDisplay, describe_losses
 from detect.training.schedules import learning_rate_factor
 
@@ -136,13 +136,19 @@ class TrainingRun:
             for phase in phases:
                 if phase.name in self.position.finished_phases:
                     continue
-                if not isinstance(phase, GradientPhase):
+                if isinstance(phase, GradientPhase):
+                    self._descend(phase, interruption)
+                elif isinstance(phase, FitPhase):
+                    self.display.say(f"{phase.name} …")
+                    phase.fit()
+                else:
                     raise TypeError(f"no way to run a {type(phase).__name__}")
-                self._descend(phase, interruption)
                 self.position.finished_phases.append(phase.name)
                 self.position.epoch = 0
                 self.position.best_score = None
                 self._save(None)
+                if interruption.requested:
+                    raise interruption.error(self.last)
 
     def _descend(self, phase: GradientPhase, interruption: Interruption) -> None:
         settings, position = phase.settings, self.position

@@ -59,6 +59,21 @@ class GradientPhase:
 
 
 @dataclass(frozen=True)
+class FitPhase:
+    """A step that is no descent: it measures or solves, and leaves the result in the model.
+
+    It is done as a whole: a run that is interrupted in it begins it anew.
+
+    Attributes:
+        name: of the phase.
+        fit: does it, deterministically.
+    """
+
+    name: str
+    fit: Callable[[], None]
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a detector is given to make its phases from.
 

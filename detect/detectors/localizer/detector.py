@@ -5,7 +5,8 @@ ILSVRC's localization task, Sermanet et al. 2014 (OverFeat) for a regression hea
 Toshev & Szegedy 2014 (DeepPose) for one behind the fully connected layers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -16,12 +17,16 @@ from torch.nn import functional
 from detect.backbones import Backbone
 from detect.detectors.base import DETECTORS, Detector, evaluating
 from detect.detectors.localizer.assignment import Assignment, hungarian_slots, ordered_slots
+from detect.detectors.localizer.cascade import RefinementStage
 from detect.detectors.localizer.losses import BoxLoss, box_regression_loss
 from detect.detectors.localizer.recipes import PHASE_NAMES, Recipe, recipe_phases
 from detect.errors import DetectError
 from detect.ops import from_center_size, grouped_nms, to_center_size
 from detect.structures import Batch, Detections, GroundTruth, InputSpec
-from detect.training import Phase, Plan
+from detect.training import BatchSource, FitPhase, Phase, Plan
+
+# Phases that train the later stages of a cascade: three stages are the most the paper tried.
+STAGE_PHASES = ("refine_2", "refine_3")
 
 
 class Targets(NamedTuple):
@@ -72,6 +77,11 @@ class Localizer(Detector):
             `ciou`.
         box_weight: of the box loss beside the classification loss.
         joint_weight: of the loss of the joints, which is L2.
+        num_stages: of DeepPose's cascade, 1 to 3: each after the first has a network of its own,
+            trained after the one before, that looks closer at each joint; see `RefinementStage`.
+        diameter_joints: numbers (from 0) of two joints across the torso, such as left shoulder and
+            right hip, whose distance says how large a person is; for stages after the first.
+        stage_context: side of the square that such a stage looks at, over that distance.
         recipe: the order of the training: `frozen` is the lecture's and OverFeat's, classification
             first, then the regression head alone; see `recipe_phases`.
         guesses: detections of a picture where K = 1 (ILSVRC: 5).
@@ -79,7 +89,7 @@ class Localizer(Detector):
         iou_threshold: with K > 1, of the suppression among detections of a class.
     """
 
-    phase_names: ClassVar[tuple[str, ...]] = PHASE_NAMES
+    phase_names: ClassVar[tuple[str, ...]] = (*PHASE_NAMES, *STAGE_PHASES)
 
     def __init__(
         self,
@@ -97,6 +107,9 @@ class Localizer(Detector):
         box_loss: BoxLoss = "l2",
         box_weight: float = 1.0,
         joint_weight: float = 1.0,
+        num_stages: int = 1,
+        diameter_joints: tuple[int, int] | None = None,
+        stage_context: float = 1.0,
         recipe: Recipe = "frozen",
         guesses: int = 5,
         score_threshold: float = 0.01,
@@ -108,6 +121,7 @@ class Localizer(Detector):
                 f"detector.num_joints: joints are of one object a picture, found "
                 f"detector.num_objects = {num_objects}; set it to 1"
             )
+        _check_cascade(num_stages, diameter_joints, stage_context, num_joints)
         self.metrics = ("localization", "pose") if num_joints else ("localization",)
         self.num_classes = num_classes
         self.input_spec = InputSpec((input_size, input_size))
@@ -131,6 +145,12 @@ class Localizer(Detector):
         self.classifier = nn.Linear(backbone.feature_dim, num_objects * self._num_scores)
         outputs = num_objects * self._num_boxes * 4 + 2 * num_joints
         self.regressor = build_regressor(backbone, attach, hidden_features, outputs)
+        self.stages = nn.ModuleList()
+        if diameter_joints is not None:
+            self.stages.extend(
+                RefinementStage(backbone, num_joints, diameter_joints, stage_context)
+                for _ in range(num_stages - 1)
+            )
 
     # --- the network ------------------------------------------------------------------------------
 
@@ -195,8 +215,18 @@ class Localizer(Detector):
         return self._regression_losses(boxes, joints, self._targets(batch.truths, logits, boxes))
 
     def phases(self, plan: Plan) -> Sequence[Phase]:
-        """As the recipe says; see `recipe_phases`."""
-        return recipe_phases(self, self.recipe, plan)
+        """As the recipe says (see `recipe_phases`); then two for each later stage of a cascade."""
+        phases = list(recipe_phases(self, self.recipe, plan))
+        for number, stage in enumerate(self.stages[: 0 if self.recipe == "none" else None]):
+            name = STAGE_PHASES[number]
+            batches = plan.batches(plan.settings[name])
+            measure = partial(self._measure_errors, number, batches)
+            loss = partial(self._stage_loss, number)
+            phases += [
+                FitPhase(f"measure_errors_{number + 1}", measure),
+                plan.gradient_phase(name, stage, loss),
+            ]
+        return phases
 
     def _classification_loss(
         self, logits: Float[Tensor, "B K S"], targets: Targets
@@ -223,6 +253,30 @@ class Localizer(Detector):
         is_labeled = targets.joints[..., 2] > 0
         losses = torch.where(is_labeled, losses, 0)
         return self.joint_weight * losses.sum() / is_labeled.sum().clamp(min=1)
+
+    def _stage_loss(self, number: int, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        targets = self._ordered_targets(batch.truths, batch.images.device)
+        return {"joints": self._stage(number).loss(batch, targets.joints)}
+
+    @torch.no_grad()
+    def _measure_errors(self, number: int, batches: BatchSource) -> None:
+        # what the stages up to this one are wrong by, on an epoch of training pictures
+        def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in batches.epoch(0):
+                batch = batch.to(self.classifier.weight.device)
+                targets = self._ordered_targets(batch.truths, batch.images.device)
+                _, joints = self.regress(*self.features(batch))
+                for stage in range(number):
+                    joints = self._stage(stage).refine(batch.unit_images(), joints)
+                yield joints, targets.joints
+
+        with evaluating(self):
+            self._stage(number).measure_errors(pairs(), self.input_spec.size[0])
+
+    def _stage(self, number: int) -> RefinementStage:
+        stage = self.stages[number]
+        assert isinstance(stage, RefinementStage)
+        return stage
 
     def _box_loss(self, boxes: Float[Tensor, "B K _ 4"], targets: Targets) -> Float[Tensor, ""]:
         rows = targets.labels.clamp(0, self._num_boxes - 1)[..., None, None]  # [B, K, 1, 1]
@@ -300,6 +354,8 @@ class Localizer(Detector):
         grid, features = self.features(batch)
         probabilities = self.classify(features).float().softmax(dim=-1)[..., : self.num_classes]
         boxes, joints = self.regress(grid, features)
+        for number in range(len(self.stages)):
+            joints = self._stage(number).refine(batch.unit_images(), joints)
         boxes = boxes.expand(-1, -1, self.num_classes, -1)
         if self.num_objects == 1:
             return self._guess(probabilities[:, 0], boxes[:, 0], joints)
@@ -330,6 +386,33 @@ class Localizer(Detector):
         scores, candidates = probabilities[slot, label], boxes[slot, label]
         kept = grouped_nms(candidates, scores, label, self.iou_threshold)
         return Detections.sorted(candidates[kept], scores[kept], label[kept])
+
+
+def _check_cascade(
+    num_stages: int,
+    diameter_joints: tuple[int, int] | None,
+    stage_context: float,
+    num_joints: int,
+) -> None:
+    most = len(STAGE_PHASES) + 1
+    if not 1 <= num_stages <= most:
+        raise DetectError(f"detector.num_stages: expected 1 to {most}, found {num_stages}")
+    if stage_context <= 0:
+        raise DetectError(f"detector.stage_context: expected more than 0, found {stage_context}")
+    if num_stages == 1:
+        return
+    if not num_joints:
+        raise DetectError(
+            f"detector.num_stages: {num_stages} stages refine joints, and detector.num_joints is "
+            "0; set it to the number of joints, or num_stages to 1"
+        )
+    pair = diameter_joints or ()
+    if len({joint for joint in pair if 0 <= joint < num_joints}) != 2:
+        raise DetectError(
+            "detector.diameter_joints: expected two joints across the torso, as numbers from 0 to "
+            f"{num_joints - 1}, such as those of left shoulder and right hip, found "
+            f"{None if diameter_joints is None else list(diameter_joints)}"
+        )
 
 
 def build_regressor(
