@@ -110,11 +110,16 @@ class ClassificationDataSection(DataSection):
 
 
 class BackboneSection(Section):
-    """Which network the detector grows on."""
+    """Which network the detector grows on.
+
+    `image_size` is taken as the size that it was designed for, the window of a sliding window for
+    example; networks with fully connected layers have their own and no other.
+    """
 
     name: str = "tiny"
     weights: str = "none"
     freeze: list[str] = []
+    image_size: int | None = Field(default=None, ge=1)
 
 
 class EvaluationSection(Section):

@@ -235,7 +235,9 @@ def build_detector(
     # torch draws initial weights from its global generator and offers no other way
     torch.manual_seed(config.seed)
     section = config.backbone
-    backbone = build_backbone(section.name, section.weights, section.freeze, report)
+    backbone = build_backbone(
+        section.name, section.weights, section.freeze, report, section.image_size
+    )
     detector_class = DETECTORS[config.detector["name"]]
     build: Callable[..., Detector] = detector_class
     detector = build(backbone, num_classes, **config.detector_options)

@@ -139,7 +139,9 @@ def build_classifier(
     torch.manual_seed(config.seed)
     section = config.backbone
     report = None if console is None else console.print
-    backbone = build_backbone(section.name, section.weights, section.freeze, report)
+    backbone = build_backbone(
+        section.name, section.weights, section.freeze, report, section.image_size
+    )
     # the layout that convolutions are fastest in, on CPUs as on GPUs
     return Classifier(backbone, num_classes).to(memory_format=torch.channels_last)
 

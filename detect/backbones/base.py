@@ -172,6 +172,32 @@ class Backbone(nn.Module):
         """
         return head_as_convolutions(self.head, self.grid)
 
+    def design_for(self, image_size: int) -> None:
+        """Take another size as the one that the network was designed for, and measure the grid.
+
+        Networks whose head begins with the average of all positions allow it, and those without
+        fully connected layers.
+
+        Raises:
+            DetectError: the head takes no other grid, or the trunk leaves nothing of such a size.
+        """
+        before, feature_dim = self.image_size, self.feature_dim
+        self.image_size = image_size
+        try:
+            self._measure()
+        except RuntimeError as error:  # of a layer that the maps do not fit
+            reason = str(error).splitlines()[0]
+        else:
+            if self.feature_dim == feature_dim:
+                return
+            reason = f"the head would give {self.feature_dim} features instead of {feature_dim}"
+        self.image_size = before
+        self._measure()
+        raise DetectError(
+            f"backbone.image_size: this network was designed for {before} pixels and cannot be "
+            f"used at {image_size}: {reason}"
+        )
+
     def drop_head(self) -> None:
         """Forget the head: a detector without use for it neither trains nor stores it."""
         self.head = nn.Identity()

@@ -71,6 +71,7 @@ def build_backbone(
     weights: str = "none",
     freeze: Sequence[str] = (),
     report: Callable[[str], object] | None = None,
+    image_size: int | None = None,
 ) -> Backbone:
     """Build a registered backbone, load its weights and freeze parts of it.
 
@@ -79,6 +80,7 @@ def build_backbone(
         weights: `none`, `imagenet` or the path of a file; see `load_weights`.
         freeze: parts that training leaves as they are; see `Backbone.freeze`.
         report: called with each remark on what of the weights was not taken, or was missing.
+        image_size: taken as the size that it was designed for; see `Backbone.design_for`.
 
     Raises:
         DetectError: an unknown name or part, or weights that are not to be had or do not fit.
@@ -89,4 +91,6 @@ def build_backbone(
             report(remark)
     backbone.published = None  # lets go of the classifier, which no detector uses
     backbone.freeze(freeze)
+    if image_size is not None:
+        backbone.design_for(image_size)
     return backbone

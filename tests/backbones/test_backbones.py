@@ -299,3 +299,22 @@ def test_building_lets_go_of_the_classifier():
 def test_an_unknown_backbone_gets_help():
     with pytest.raises(DetectError, match="unknown backbone 'resnet8'; did you mean 'resnet18'"):
         build_backbone("resnet8")
+
+
+@pytest.mark.parametrize(("image_size", "grid"), [(96, 3), (224, 7), (100, 4)])
+def test_a_network_with_an_average_pool_can_be_designed_for_another_size(image_size, grid):
+    backbone = build_backbone("mobilenet_v2", image_size=image_size).eval()
+    assert (backbone.image_size, backbone.grid, backbone.stride) == (image_size, grid, 32)
+    features = backbone(torch.rand(1, 3, image_size + 32, image_size))
+    dense = backbone.dense_head()(features)
+    assert dense.shape == (1, 1280, 2, 1)
+    assert_close(dense[:, :, 1, 0], backbone.head(features[:, :, 1:]), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "image_size"), [("vgg11", 96), ("tiny", 128), ("resnet18", 0)])
+def test_other_networks_keep_their_size(name, image_size):
+    backbone = build_backbone(name)
+    before = (backbone.image_size, backbone.grid, backbone.feature_dim)
+    with pytest.raises(DetectError, match=f"designed for {before[0]} pixels .* at {image_size}"):
+        backbone.design_for(image_size)
+    assert (backbone.image_size, backbone.grid, backbone.feature_dim) == before

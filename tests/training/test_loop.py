@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from detect.errors import DetectError, Interrupted
-from detect.training import load_checkpoint
+from detect.training import FitPhase, load_checkpoint
 from detect.training import loop as loop_module
 from tests.training.tiny_training import (
     BATCH_SIZE,
@@ -499,3 +499,46 @@ def test_a_phase_of_an_unknown_kind_is_refused(tmp_path):
 
     with pytest.raises(TypeError, match="no way to run a Strange"):
         make_run(Brightness(), tmp_path).run([Strange()])
+
+
+def fit_bias(module, value, act=None):
+    def fit():
+        if act is not None:
+            act()
+        with torch.no_grad():
+            module.output.bias.fill_(value)
+
+    return FitPhase("fit", fit)
+
+
+def fit_between(act=None):
+    return lambda module: [make_phase(module), fit_bias(module, 0.25, act)]
+
+
+def test_a_step_without_descent_leaves_its_result_in_the_checkpoint(tmp_path):
+    module = train(tmp_path, fit_between())
+    assert_close(module.output.bias.detach(), torch.full((2,), 0.25))
+    content = load_checkpoint(tmp_path / "checkpoints" / "last.pt")
+    assert content["training"]["position"]["finished_phases"] == ["train", "fit"]
+    assert_same_state(content["detector"], module.state_dict())
+
+
+def test_a_finished_step_without_descent_is_not_done_again(tmp_path):
+    expected = train(tmp_path, fit_between())
+    again = train(tmp_path, fit_between(act=kill), resume=True)
+    assert_same_state(again.state_dict(), expected.state_dict())
+
+
+def test_an_interrupt_lets_a_step_without_descent_finish(tmp_path):
+    with pytest.raises(Interrupted):
+        train(tmp_path, fit_between(act=interrupt))
+    content = load_checkpoint(tmp_path / "checkpoints" / "last.pt")
+    assert content["training"]["position"]["finished_phases"] == ["train", "fit"]
+
+
+def test_a_step_without_descent_that_was_killed_begins_anew(tmp_path):
+    expected = train(tmp_path / "whole", fit_between())
+    with pytest.raises(Killed):
+        train(tmp_path / "cut", fit_between(act=kill))
+    again = train(tmp_path / "cut", fit_between(), resume=True)
+    assert_same_state(again.state_dict(), expected.state_dict())
