@@ -28,6 +28,9 @@ from detect.training import BatchSource, FitPhase, Phase, Plan
 # Phases that train the later stages of a cascade: three stages are the most the paper tried.
 STAGE_PHASES = ("refine_2", "refine_3")
 
+# Of the regression head on the trunk (Sermanet et al. 2014, section 4.1).
+OVERFEAT_HIDDEN = (4096, 1024)
+
 
 class Targets(NamedTuple):
     """What the heads should say of each picture and slot.
@@ -61,9 +64,10 @@ class Localizer(Detector):
         backbone: its trunk and head are used.
         num_classes: C.
         input_size: side of the square input in pixels.
-        attach: where the regression head sits: on the `trunk`'s map (OverFeat, VGG), with hidden
-            layers of its own, or behind the backbone's `head` (DeepPose, R-CNN), a linear layer.
-        hidden_features: of the regression head on the trunk (OverFeat: 4,096 and 1,024).
+        attach: where the regression head sits: on the `trunk`'s map (OverFeat, VGG) or behind the
+            backbone's `head` (DeepPose, R-CNN).
+        hidden_features: of the regression head's hidden layers; None gives OverFeat's 4,096 and
+            1,024 on the trunk, and behind the head none, as DeepPose has it.
         class_specific: a box for each class (4 × C numbers) instead of one for all (4).
         num_objects: K, boxes for each picture.
         num_joints: J, joints (x, y) that the regression head gives of the picture's one object
@@ -98,7 +102,7 @@ class Localizer(Detector):
         *,
         input_size: int = 224,
         attach: Literal["trunk", "head"] = "trunk",
-        hidden_features: tuple[int, ...] = (4096, 1024),
+        hidden_features: tuple[int, ...] | None = None,
         class_specific: bool = False,
         num_objects: int = 1,
         num_joints: int = 0,
@@ -418,22 +422,25 @@ def _check_cascade(
 def build_regressor(
     backbone: Backbone,
     attach: Literal["trunk", "head"],
-    hidden_features: Sequence[int],
+    hidden_features: Sequence[int] | None,
     outputs: int,
 ) -> nn.Sequential:
     """The regression head, which begins at the middle of the picture.
 
-    On the trunk: hidden layers over the flattened k×k map (Sermanet et al. 2014, section 4.1).
-    Behind the head: one linear layer (Toshev & Szegedy 2014, section 3.1).
+    On the trunk it takes the flattened k×k map, and has two hidden layers by default (Sermanet et
+    al. 2014, section 4.1: 4,096 and 1,024). Behind the head it is one linear layer by default
+    (Toshev & Szegedy 2014, section 3.1).
     """
     layers: list[nn.Module] = []
     inputs = backbone.feature_dim
     if attach == "trunk":
         inputs = backbone.channels * backbone.grid**2
         layers.append(nn.Flatten())
-        for features in hidden_features:
-            layers += [nn.Linear(inputs, features), nn.ReLU(inplace=True)]
-            inputs = features
+    if hidden_features is None:
+        hidden_features = OVERFEAT_HIDDEN if attach == "trunk" else ()
+    for features in hidden_features:
+        layers += [nn.Linear(inputs, features), nn.ReLU(inplace=True)]
+        inputs = features
     last = nn.Linear(inputs, outputs)
     nn.init.normal_(last.weight, std=0.001)
     assert last.bias is not None

@@ -96,7 +96,7 @@ class SlidingWindow(Detector):
         combine: `merge` (section 4.3) or `nms`.
         background: whether there is a class for it; a localizer's weights have none.
         attach: of the regression head; see `Localizer`.
-        hidden_features: of the regression head.
+        hidden_features: of the regression head; see `Localizer`.
         class_specific: a box for each class instead of one for all.
         box_loss: see `box_regression_loss`.
         box_weight: of the box loss beside the classification loss.
@@ -125,7 +125,7 @@ class SlidingWindow(Detector):
         combine: Literal["merge", "nms"] = "merge",
         background: bool = True,
         attach: Literal["trunk", "head"] = "trunk",
-        hidden_features: tuple[int, ...] = (4096, 1024),
+        hidden_features: tuple[int, ...] | None = None,
         class_specific: bool = False,
         box_loss: BoxLoss = "l2",
         box_weight: float = 1.0,

@@ -56,10 +56,15 @@ def test_the_regression_head_has_the_numbers_of_the_paper(options, outputs):
     assert localizer.regressor[-1].out_features == outputs
     linear = [layer for layer in localizer.regressor if isinstance(layer, nn.Linear)]
     backbone = localizer.backbone
-    if options.get("attach") == "head":
-        assert [layer.in_features for layer in linear] == [backbone.feature_dim]
-    else:
-        assert [layer.in_features for layer in linear] == [128 * 16, 16, 8]
+    inputs = backbone.feature_dim if options.get("attach") == "head" else 128 * 16
+    assert [layer.in_features for layer in linear] == [inputs, 16, 8]
+
+
+@pytest.mark.parametrize(("attach", "hidden"), [("trunk", [4096, 1024]), ("head", [])])
+def test_the_hidden_layers_are_those_of_the_papers_by_default(attach, hidden):
+    regressor = build(attach=attach, hidden_features=None).regressor
+    linear = [layer for layer in regressor if isinstance(layer, nn.Linear)]
+    assert [layer.out_features for layer in linear] == [*hidden, 4]
 
 
 def test_a_box_is_center_and_size_in_units_of_the_input():

@@ -1,0 +1,276 @@
+"""Linear support vector machines, all classes at once, by Newton's method in the primal.
+
+The problem of each class is that of LIBLINEAR (Fan et al. 2008), with the bias as one feature more:
+
+    minimize  ½‖w‖² + ½ b² / s² + Σᵢ cᵢ ξ(yᵢ (w · xᵢ + b)),   b = s · w₀
+
+with ξ(m) = max(0, 1 − m) (hinge) or its square. The squared hinge is piecewise quadratic, and
+Newton's method with an exact line search ends after some ten steps (Keerthi & DeCoste 2005). The
+hinge is approached from above through quadratic joints of falling width (Chapelle 2007, section 4).
+The classes differ in their targets alone, so that each product with the features serves all.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+HingeLoss = Literal["hinge", "squared_hinge"]
+
+# Rows of features that are converted to float32 at once.
+BLOCK_ROWS = 16384
+# Widths of the hinge's quadratic joint, from one problem to the next.
+FIRST_WIDTH = 1.0
+WIDTH_FACTOR = 0.25
+NUM_WIDTHS = 8  # below 1e-4, rounding of the margins would be a good part of the width
+# Newton steps on one problem; in float32 the last digits of the gradient may never fall.
+MAX_NEWTON_STEPS = 50
+# Newton's equation is solved to this share of the gradient.
+FORCING = 0.1
+MAX_CONJUGATE_STEPS = 100
+MAX_LINE_STEPS = 40
+
+
+@dataclass(frozen=True)
+class LinearSVMs:
+    """Linear classifiers w · x + b of C classes.
+
+    Attributes:
+        weight: `[C, D]`.
+        bias: `[C]`.
+        objective: `[C]` float64; what was minimized, with the loss asked for.
+        gap: `[C]` float64; the least value possible is no lower than `objective − gap`, by the
+            dual problem.
+        num_iterations: Newton steps.
+    """
+
+    weight: Float[Tensor, "C D"]
+    bias: Float[Tensor, "C"]
+    objective: Float[Tensor, "C"]
+    gap: Float[Tensor, "C"]
+    num_iterations: int
+
+
+@torch.no_grad()
+def fit_linear_svms(
+    features: Float[Tensor, "N D"],
+    targets: Int[Tensor, "N C"],
+    *,
+    cost: float = 1.0,
+    loss: HingeLoss = "squared_hinge",
+    positive_weight: float = 1.0,
+    bias_scale: float = 1.0,
+    tolerance: float = 1e-4,
+    max_iterations: int = 200,
+    initial: LinearSVMs | None = None,
+) -> LinearSVMs:
+    """Train one linear SVM for each class, on one set of features.
+
+    Args:
+        features: float32, or float16 to halve the memory; on any device.
+        targets: 1 for a positive of the class, −1 for a negative, 0 for an example that the class
+            ignores.
+        cost: C, of each example's loss.
+        loss: `hinge` or `squared_hinge`.
+        positive_weight: factor of the cost of positives.
+        bias_scale: s; the larger, the less the bias is regularized.
+        tolerance: a class is done when its gap is at most this share of its objective.
+        max_iterations: Newton steps in all, after which the best that was reached is returned.
+        initial: where to begin, such as the result for fewer examples.
+
+    Returns:
+        On the device of the features. With a zero objective (no examples), all is zero.
+    """
+    problem = _Problem(features, targets, cost, positive_weight, bias_scale)
+    num_classes, dim = targets.shape[1], features.shape[1]
+    point = torch.zeros(dim + 1, num_classes, device=features.device)
+    if initial is not None:
+        point[:-1], point[-1] = initial.weight.T, initial.bias / bias_scale
+    widths: Sequence[float | None] = [None]
+    if loss == "hinge":
+        widths = [FIRST_WIDTH * WIDTH_FACTOR**n for n in range(NUM_WIDTHS)]
+    num_iterations = 0
+    best = point.clone()
+    objective = torch.zeros(num_classes, dtype=torch.float64, device=features.device)
+    gap = torch.full_like(objective, torch.inf)
+    for width in widths:
+        smooth = _Smooth(problem, width)
+        steps_left = min(MAX_NEWTON_STEPS, max_iterations - num_iterations)
+        point, steps = smooth.minimize(point, tolerance, steps_left)
+        num_iterations += steps
+        values, gaps = smooth.certificate(point)
+        # a narrower joint is nearer to the hinge, but may leave more to be done
+        is_better = gaps < gap
+        best[:, is_better] = point[:, is_better]
+        objective, gap = values.where(is_better, objective), gaps.where(is_better, gap)
+        if bool((gap <= tolerance * objective).all()) or num_iterations >= max_iterations:
+            break
+    return LinearSVMs(
+        best[:-1].T.contiguous(), best[-1] * bias_scale, objective, gap, num_iterations
+    )
+
+
+class _Problem:
+    # the examples, and products with them; a point is [D + 1, C], its last row belongs to the bias
+    def __init__(
+        self,
+        features: Tensor,
+        targets: Tensor,
+        cost: float,
+        positive_weight: float,
+        bias_scale: float,
+    ) -> None:
+        self.features = features
+        self.signs = targets.float()
+        self.costs = cost * torch.where(targets > 0, positive_weight, 1.0) * (targets != 0)
+        self.bias_scale = bias_scale
+
+    def outputs(self, point: Float[Tensor, "E C"]) -> Float[Tensor, "N C"]:
+        weight, bias = point[:-1], self.bias_scale * point[-1]
+        blocks = [block.float() @ weight for block in self.features.split(BLOCK_ROWS)]
+        return torch.cat(blocks) + bias if blocks else point.new_zeros(0, point.shape[1])
+
+    def combine(self, factors: Float[Tensor, "N C"]) -> Float[Tensor, "E C"]:
+        # the sum of the examples, each times its factor for each class
+        total = factors.new_zeros(self.features.shape[1] + 1, factors.shape[1])
+        pairs = zip(self.features.split(BLOCK_ROWS), factors.split(BLOCK_ROWS), strict=True)
+        for block, factor in pairs:
+            total[:-1] += block.float().T @ factor
+        total[-1] = self.bias_scale * factors.sum(dim=0)
+        return total
+
+    def of_classes(self, rows: Tensor) -> "_Problem":
+        part = object.__new__(_Problem)
+        part.features, part.bias_scale = self.features, self.bias_scale
+        part.signs, part.costs = self.signs[:, rows], self.costs[:, rows]
+        return part
+
+
+class _Smooth:
+    # the objective with a loss that has a derivative: the squared hinge, or the hinge with a
+    # quadratic joint of some width
+    def __init__(self, problem: _Problem, width: float | None) -> None:
+        self.problem = problem
+        self.width = width
+
+    def duals(self, outputs: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        # the negative derivative of each example's loss by its margin: the dual variables
+        slack = (1 - self.problem.signs * outputs).clamp(min=0)
+        if self.width is None:
+            return 2 * self.problem.costs * slack
+        return self.problem.costs * (slack / self.width).clamp(max=1)
+
+    def curvatures(self, outputs: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        slack = 1 - self.problem.signs * outputs
+        if self.width is None:
+            return 2 * self.problem.costs * (slack > 0)
+        return self.problem.costs / self.width * ((slack > 0) & (slack < self.width))
+
+    def minimize(
+        self, point: Float[Tensor, "E C"], tolerance: float, max_iterations: int
+    ) -> tuple[Float[Tensor, "E C"], int]:
+        # Newton's method; classes that are done take no further part
+        point = point.clone()
+        active = torch.arange(point.shape[1], device=point.device)
+        for step in range(max_iterations):
+            part = _Smooth(self.problem.of_classes(active), self.width)
+            own = point[:, active]
+            outputs = part.problem.outputs(own)
+            gradient = own - part.problem.combine(part.problem.signs * part.duals(outputs))
+            # half the squared gradient is the duality gap of the smooth problem, exactly
+            gap = gradient.double().square().sum(dim=0) / 2
+            open_classes = gap > tolerance / 4 * part.objective(own, outputs)
+            active = active[open_classes]
+            if len(active) == 0:
+                return point, step
+            part = _Smooth(self.problem.of_classes(active), self.width)
+            own, outputs = own[:, open_classes], outputs[:, open_classes]
+            direction = _solve(part.problem, part.curvatures(outputs), -gradient[:, open_classes])
+            length = part._line_search(own, direction, outputs, part.problem.outputs(direction))
+            point[:, active] = own + length * direction
+        return point, max_iterations
+
+    def objective(
+        self, point: Float[Tensor, "E C"], outputs: Float[Tensor, "N C"]
+    ) -> Float[Tensor, "C"]:
+        slack = (1 - self.problem.signs * outputs).clamp(min=0)
+        if self.width is None:
+            losses = slack.square()
+        else:
+            inner = slack.square() / (2 * self.width)
+            losses = torch.where(slack < self.width, inner, slack - self.width / 2)
+        losses = (self.problem.costs * losses).sum(dim=0, dtype=torch.float64)
+        return point.double().square().sum(dim=0) / 2 + losses
+
+    def certificate(self, point: Float[Tensor, "E C"]) -> tuple[Tensor, Tensor]:
+        # the objective with the loss asked for, and its distance from that of the dual problem
+        outputs = self.problem.outputs(point)
+        slack = (1 - self.problem.signs * outputs).clamp(min=0)
+        duals = self.duals(outputs)
+        losses = slack.square() if self.width is None else slack
+        primal = point.double().square().sum(dim=0) / 2
+        primal = primal + (self.problem.costs * losses).sum(dim=0, dtype=torch.float64)
+        combined = self.problem.combine(self.problem.signs * duals).double()
+        gains = duals.double()
+        if self.width is None:
+            is_used = self.problem.costs > 0
+            penalty = duals.double().square() / (4 * self.problem.costs).where(is_used, 1)
+            gains = gains - penalty
+        dual = gains.sum(dim=0) - combined.square().sum(dim=0) / 2
+        return primal, primal - dual
+
+    def _line_search(
+        self,
+        point: Float[Tensor, "E C"],
+        direction: Float[Tensor, "E C"],
+        outputs: Float[Tensor, "N C"],
+        changes: Float[Tensor, "N C"],
+    ) -> Float[Tensor, "C"]:
+        # the least of the objective along the direction, where its derivative, which rises and is
+        # piecewise linear, is zero: Newton's method between bounds
+        signs = self.problem.signs
+        linear = (point.double() * direction.double()).sum(dim=0)
+        quadratic = direction.double().square().sum(dim=0)
+        low = torch.zeros_like(linear)
+        high = torch.full_like(linear, torch.inf)
+        length = torch.ones_like(linear)
+        for _ in range(MAX_LINE_STEPS):
+            moved = outputs + length.float() * changes
+            slope = linear + length * quadratic
+            slope = slope - (signs * self.duals(moved) * changes).sum(dim=0, dtype=torch.float64)
+            bend = (self.curvatures(moved) * changes.square()).sum(dim=0, dtype=torch.float64)
+            low = torch.where(slope < 0, length, low)
+            high = torch.where(slope >= 0, length, high)
+            following = length - slope / (quadratic + bend)
+            middle = torch.where(high.isinf(), 2 * length, (low + high) / 2)
+            outside = ~((following > low) & (following < high))
+            following = torch.where(outside, middle, following)
+            is_done = (following - length).abs() <= 1e-3 * length
+            length = following
+            if bool(is_done.all()):
+                break
+        return length.float()
+
+
+def _solve(
+    problem: _Problem, curvatures: Float[Tensor, "N C"], right: Float[Tensor, "E C"]
+) -> Float[Tensor, "E C"]:
+    """Newton's equation (I + Xᵀ D X) s = r of each class, by conjugate gradients."""
+    solution = torch.zeros_like(right)
+    residual, direction = right.clone(), right.clone()
+    squares = residual.square().sum(dim=0)
+    goal = FORCING**2 * squares
+    for _ in range(MAX_CONJUGATE_STEPS):
+        product = direction + problem.combine(curvatures * problem.outputs(direction))
+        length = squares / (direction * product).sum(dim=0).clamp(min=torch.finfo().tiny)
+        length = torch.where(squares > goal, length, 0)  # classes that are solved stay
+        solution += length * direction
+        residual -= length * product
+        before, squares = squares, residual.square().sum(dim=0)
+        if bool((squares <= goal).all()):
+            break
+        direction = residual + (squares / before.clamp(min=torch.finfo().tiny)) * direction
+    return solution
