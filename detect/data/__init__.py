@@ -5,6 +5,7 @@ from detect.data.crops import ObjectCrops
 from detect.data.faults import DataFaults, Fault
 from detect.data.figures import annotation_file, draw_figures, ensure_figures, image_folder
 from detect.data.folders import ImageFolder, read_image_folder
+from detect.data.imagenet_localization import read_imagenet_localization
 from detect.data.images import (
     MAX_IMAGE_PIXELS,
     ImageError,
@@ -14,7 +15,6 @@ from detect.data.images import (
     read_image_size,
     verify_image,
 )
-from detect.data.imagenet_localization import read_imagenet_localization
 from detect.data.keypoints import KeypointDataset, person_crops, read_coco_keypoints
 from detect.data.loading import EpochOrder, TrainingBatches, evaluation_batches
 from detect.data.shapes import SHAPE_CLASSES, draw_shapes, ensure_shapes

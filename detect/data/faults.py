@@ -68,7 +68,9 @@ class DataFaults(DetectError):  # noqa: N818 — it is a list of faults first, a
             lines.append(f"  … and {len(errors) - NUM_SHOWN_FAULTS} more")
         if len(errors) < len(faults):
             lines.append(f"There are {_count(len(faults) - len(errors), 'warning')} besides.")
-        remedy = "Mend the files, or set data.on_error=skip to leave faulty objects and pictures out"
+        remedy = (
+            "Mend the files, or set data.on_error=skip to leave faulty objects and pictures out"
+        )
         if is_voc:
             commands = " and ".join(
                 f"`detect data check {shlex.quote(root)}`"

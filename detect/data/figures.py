@@ -24,19 +24,20 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from detect.data.drawn_sets import DrawnSet, write_jpeg
 from detect.data.keypoints import PIXEL_CENTER
-from detect.data.shapes import (
+from detect.data.painting import (
     Canvas,
-    _background,
-    _contrasting_color,
-    _mix,
-    _pattern,
-    _photograph,
-    _polygon,
-    _rotation,
+    background,
+    contrasting_color,
+    mix,
+    pattern_of,
+    photograph,
+    polygon,
+    rotation,
 )
 from detect.errors import DetectError
-from detect.files import read_json, write_json
+from detect.files import write_json
 
 # The joints of the Leeds Sports Pose set in its order (Johnson and Everingham 2010), which DeepPose
 # (Toshev and Szegedy 2014) is measured on. Right and left are the person's own.
@@ -74,10 +75,9 @@ FIGURE_LIMBS = (
 )
 FIGURE_SPLITS = ("train", "val", "test")
 
-# Counts up with every change of the drawing, so that a set of an older form is not taken for new.
-FIGURES_VERSION = 1
+# The version counts up with every change of the drawing: an older set is not taken for a new one.
+DRAWN_SET = DrawnSet("figures", "a set of figures", "figures.json", version=1)
 
-MIN_IMAGE_SIDE = 64
 # The height of a whole figure, as a share of the picture's.
 HEIGHTS = (0.4, 0.9)
 # The widest that a whole figure may be, as a share of the picture's width.
@@ -93,10 +93,6 @@ MIN_THICKNESS = 2.0
 
 # How far two colors that must be told apart differ, as a distance in RGB of 0…1.
 MIN_CONTRAST = 0.3
-
-JPEG_QUALITY = 92
-
-SETTINGS_FILE = "figures.json"
 
 _FINE = 4  # points a pixel and direction that shapes are drawn with before they are averaged
 
@@ -149,7 +145,7 @@ def ensure_figures(
     Raises:
         DetectError: a setting is out of range, or the folder holds something else.
     """
-    _check_folder(folder, _settings(num_images, seed, image_size, splits))
+    DRAWN_SET.check_folder(folder, DRAWN_SET.settings(num_images, seed, image_size, splits))
     if all(annotation_file(folder, split).is_file() for split in FIGURE_SPLITS):
         return False
     draw_figures(folder, num_images, seed, image_size, splits, progress=progress)
@@ -181,17 +177,17 @@ def draw_figures(
     Raises:
         DetectError: a setting is out of range, or the folder holds something else.
     """
-    settings = _settings(num_images, seed, image_size, splits)
-    _check_folder(folder, settings)
+    settings = DRAWN_SET.settings(num_images, seed, image_size, splits)
+    DRAWN_SET.check_folder(folder, settings)
     for split in FIGURE_SPLITS:
         annotation_file(folder, split).unlink(missing_ok=True)
-    write_json(folder / SETTINGS_FILE, settings)
+    write_json(folder / DRAWN_SET.settings_file, settings)
     entries = []
     try:
         image_folder(folder).mkdir(exist_ok=True)
         for index in range(num_images):
             figure = render_figure(index, seed, image_size)
-            _write_image(image_folder(folder) / _file_name(index), figure.image)
+            write_jpeg(image_folder(folder) / _file_name(index), figure.image)
             entries.append(_annotation(index, figure))
             if progress is not None:
                 progress(index + 1, num_images)
@@ -213,7 +209,7 @@ def annotation_file(folder: Path, split: str) -> Path:
 def render_figure(index: int, seed: int = 0, image_size: tuple[int, int] = (96, 96)) -> DrawnFigure:
     """Draw picture `index` of the set with `seed`; `image_size` is (height, width) in pixels."""
     generator = np.random.default_rng(np.random.SeedSequence([seed, index]))
-    canvas = _background(generator, image_size)
+    canvas = background(generator, image_size)
     points, thickness, height = _place(generator, image_size)
     parts = _parts(points, thickness, image_size)
     coverage = np.maximum.reduce(list(parts.values()))
@@ -225,7 +221,7 @@ def render_figure(index: int, seed: int = 0, image_size: tuple[int, int] = (96, 
     figure = coverage >= 128
     x, y, width, height_seen = cv2.boundingRect(figure.view(np.uint8))
     return DrawnFigure(
-        image=_photograph(generator, canvas),
+        image=photograph(generator, canvas),
         joints=_with_visibility(points, hidden >= 128),
         box=(x, y, x + width, y + height_seen),
         figure=figure,
@@ -323,7 +319,7 @@ def _parts(points: Joints, thickness: float, size: tuple[int, int]) -> dict[str,
     for name in ("right", "left"):
         leg = [place[f"{name}_{joint}"] for joint in ("hip", "knee", "ankle")]
         parts[f"{name} leg"] = _line_coverage(leg, 1.1 * thickness, size)
-    head = middle + radius * _polygon(32)
+    head = middle + radius * polygon(32)
     parts["neck"] = _line_coverage([neck, middle], thickness, size)
     parts["head"] = _polygon_coverage(head, 0.0, size)
     for name in ("right", "left"):
@@ -383,7 +379,7 @@ def _side_colors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two shades of one color that differ clearly from each other and from what lies below."""
     for _ in range(32):
-        light = _contrasting_color(generator, below)
+        light = contrasting_color(generator, below)
         dark = light * generator.uniform(0.35, 0.6)
         middle = (light + dark) / 2
         pairs = ((light, dark), (dark, below), (middle, below))
@@ -401,19 +397,19 @@ def _occluder(
     radii = height * generator.uniform(0.08, 0.2) * np.array((1.0, generator.uniform(0.6, 1.0)))
     radii = np.maximum(radii, MIN_THICKNESS)
     middle = inside[generator.integers(len(inside))] + generator.uniform(-0.4, 0.4, 2) * radii.min()
-    corners = _polygon(4 if generator.random() < 0.5 else 32)
-    outline = corners * radii @ _rotation(generator.uniform(0, 2 * np.pi)) + middle
+    corners = polygon(4 if generator.random() < 0.5 else 32)
+    outline = corners * radii @ rotation(generator.uniform(0, 2 * np.pi)) + middle
     return _polygon_coverage(outline, 0.0, size)
 
 
 def _paint_occluder(generator: np.random.Generator, canvas: Canvas, coverage: Coverage) -> None:
     weight = coverage.astype(np.float32)[:, :, None] / 255  # [H, W, 1]
     below = (canvas * weight).sum(axis=(0, 1)) / weight.sum()  # [3]
-    first = _contrasting_color(generator, below)
+    first = contrasting_color(generator, below)
     second = np.clip(first * generator.uniform(0.6, 1.4), 0, 1)
     size = (canvas.shape[0], canvas.shape[1])
     period = max(4.0, min(size) * generator.uniform(0.05, 0.15))
-    _blend(canvas, coverage, _mix(_pattern(generator, size, period), first, second))
+    _blend(canvas, coverage, mix(pattern_of(generator, size, period), first, second))
 
 
 def _blend(canvas: Canvas, coverage: Coverage, color: np.ndarray) -> None:
@@ -425,78 +421,8 @@ def _blend(canvas: Canvas, coverage: Coverage, color: np.ndarray) -> None:
 # --- files ---------------------------------------------------------------------------------------
 
 
-def _settings(
-    num_images: int, seed: int, image_size: tuple[int, int], splits: Sequence[int | float]
-) -> dict[str, Any]:
-    """The content of `figures.json`: what decides the bytes of the set."""
-    if num_images < len(FIGURE_SPLITS):
-        raise DetectError(
-            f"figures: expected at least 3 images, one for each split, found {num_images}"
-        )
-    if seed < 0:
-        raise DetectError(f"figures: expected a seed of 0 or more, found {seed}")
-    if len(image_size) != 2 or min(image_size) < MIN_IMAGE_SIDE:
-        raise DetectError(
-            f"figures: expected an image size of at least {MIN_IMAGE_SIDE} pixels in height and "
-            f"width, found {tuple(image_size)}"
-        )
-    return {
-        "kind": "detect figures",
-        "version": FIGURES_VERSION,
-        "num_images": num_images,
-        "seed": seed,
-        "image_size": list(image_size),
-        "splits": _split_sizes(num_images, splits),
-    }
-
-
-def _split_sizes(num_images: int, splits: Sequence[int | float]) -> dict[str, int]:
-    """Numbers of pictures in train, val and test: at least one each, `num_images` together."""
-    if len(splits) != 3 or not all(math.isfinite(share) and share > 0 for share in splits):
-        raise DetectError(
-            f"figures: expected three positive shares for train, val and test, found {list(splits)}"
-        )
-    ends = np.round(num_images * np.cumsum(splits) / sum(splits)).astype(int)
-    train_end = min(max(int(ends[0]), 1), num_images - 2)
-    val_end = min(max(int(ends[1]), train_end + 1), num_images - 1)
-    return {"train": train_end, "val": val_end - train_end, "test": num_images - val_end}
-
-
-def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
-    """Make sure that drawing into `folder` destroys nothing but a set of the same settings."""
-    remedy = "name another folder, or remove this one to have it drawn anew"
-    if folder.exists() and not folder.is_dir():
-        raise DetectError(f"{folder}: expected a folder for the figures, found a file; {remedy}")
-    settings_file = folder / SETTINGS_FILE
-    if not settings_file.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise DetectError(
-                f"{folder}: expected an empty folder or a set of figures with its {SETTINGS_FILE}, "
-                f"found other files; {remedy}"
-            )
-        return
-    found = read_json(settings_file)
-    if not isinstance(found, dict):
-        raise DetectError(f"{settings_file}: expected the settings of a set of figures; {remedy}")
-    differences = [
-        f"{key} {found.get(key)!r} (wanted: {wanted!r})"
-        for key, wanted in settings.items()
-        if found.get(key) != wanted
-    ]
-    if differences:
-        raise DetectError(
-            f"{folder}: holds figures with other settings: {', '.join(differences)}; {remedy}"
-        )
-
-
 def _file_name(index: int) -> str:
     return f"{index:06d}.jpg"
-
-
-def _write_image(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
-    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    _, encoded = cv2.imencode(".jpg", image[:, :, ::-1], quality)  # OpenCV takes BGR
-    path.write_bytes(encoded.tobytes())
 
 
 def _annotation(index: int, figure: DrawnFigure) -> dict[str, Any]:

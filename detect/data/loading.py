@@ -120,9 +120,7 @@ def evaluation_batches(
 
 
 class _TrainingSamples(Dataset[Sample]):
-    def __init__(
-        self, samples: SampleSource, augmentation: Change | None, spec: InputSpec
-    ) -> None:
+    def __init__(self, samples: SampleSource, augmentation: Change | None, spec: InputSpec) -> None:
         self.samples, self.augmentation, self.spec = samples, augmentation, spec
 
     def __getitem__(self, draw: Draw) -> Sample:

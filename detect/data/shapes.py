@@ -10,7 +10,6 @@ with the pictures of a smaller one, and the same settings give the same bytes (a
 releases of numpy and OpenCV are the same, which own the random numbers and the JPEG encoder).
 """
 
-import colorsys
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,15 +18,26 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Int16, UInt8
+from jaxtyping import Bool, Int16, UInt8
 
+from detect.data.drawn_sets import DrawnSet, write_jpeg
+from detect.data.painting import (
+    Canvas,
+    background,
+    contrasting_color,
+    mix,
+    pattern_of,
+    photograph,
+    polygon,
+    rotation,
+)
 from detect.errors import DetectError
-from detect.files import read_json, write_json, write_text
+from detect.files import write_json, write_text
 
 SHAPE_CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
 
-# Counts up with every change of the drawing, so that a set of an older form is not taken for new.
-SHAPES_VERSION = 1
+# The version counts up with every change of the drawing: an older set is not taken for a new one.
+DRAWN_SET = DrawnSet("shapes", "a shapes set", "shapes.json", version=1)
 
 # An object of whose area more than this is hidden or outside the picture is marked difficult.
 DIFFICULT_ABOVE = 0.65
@@ -38,7 +48,6 @@ MIN_VISIBLE_PIXELS = 20
 MIN_VISIBLE_SHARE = 0.1
 MIN_BOX_SIDE = 4
 
-MIN_IMAGE_SIDE = 64
 MAX_OBJECTS = 6
 EMPTY_SHARE = 0.03
 
@@ -46,13 +55,8 @@ EMPTY_SHARE = 0.03
 DIAMETERS = (0.15, 0.58)
 MIN_DIAMETER = 10.0
 
-JPEG_QUALITY = 92
-
-SETTINGS_FILE = "shapes.json"
 SPLIT_NAMES = ("train", "val", "trainval", "test")
 
-Canvas = Float32[np.ndarray, "H W 3"]  # RGB in 0…1
-Pattern = Float32[np.ndarray, "H W"]  # in 0…1
 Contours = list[np.ndarray]  # each [N, 2], (x, y); a second contour is a hole
 Boxes = list[tuple[int, int, int, int]]  # (x1, y1, x2, y2), half-open pixels
 Crowding = Literal["none", "border", "another"]
@@ -118,7 +122,7 @@ def ensure_shapes(
         DetectError: a setting is out of range, or the folder holds something else.
     """
     settings = _settings(num_images, seed, image_size, splits, max_objects)
-    _check_folder(folder, settings)
+    DRAWN_SET.check_folder(folder, settings)
     if all(_split_file(folder, name).is_file() for name in SPLIT_NAMES):
         return False
     draw_shapes(
@@ -157,10 +161,10 @@ def draw_shapes(
         DetectError: a setting is out of range, or the folder holds something else.
     """
     settings = _settings(num_images, seed, image_size, splits, max_objects)
-    _check_folder(folder, settings)
+    DRAWN_SET.check_folder(folder, settings)
     for name in SPLIT_NAMES:
         _split_file(folder, name).unlink(missing_ok=True)
-    write_json(folder / SETTINGS_FILE, settings)
+    write_json(folder / DRAWN_SET.settings_file, settings)
     try:
         for name in ("Annotations", "JPEGImages"):
             (folder / name).mkdir(exist_ok=True)
@@ -182,7 +186,7 @@ def render_picture(
 ) -> DrawnPicture:
     """Draw picture `index` of the set with `seed`; `image_size` is (height, width) in pixels."""
     generator = np.random.default_rng(np.random.SeedSequence([seed, index]))
-    canvas = _background(generator, image_size)
+    canvas = background(generator, image_size)
     owners = np.full(image_size, -1, dtype=np.int16)
     objects: list[DrawnObject] = []
     num_objects = int(generator.integers(1, max_objects + 1))
@@ -194,7 +198,7 @@ def render_picture(
         if placed is not None:
             stencil, owners, objects = placed
             _paint(generator, canvas, stencil)
-    return DrawnPicture(_photograph(generator, canvas), tuple(objects), owners)
+    return DrawnPicture(photograph(generator, canvas), tuple(objects), owners)
 
 
 # --- forms ---------------------------------------------------------------------------------------
@@ -234,26 +238,21 @@ def _contours(name: str, generator: np.random.Generator) -> Contours:
     """The outline of a form of class `name` within the circle of radius 1."""
     proportion = generator.random()
     if name == "circle":
-        return [_polygon(64)]
+        return [polygon(64)]
     if name == "ring":
-        return [_polygon(64), _polygon(64) * (0.45 + 0.2 * proportion)]
+        return [polygon(64), polygon(64) * (0.45 + 0.2 * proportion)]
     if name == "square":
-        return [_polygon(4)]
+        return [polygon(4)]
     if name == "triangle":
-        return [_polygon(3)]
+        return [polygon(3)]
     if name == "star":
-        star = _polygon(10)
+        star = polygon(10)
         star[1::2] *= 0.38 + 0.12 * proportion
         return [star]
     arm = 0.25 + 0.13 * proportion
     quarter = np.array([[arm, arm], [arm, 1.0], [-arm, 1.0]])
     turns = [np.array([[c, -s], [s, c]]) for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
     return [np.concatenate([quarter @ turn.T for turn in turns]) / math.hypot(1, arm)]
-
-
-def _polygon(num_corners: int) -> np.ndarray:
-    angles = 2 * np.pi * np.arange(num_corners) / num_corners
-    return np.stack((np.cos(angles), np.sin(angles)), axis=1)
 
 
 def _stencil(
@@ -264,7 +263,7 @@ def _stencil(
     low, high = (max(share * min(size), MIN_DIAMETER) for share in DIAMETERS)
     radius = 0.5 * low * (high / low) ** generator.random()
     stretch = np.diag((1.0, 1 / generator.uniform(1.0, 1.15)))
-    before, after = (_rotation(angle) for angle in generator.uniform(0, 2 * np.pi, size=2))
+    before, after = (rotation(angle) for angle in generator.uniform(0, 2 * np.pi, size=2))
     outline = [
         radius * points @ before @ stretch @ after
         for points in _contours(SHAPE_CLASSES[label], generator)
@@ -309,10 +308,6 @@ def _center(
     margin = -0.4 * reach if crowding == "border" else reach
     center: np.ndarray = margin + generator.random(2) * np.maximum(extent - 2 * margin, 0)
     return center
-
-
-def _rotation(angle: float) -> np.ndarray:
-    return np.array(((math.cos(angle), -math.sin(angle)), (math.sin(angle), math.cos(angle))))
 
 
 # --- places --------------------------------------------------------------------------------------
@@ -366,146 +361,21 @@ def _measured(drawn: DrawnObject, owners: np.ndarray, index: int) -> DrawnObject
     return DrawnObject(drawn.label, drawn.area, visible_area, box, drawn.truncated)
 
 
-# --- colors and textures -------------------------------------------------------------------------
-
-
-def _color(
-    generator: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]
-) -> Float32[np.ndarray, "3"]:
-    """A random color, RGB in 0…1, of any hue and with saturation and value in the ranges."""
-    hue, s, v = generator.random(), generator.uniform(*saturation), generator.uniform(*value)
-    return np.array(colorsys.hsv_to_rgb(hue, s, v), dtype=np.float32)
-
-
-def _pattern(generator: np.random.Generator, size: tuple[int, int], period: float) -> Pattern:
-    """Stripes, dots, checks, speckles or a gradient, turned at random; `period` in pixels."""
-    height, width = size
-    kind = generator.integers(5)
-    if kind == 0:
-        return _speckles(generator, size, period)
-    angle = generator.uniform(0, 2 * np.pi)
-    shift_u, shift_v = generator.uniform(0, 2 * np.pi, size=2)
-    rows = np.arange(height, dtype=np.float32)[:, None]
-    columns = np.arange(width, dtype=np.float32)[None, :]
-    u = columns * np.float32(math.cos(angle)) + rows * np.float32(math.sin(angle))
-    v = rows * np.float32(math.cos(angle)) - columns * np.float32(math.sin(angle))
-    frequency = np.float32(2 * np.pi / period)
-    wave_u = np.sin(frequency * u + np.float32(shift_u))
-    wave_v = np.sin(frequency * v + np.float32(shift_v))
-    if kind == 1:
-        pattern = (u - u.min()) / max(float(np.ptp(u)), 1.0)
-    elif kind == 2:
-        pattern = 0.5 + 1.5 * wave_u
-    elif kind == 3:
-        pattern = 0.5 + 2.5 * wave_u * wave_v
-    else:
-        pattern = 0.5 + 2 * (wave_u + wave_v - 0.7)
-    clipped: Pattern = np.clip(pattern, 0, 1, dtype=np.float32)
-    return clipped
-
-
-def _speckles(generator: np.random.Generator, size: tuple[int, int], period: float) -> Pattern:
-    """Smooth random values; neighbors `period` pixels apart are independent."""
-    height, width = size
-    coarse = (max(2, math.ceil(height / period) + 1), max(2, math.ceil(width / period) + 1))
-    grid = generator.random(coarse, dtype=np.float32)
-    smooth = cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
-    speckles: Pattern = np.clip(smooth, 0, 1)  # the cubic overshoots
-    return speckles
-
-
-def _mix(pattern: Pattern, first: np.ndarray, second: np.ndarray) -> Canvas:
-    first, second = first.astype(np.float32), second.astype(np.float32)
-    mixed: Canvas = first + pattern[:, :, None] * (second - first)
-    return mixed
-
-
-# --- painting ------------------------------------------------------------------------------------
-
-
-def _background(generator: np.random.Generator, size: tuple[int, int]) -> Canvas:
-    """Two uneven tones with a faint texture, soft blobs and strokes: clutter that is no object."""
-    side = min(size)
-    # what is smooth is painted small, since it costs a sixteenth
-    small = (math.ceil(size[0] / 4), math.ceil(size[1] / 4))
-    first = _color(generator, (0.05, 0.55), (0.2, 0.9))
-    second = np.clip(first + generator.normal(0, 0.12, size=3), 0, 1)
-    tones = _speckles(generator, small, min(small) * generator.uniform(0.15, 0.5))
-    smooth = _mix(tones, first, second)
-    for _ in range(generator.integers(2, 7)):
-        _paint_blob(generator, smooth)
-    canvas: Canvas = cv2.resize(smooth, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    texture = _pattern(generator, size, side * generator.uniform(0.03, 0.15))
-    canvas += ((texture - 0.5) * np.float32(generator.uniform(0.02, 0.12)))[:, :, None]
-    for _ in range(generator.integers(2, 10)):
-        _paint_stroke(generator, canvas)
-    return canvas.clip(0, 1)
-
-
-def _paint_blob(generator: np.random.Generator, canvas: Canvas) -> None:
-    """Blend in a spot without an edge, so that it is not taken for a circle."""
-    height, width = canvas.shape[:2]
-    radii = min(height, width) * generator.uniform(0.06, 0.25, size=2)
-    center_x, center_y = generator.random(2) * (width, height)
-    columns = ((np.arange(width) - center_x) / radii[0]) ** 2
-    rows = ((np.arange(height) - center_y) / radii[1]) ** 2
-    weight = np.exp(-columns)[None, :] * np.exp(-rows)[:, None] * generator.uniform(0.3, 0.8)
-    color = _color(generator, (0.0, 0.8), (0.1, 1.0))
-    canvas += weight.astype(np.float32)[:, :, None] * (color - canvas)
-
-
-def _paint_stroke(generator: np.random.Generator, canvas: Canvas) -> None:
-    """Draw an open line, straight, bent or curled."""
-    height, width = canvas.shape[:2]
-    side = min(height, width)
-    num_points = int(generator.integers(2, 9))
-    heading = generator.uniform(0, 2 * np.pi)
-    headings = heading + np.cumsum(generator.normal(0, 0.5, size=num_points))
-    lengths = side * generator.uniform(0.04, 0.22, size=num_points)
-    steps = lengths[:, None] * np.stack((np.cos(headings), np.sin(headings)), axis=1)
-    points = generator.random(2) * (width, height) + np.cumsum(steps, axis=0)
-    color = [float(channel) for channel in _color(generator, (0.0, 0.9), (0.1, 1.0))]
-    thickness = int(generator.integers(1, max(2, round(side / 40)) + 1))
-    corners = np.round(points * 16).astype(np.int32)[:, None]
-    cv2.polylines(canvas, [corners], False, color, thickness, cv2.LINE_AA, shift=4)
-
-
 def _paint(generator: np.random.Generator, canvas: Canvas, stencil: _Stencil) -> None:
     """Fill the form with a texture of two tones that stand out from what lies below."""
     there, own = stencil.windows(canvas.shape[:2])
     size = stencil.coverage.shape
     weight = stencil.coverage[own].astype(np.float32)[:, :, None] / 255  # [h, w, 1]
     below = (canvas[there] * weight).sum(axis=(0, 1)) / weight.sum()  # [3]
-    first = _contrasting_color(generator, below)
+    first = contrasting_color(generator, below)
     second = np.clip(first * generator.uniform(0.45, 1.5) + generator.normal(0, 0.08, 3), 0, 1)
     period = max(4.0, math.sqrt(size[0] * size[1]) * generator.uniform(0.12, 0.35))
-    fill = _mix(_pattern(generator, (size[0], size[1]), period), first, second)
+    fill = mix(pattern_of(generator, (size[0], size[1]), period), first, second)
     if generator.random() < 0.4:
         outline = 0.25 * first if generator.random() < 0.6 else 1 - 0.3 * (1 - first)
         inner = cv2.erode(stencil.coverage, np.ones((3, 3), np.uint8), borderValue=0)
         fill = outline + (inner.astype(np.float32) / 255)[:, :, None] * (fill - outline)
     canvas[there] += weight * (fill[own] - canvas[there])
-
-
-def _contrasting_color(generator: np.random.Generator, below: np.ndarray) -> np.ndarray:
-    """The first of a few random colors that differs clearly from `below`, or the last of them."""
-    for _ in range(8):
-        color = _color(generator, (0.1, 1.0), (0.2, 1.0))
-        if float(np.linalg.norm(color - below)) > 0.35:
-            break
-    return color
-
-
-def _photograph(generator: np.random.Generator, canvas: Canvas) -> UInt8[np.ndarray, "H W 3"]:
-    """Blur a little, add sensor noise and round to 8 bits."""
-    sigma = generator.uniform(0.0, 0.9)
-    if sigma > 0.3:  # a narrower blur changes nothing
-        canvas = cv2.GaussianBlur(canvas, (0, 0), sigma)
-    noise = generator.standard_normal(canvas.shape, dtype=np.float32)
-    noise *= np.float32(generator.uniform(0.005, 0.04))
-    noise += canvas
-    noise *= 255
-    return np.rint(np.clip(noise, 0, 255, out=noise), out=noise).astype(np.uint8)
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -518,69 +388,12 @@ def _settings(
     splits: Sequence[int | float],
     max_objects: int,
 ) -> dict[str, Any]:
-    """The content of `shapes.json`: what decides the bytes of the set."""
-    if num_images < 3:
-        raise DetectError(
-            f"shapes: expected at least 3 images, one for each split, found {num_images}"
-        )
-    if seed < 0:
-        raise DetectError(f"shapes: expected a seed of 0 or more, found {seed}")
-    if len(image_size) != 2 or min(image_size) < MIN_IMAGE_SIDE:
-        raise DetectError(
-            f"shapes: expected an image size of at least {MIN_IMAGE_SIDE} pixels in height and "
-            f"width, found {tuple(image_size)}"
-        )
+    settings = DRAWN_SET.settings(num_images, seed, image_size, splits)
     if max_objects < 1:
         raise DetectError(f"shapes: expected 1 object a picture or more, found {max_objects}")
-    return {
-        "kind": "detect shapes",
-        "version": SHAPES_VERSION,
-        "num_images": num_images,
-        "seed": seed,
-        "image_size": list(image_size),
-        "splits": _split_sizes(num_images, splits),
-        "classes": list(SHAPE_CLASSES),
-        **({} if max_objects == MAX_OBJECTS else {"max_objects": max_objects}),
-    }
-
-
-def _split_sizes(num_images: int, splits: Sequence[int | float]) -> dict[str, int]:
-    """Numbers of pictures in train, val and test: at least one each, `num_images` together."""
-    if len(splits) != 3 or not all(math.isfinite(share) and share > 0 for share in splits):
-        raise DetectError(
-            f"shapes: expected three positive shares for train, val and test, found {list(splits)}"
-        )
-    ends = np.round(num_images * np.cumsum(splits) / sum(splits)).astype(int)
-    train_end = min(max(int(ends[0]), 1), num_images - 2)
-    val_end = min(max(int(ends[1]), train_end + 1), num_images - 1)
-    return {"train": train_end, "val": val_end - train_end, "test": num_images - val_end}
-
-
-def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
-    """Make sure that drawing into `folder` destroys nothing but a set of the same settings."""
-    remedy = "name another folder, or remove this one to have it drawn anew"
-    if folder.exists() and not folder.is_dir():
-        raise DetectError(f"{folder}: expected a folder for the shapes set, found a file; {remedy}")
-    settings_file = folder / SETTINGS_FILE
-    if not settings_file.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise DetectError(
-                f"{folder}: expected an empty folder or a shapes set with its {SETTINGS_FILE}, "
-                f"found other files; {remedy}"
-            )
-        return
-    found = read_json(settings_file)
-    if not isinstance(found, dict):
-        raise DetectError(f"{settings_file}: expected the settings of a shapes set; {remedy}")
-    differences = [
-        f"{key} {found.get(key)!r} (wanted: {wanted!r})"
-        for key, wanted in settings.items()
-        if found.get(key) != wanted
-    ]
-    if differences:
-        raise DetectError(
-            f"{folder}: holds a shapes set with other settings: {', '.join(differences)}; {remedy}"
-        )
+    if max_objects != MAX_OBJECTS:
+        settings["max_objects"] = max_objects
+    return {**settings, "classes": list(SHAPE_CLASSES)}
 
 
 def _image_id(index: int) -> str:
@@ -592,9 +405,7 @@ def _split_file(folder: Path, name: str) -> Path:
 
 
 def _write_picture(folder: Path, image_id: str, picture: DrawnPicture) -> None:
-    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    _, encoded = cv2.imencode(".jpg", picture.image[:, :, ::-1], quality)  # OpenCV takes BGR
-    (folder / "JPEGImages" / f"{image_id}.jpg").write_bytes(encoded.tobytes())
+    write_jpeg(folder / "JPEGImages" / f"{image_id}.jpg", picture.image)
     annotation = _annotation(image_id, picture)
     (folder / "Annotations" / f"{image_id}.xml").write_bytes(annotation.encode())
 

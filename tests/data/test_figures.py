@@ -119,7 +119,7 @@ def test_the_head_ends_at_head_top(pictures):
 
 def plain_pictures(monkeypatch, count):
     """Pictures without blur and noise, with the colors of right, left and middle parts."""
-    monkeypatch.setattr(figures, "_photograph", lambda _, c: np.rint(c * 255).astype(np.uint8))
+    monkeypatch.setattr(figures, "photograph", lambda _, c: np.rint(c * 255).astype(np.uint8))
     monkeypatch.setattr(figures, "HIDDEN_SHARE", 0.0)
     sides = []
     choose = figures._side_colors
@@ -164,9 +164,9 @@ def test_the_right_side_is_to_the_left_of_the_picture(pictures):
 def test_painted_pixels_are_where_the_truth_says(monkeypatch):
     """The figure is seen wherever it is and nothing lies before it, and nowhere else."""
     red = np.array([1.0, 0.0, 0.0])
-    monkeypatch.setattr(figures, "_photograph", lambda _, c: np.rint(c * 200).astype(np.uint8))
+    monkeypatch.setattr(figures, "photograph", lambda _, c: np.rint(c * 200).astype(np.uint8))
     monkeypatch.setattr(figures, "_side_colors", lambda *_: (red, red / 2))
-    monkeypatch.setattr(figures, "_contrasting_color", lambda *_: np.array([0.1, 0.9, 0.1]))
+    monkeypatch.setattr(figures, "contrasting_color", lambda *_: np.array([0.1, 0.9, 0.1]))
     monkeypatch.setattr(figures, "HIDDEN_SHARE", 1.0)
     for index in range(20):
         drawn = render_figure(index, seed=2)
@@ -287,7 +287,7 @@ def test_pycocotools_reads_the_annotations(drawn_folder):
     ],
 )
 def test_split_sizes(num_images, splits, sizes):
-    assert tuple(figures._split_sizes(num_images, splits).values()) == sizes
+    assert tuple(figures.DRAWN_SET.split_sizes(num_images, splits).values()) == sizes
 
 
 def test_an_interrupted_drawing_does_not_look_complete_and_is_completed(tmp_path):

@@ -89,7 +89,7 @@ def test_painted_pixels_are_where_the_truth_says():
     original = render_picture(6, seed=3)
     assert original.objects
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shapes, "_photograph", lambda _, canvas: (canvas * 255).astype(np.uint8))
+        patch.setattr(shapes, "photograph", lambda _, canvas: (canvas * 255).astype(np.uint8))
         plain = render_picture(6, seed=3)
         patch.setattr(shapes, "_paint", black_out(shapes._paint))
         blacked = render_picture(6, seed=3)
@@ -261,7 +261,7 @@ def test_splits_are_disjoint_and_complete(drawn_folder):
     ],
 )
 def test_split_sizes(num_images, splits, sizes):
-    assert tuple(shapes._split_sizes(num_images, splits).values()) == sizes
+    assert tuple(shapes.DRAWN_SET.split_sizes(num_images, splits).values()) == sizes
 
 
 def test_annotations_say_what_was_drawn(drawn_folder):
