@@ -26,6 +26,7 @@ JSON_FORMAT = "detect-detections-1"
 JSON_BOXES = "xyxy pixels, 0-based, half-open"
 JSON_KEYS = ("format", "class_names", "boxes", "images")
 IMAGE_KEYS = ("image_id", "boxes", "scores", "labels")
+JOINTS_KEY = "joints"  # of pictures whose detections have joints
 
 
 def read_detections(
@@ -51,8 +52,9 @@ def write_detections_json(path: Path, detections: DetectionSet) -> None:
 
     The file holds `{"format": "detect-detections-1", "class_names": […], "boxes": "xyxy pixels,
     0-based, half-open", "images": […]}` with one `{"image_id": …, "boxes": [[x1, y1, x2, y2], …],
-    "scores": […], "labels": […]}` for each picture; labels count from 0 in `class_names`. Numbers
-    have as many digits as bring the same float32 back.
+    "scores": […], "labels": […]}` for each picture; labels count from 0 in `class_names`. From
+    detectors with joints, a picture has `"joints": [[[x, y], …], …]` too, in pixels. Numbers have
+    as many digits as bring the same float32 back.
     """
     head = {"format": JSON_FORMAT, "class_names": detections.class_names, "boxes": JSON_BOXES}
     images = ",\n".join(
@@ -62,6 +64,7 @@ def write_detections_json(path: Path, detections: DetectionSet) -> None:
                 "boxes": shortest_numbers(found.boxes).tolist(),
                 "scores": shortest_numbers(found.scores).tolist(),
                 "labels": found.labels.tolist(),
+                **_joints_entry(found),
             }
         )
         for image_id, found in zip(detections.image_ids, detections.detections, strict=True)
@@ -91,7 +94,8 @@ def read_detections_json(path: Path) -> DetectionSet:
     image_ids, detections = [], []
     for number, entry in enumerate(content["images"], start=1):
         place = f"{path}: image {number}"
-        _check_keys(entry, IMAGE_KEYS, place)
+        has_joints = isinstance(entry, dict) and JOINTS_KEY in entry
+        _check_keys(entry, (*IMAGE_KEYS, JOINTS_KEY) if has_joints else IMAGE_KEYS, place)
         if type(entry["image_id"]) is not str:
             raise DetectError(
                 f"{place}: image_id: expected a name, found {_shown(entry['image_id'])}"
@@ -125,9 +129,34 @@ def _detections_of_entry(entry: dict[str, Any], num_classes: int, place: str) ->
             raise DetectError(
                 f"{place}: {name}, row {row + 1}: expected {expected}, found {entry[name][row]}"
             )
+    joints = None
+    if JOINTS_KEY in entry:
+        joints = torch.from_numpy(_joints_of_entry(entry[JOINTS_KEY], len(boxes), place))
     return Detections.sorted(
-        torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(labels).long()
+        torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(labels).long(), joints
     )
+
+
+def _joints_entry(found: Detections) -> dict[str, Any]:
+    if found.joints is None:
+        return {}
+    return {JOINTS_KEY: shortest_numbers(found.joints).tolist()}
+
+
+def _joints_of_entry(values: Any, num_boxes: int, place: str) -> NDArray[Any]:
+    if not isinstance(values, list) or len(values) != num_boxes:
+        found = len(values) if isinstance(values, list) else _shown(values)
+        raise DetectError(
+            f"{place}: joints: expected a list for each of the {num_boxes} boxes, found {found}"
+        )
+    rows = [
+        _numbers(points, f"joints, row {row}", place, width=2)
+        for row, points in enumerate(values, start=1)
+    ]
+    counts = {len(row) for row in rows}
+    if len(counts) > 1:
+        raise DetectError(f"{place}: joints: expected as many in each row, found {sorted(counts)}")
+    return np.stack(rows) if rows else np.zeros((0, 0, 2), np.float32)
 
 
 def _numbers(

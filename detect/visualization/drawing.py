@@ -1,4 +1,4 @@
-"""Boxes with their labels on a picture, and the pictures within the boxes.
+"""Boxes with their labels, and joints, on a picture, and the pictures within the boxes.
 
 Text is drawn with Pillow, since OpenCV's own fonts know ASCII only. The font is DejaVu Sans, which
 matplotlib brings along on every system (the one inside Pillow lacks even umlauts). For a class name
@@ -24,6 +24,7 @@ from detect.structures import Detections, GroundTruth
 
 Color = tuple[int, int, int]  # RGB, 0…255
 Rectangle = tuple[int, int, int, int]  # (x1, y1, x2, y2), half-open pixels
+Points = list[tuple[float, float, float]]  # (x, y, visibility) in pixels
 
 WHITE: Color = (255, 255, 255)
 BLACK: Color = (0, 0, 0)
@@ -59,7 +60,8 @@ def draw_detections(
     """Draw boxes with class and score on a copy of `image`.
 
     A higher score lies above a lower one and has the better place for its label. Boxes are clipped
-    to the picture; one that lies wholly outside is not drawn.
+    to the picture; one that lies wholly outside is not drawn. Joints are dots; detections with the
+    very joints of one above them, such as further guesses at one person, show none.
 
     Args:
         image: RGB.
@@ -73,10 +75,17 @@ def draw_detections(
         ValueError: the image is no RGB picture, or a label has no name.
     """
     shown = detections.with_score_at_least(score_threshold)
+    joints: list[Points] = [[] for _ in range(len(shown))]
+    if shown.joints is not None:
+        all_joints = [[(x, y, 2.0) for x, y in points] for points in shown.joints.tolist()]
+        joints = [
+            points if points not in all_joints[:row] else []
+            for row, points in enumerate(all_joints)
+        ]
     marks = [
-        _Mark(tuple(box), label, f" {score:.2f}", dashed=False)
-        for box, score, label in zip(
-            shown.boxes.tolist(), shown.scores.tolist(), shown.labels.tolist(), strict=True
+        _Mark(tuple(box), label, f" {score:.2f}", dashed=False, joints=points)
+        for box, score, label, points in zip(
+            shown.boxes.tolist(), shown.scores.tolist(), shown.labels.tolist(), joints, strict=True
         )
     ]
     return _draw_marks(image, marks, class_names, upscale_to)
@@ -91,12 +100,21 @@ def draw_truth(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Draw boxes with classes on a copy of `image`; those of difficult objects are dashed.
 
+    Visible joints are dots, hidden ones are rings.
+
     The arguments and errors are those of `draw_detections`.
     """
+    joints: list[Points] = [[] for _ in range(len(truth))]
+    if truth.joints is not None:
+        joints = [[(x, y, v) for x, y, v in points if v > 0] for points in truth.joints.tolist()]
     marks = [
-        _Mark(tuple(box), label, " (difficult)" if difficult else "", dashed=difficult)
-        for box, label, difficult in zip(
-            truth.boxes.tolist(), truth.labels.tolist(), truth.difficult.tolist(), strict=True
+        _Mark(tuple(box), label, " (difficult)" if difficult else "", difficult, points)
+        for box, label, difficult, points in zip(
+            truth.boxes.tolist(),
+            truth.labels.tolist(),
+            truth.difficult.tolist(),
+            joints,
+            strict=True,
         )
     ]
     return _draw_marks(image, marks, class_names, upscale_to)
@@ -190,12 +208,13 @@ def _has_letters(path: Path, letters: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """A box to draw: xyxy pixels, the class, what follows its name, and the kind of line."""
+    """A box to draw: xyxy pixels, the class, what follows its name, the kind of line, joints."""
 
     box: tuple[float, ...]
     label: int
     suffix: str
     dashed: bool
+    joints: Points
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +254,9 @@ def _draw_marks(
     # the first mark matters most: it took its place first, and is drawn last
     for mark, box, _, _ in reversed(placed):
         _draw_box(draw, box, class_color(mark.label), line_width, mark.dashed)
+    for mark in reversed(marks):
+        points = [(x * scale_x, y * scale_y, visibility) for x, y, visibility in mark.joints]
+        _draw_joints(draw, points, class_color(mark.label), line_width)
     for mark, _, plate, rectangle in reversed(placed):
         _draw_plate(draw, plate, rectangle, class_color(mark.label))
     return np.array(picture)
@@ -334,6 +356,15 @@ def _draw_box(
             draw.rectangle((x1 - 1, y1 - 1, x2, y2), fill=_text_color(color))
     for x1, y1, x2, y2 in strokes:
         draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=color)
+
+
+def _draw_joints(draw: ImageDraw.ImageDraw, joints: Points, color: Color, line_width: int) -> None:
+    """Draw a dot for each visible joint and a ring for each hidden one, with an edge."""
+    radius = 1.5 * line_width + 1
+    for x, y, visibility in joints:
+        outer = (x - radius, y - radius, x + radius, y + radius)
+        fill = color if visibility > 1 else None
+        draw.ellipse(outer, fill=fill, outline=_text_color(color) if fill else color)
 
 
 def _dashes(box: Rectangle, width: int) -> list[Rectangle]:

@@ -473,3 +473,40 @@ def test_alignment_keeps_the_order_of_the_file(tmp_path):
     ids = ("a", "new", "b")
     assert evaluate_detections(found, ("cat",), ids, (miss, miss, hit)).map_area == 1
     assert evaluate_detections(found, ("cat",), ids, (hit, miss, miss)).map_area == 0.5
+
+
+def with_joints(found, num_joints=4, seed=5):
+    joints = torch.randn(len(found), num_joints, 2, generator=torch.Generator().manual_seed(seed))
+    return Detections(found.boxes, found.scores, found.labels, 100 * joints)
+
+
+def test_joints_are_written_and_read(tmp_path):
+    path = tmp_path / "detections.json"
+    found = (with_joints(records(1)), with_joints(Detections.empty()), records(2))
+    write_detections_json(path, DetectionSet(CLASSES, IDS, found))
+    read = read_detections_json(path).detections
+    assert torch.equal(read[0].joints, found[0].joints)
+    assert len(read[1].joints) == 0
+    assert read[2].joints is None
+
+
+@pytest.mark.parametrize(
+    ("joints", "message"),
+    [
+        ("many", "joints: expected a list for each of the 2 boxes, found 'many'"),
+        ([[[1, 2]]], "joints: expected a list for each of the 2 boxes, found 1"),
+        ([[[1, 2]], [[1, 2], [3, 4]]], r"joints: expected as many in each row, found \[1, 2\]"),
+        ([[[1, 2]], [[1]]], r"joints, row 2, row 1: expected 2 finite numbers, found \[1\]"),
+        ([[[1, 2]], 7], "joints, row 2: expected a list, found 7"),
+    ],
+)
+def test_faulty_joints_are_named(tmp_path, joints, message):
+    path = tmp_path / "detections.json"
+    found = records(1)
+    two = Detections(found.boxes[:2], found.scores[:2], found.labels[:2])
+    write_detections_json(path, DetectionSet(CLASSES, ("a",), (two,)))
+    content = json.loads(path.read_text())
+    content["images"][0]["joints"] = joints
+    path.write_text(json.dumps(content))
+    with pytest.raises(DetectError, match=message):
+        read_detections_json(path)

@@ -282,3 +282,46 @@ def test_crops_are_the_pixels_within_the_boxes():
 def test_crops_of_boxes_outside_are_refused(box):
     with pytest.raises(ValueError, match="in row 0"):
         crop_detections(gray(40, 60), detections((box, 0.9, 0)))
+
+
+# --- joints --------------------------------------------------------------------------------------
+
+JOINTS = [[80.0, 150.0], [120.0, 200.0], [300.0, 40.0]]  # the last one lies outside the box
+
+
+def test_joints_are_dots_of_the_class_color():
+    box = torch.tensor([[50.0, 100.0, 150.0, 250.0]])
+    found = Detections(box, torch.tensor([0.9]), torch.tensor([0]), torch.tensor([JOINTS]))
+    drawn = draw_detections(gray(), found, NAMES)
+    for x, y in JOINTS:
+        assert tuple(drawn[int(y), int(x)]) == class_color(0)
+        assert (drawn[int(y) - 8, int(x)] == 128).all()
+
+
+def test_the_joints_of_further_guesses_at_one_person_are_drawn_once():
+    box = torch.tensor([[50.0, 100.0, 150.0, 250.0]]).expand(2, 4)
+    joints = torch.tensor([JOINTS]).expand(2, -1, -1)
+    both = Detections(box, torch.tensor([0.9, 0.4]), torch.tensor([0, 1]), joints)
+    drawn = draw_detections(gray(), both, NAMES)
+    assert tuple(drawn[40, 300]) == class_color(0)
+    shifted = torch.stack((joints[0], joints[1] + 20))
+    drawn = draw_detections(gray(), Detections(box, both.scores, both.labels, shifted), NAMES)
+    assert tuple(drawn[40, 300]) == class_color(0)
+    assert tuple(drawn[60, 320]) == class_color(1)
+
+
+def test_hidden_joints_are_rings_and_unlabeled_ones_are_not_drawn():
+    joints = torch.tensor([[[80.0, 150.0, 2.0], [120.0, 200.0, 1.0], [300.0, 40.0, 0.0]]])
+    box, label = torch.tensor([[50.0, 100.0, 150.0, 250.0]]), torch.tensor([0])
+    drawn = draw_truth(gray(), GroundTruth(box, label, torch.tensor([False]), joints), NAMES)
+    assert tuple(drawn[150, 80]) == class_color(0)
+    assert (drawn[200, 120] == 128).all()
+    assert pixels_of(drawn, class_color(0))[194:207, 114:127].any()
+    assert (drawn[30:50, 290:310] == 128).all()
+
+
+def test_joints_grow_with_the_picture():
+    box = torch.tensor([[5.0, 5.0, 60.0, 60.0]])
+    found = Detections(box, torch.tensor([0.9]), torch.tensor([0]), torch.tensor([[[30.0, 20.0]]]))
+    drawn = draw_detections(gray(64, 64), found, NAMES, upscale_to=256)
+    assert tuple(drawn[80, 120]) == class_color(0)
