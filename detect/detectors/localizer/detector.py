@@ -68,6 +68,8 @@ class Localizer(Detector):
             backbone's `head` (DeepPose, R-CNN).
         hidden_features: of the regression head's hidden layers; None gives OverFeat's 4,096 and
             1,024 on the trunk, and behind the head none, as DeepPose has it.
+        reduced_channels: on the trunk, a 1×1 convolution first brings the map to so many channels.
+            It is the same at all places, so that fewer pictures teach the rest (not in the papers).
         class_specific: a box for each class (4 × C numbers) instead of one for all (4).
         num_objects: K, boxes for each picture.
         num_joints: J, joints (x, y) that the regression head gives of the picture's one object
@@ -103,6 +105,7 @@ class Localizer(Detector):
         input_size: int = 224,
         attach: Literal["trunk", "head"] = "trunk",
         hidden_features: tuple[int, ...] | None = None,
+        reduced_channels: int | None = None,
         class_specific: bool = False,
         num_objects: int = 1,
         num_joints: int = 0,
@@ -148,7 +151,9 @@ class Localizer(Detector):
         self._num_boxes = num_classes if class_specific else 1
         self.classifier = nn.Linear(backbone.feature_dim, num_objects * self._num_scores)
         outputs = num_objects * self._num_boxes * 4 + 2 * num_joints
-        self.regressor = build_regressor(backbone, attach, hidden_features, outputs)
+        self.regressor = build_regressor(
+            backbone, attach, hidden_features, outputs, reduced_channels
+        )
         self.stages = nn.ModuleList()
         if diameter_joints is not None:
             self.stages.extend(
@@ -209,6 +214,19 @@ class Localizer(Detector):
         logits = self.classify(features).float()
         targets = self._ordered_targets(batch.truths, logits.device)
         return {"classification": self._classification_loss(logits, targets)}
+
+    def heads_loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """All terms; the gradient ends at the trunk's map."""
+        with torch.no_grad(), evaluating(self.backbone.trunk):
+            trunk_map = self.backbone(batch.unit_images())
+        features = self.backbone.head_features(trunk_map)
+        logits = self.classify(features).float()
+        boxes, joints = self.regress(self.backbone.pooled_to_grid(trunk_map), features)
+        targets = self._targets(batch.truths, logits, boxes)
+        return {
+            "classification": self._classification_loss(logits, targets),
+            **self._regression_losses(boxes, joints, targets),
+        }
 
     def regression_loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Terms `boxes` and `joints` alone; the gradient ends at the regression head."""
@@ -424,17 +442,30 @@ def build_regressor(
     attach: Literal["trunk", "head"],
     hidden_features: Sequence[int] | None,
     outputs: int,
+    reduced_channels: int | None = None,
 ) -> nn.Sequential:
     """The regression head, which begins at the middle of the picture.
 
     On the trunk it takes the flattened k×k map, and has two hidden layers by default (Sermanet et
     al. 2014, section 4.1: 4,096 and 1,024). Behind the head it is one linear layer by default
     (Toshev & Szegedy 2014, section 3.1).
+
+    Raises:
+        DetectError: channels of a map are to be reduced where there is none.
     """
+    if attach == "head" and reduced_channels is not None:
+        raise DetectError(
+            "detector.reduced_channels: there is no map behind the head; expected null with "
+            f"detector.attach = head, found {reduced_channels}"
+        )
     layers: list[nn.Module] = []
     inputs = backbone.feature_dim
     if attach == "trunk":
-        inputs = backbone.channels * backbone.grid**2
+        channels = backbone.channels
+        if reduced_channels is not None:
+            layers += [nn.Conv2d(channels, reduced_channels, 1), nn.ReLU(inplace=True)]
+            channels = reduced_channels
+        inputs = channels * backbone.grid**2
         layers.append(nn.Flatten())
     if hidden_features is None:
         hidden_features = OVERFEAT_HIDDEN if attach == "trunk" else ()

@@ -36,12 +36,21 @@ class TwoHeads(Protocol):
         """The regression head."""
         ...
 
+    @property
+    def attach(self) -> str:
+        """Where it sits: `trunk` or `head`."""
+        ...
+
     def loss(self, batch: Batch) -> Losses:
         """Of both heads."""
         ...
 
     def classification_loss(self, batch: Batch) -> Losses:
         """Of the classification head."""
+        ...
+
+    def heads_loss(self, batch: Batch) -> Losses:
+        """Of both heads; the gradient ends at the trunk's map."""
         ...
 
     def regression_loss(self, batch: Batch) -> Losses:
@@ -56,9 +65,11 @@ def recipe_phases(detector: TwoHeads, recipe: Recipe, plan: Plan) -> Sequence[Ph
         detector: an `nn.Module` with the two heads.
         recipe: `frozen` trains backbone and classification head, then the regression head alone on
             what stands (Sermanet et al. 2014, section 4.2: "we fix the feature extraction layers
-            and train the regression network"); `finetune_all` then goes on with everything;
-            `joint` trains everything at once; `regress` trains the regression head alone, for a
-            classifier that was loaded; `none` trains nothing.
+            and train the regression network"). Behind the backbone's head, the fully connected
+            layers between trunk and regression head are trained with it, and so is the
+            classification head, which shares them; the trunk stays. `finetune_all` then goes on
+            with everything; `joint` trains everything at once; `regress` trains the regression
+            head and nothing else, for a classifier that was loaded; `none` trains nothing.
         plan: gives the settings.
     """
     assert isinstance(detector, nn.Module)
@@ -71,6 +82,9 @@ def recipe_phases(detector: TwoHeads, recipe: Recipe, plan: Plan) -> Sequence[Ph
         return [regress]
     classification = nn.ModuleList([detector.backbone, detector.classifier])
     classify = plan.gradient_phase("classify", classification, detector.classification_loss)
+    if detector.attach == "head":
+        heads = nn.ModuleList([detector.backbone.head, detector.classifier, detector.regressor])
+        regress = plan.gradient_phase("regress", heads, detector.heads_loss)
     if recipe == "frozen":
         return [classify, regress]
     return [classify, regress, plan.gradient_phase("finetune", detector, detector.loss)]

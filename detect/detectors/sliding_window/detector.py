@@ -97,6 +97,7 @@ class SlidingWindow(Detector):
         background: whether there is a class for it; a localizer's weights have none.
         attach: of the regression head; see `Localizer`.
         hidden_features: of the regression head; see `Localizer`.
+        reduced_channels: on the trunk, of a 1×1 convolution before it; see `Localizer`.
         class_specific: a box for each class instead of one for all.
         box_loss: see `box_regression_loss`.
         box_weight: of the box loss beside the classification loss.
@@ -126,6 +127,7 @@ class SlidingWindow(Detector):
         background: bool = True,
         attach: Literal["trunk", "head"] = "trunk",
         hidden_features: tuple[int, ...] | None = None,
+        reduced_channels: int | None = None,
         class_specific: bool = False,
         box_loss: BoxLoss = "l2",
         box_weight: float = 1.0,
@@ -163,7 +165,10 @@ class SlidingWindow(Detector):
         self.window = backbone.image_size
         self._num_boxes = num_classes if class_specific else 1
         self.classifier = nn.Linear(backbone.feature_dim, num_classes + int(background))
-        self.regressor = build_regressor(backbone, attach, hidden_features, 4 * self._num_boxes)
+        outputs = 4 * self._num_boxes
+        self.regressor = build_regressor(
+            backbone, attach, hidden_features, outputs, reduced_channels
+        )
         self._dense: tuple[tuple[int, ...], nn.Module, nn.Module, nn.Module] | None = None
 
     # --- all windows of a picture -----------------------------------------------------------------
@@ -275,6 +280,16 @@ class SlidingWindow(Detector):
         examples = self._examples(batch)
         logits = self.classifier(self.backbone.head(examples.maps)).float()
         return {"classification": self._classification_loss(logits, examples)}
+
+    def heads_loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """Both terms; the gradient ends at the trunk's map."""
+        with torch.no_grad(), evaluating(self.backbone.trunk):
+            examples = self._examples(batch)
+        logits, units = self._heads(examples.maps)
+        return {
+            "classification": self._classification_loss(logits, examples),
+            "boxes": self._box_loss(units, examples),
+        }
 
     def regression_loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Term `boxes` alone; the gradient ends at the regression head."""

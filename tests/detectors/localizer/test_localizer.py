@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from detect.backbones import build_backbone
 from detect.detectors import Localizer
+from detect.errors import DetectError
 from detect.ops import elementwise_box_iou
 from detect.structures import Batch, GroundTruth
 from detect.training import GradientSettings, Plan
@@ -232,13 +233,15 @@ def test_each_phase_trains_its_own_part_and_nothing_else(attach):
         localizer.zero_grad()
         step(phases[name], batch)
         after = localizer.state_dict()
-        return {key.split(".")[0] for key in after if not torch.equal(after[key], before[key])}
+        changed = {key for key in after if not torch.equal(after[key], before[key])}
+        return {key.removeprefix("backbone.").split(".")[0] for key in changed}
 
     localizer.train()  # as an earlier phase leaves it
-    assert changed_by("classify") == {"backbone", "classifier"}
-    # neither weights nor running statistics of the trunk
-    assert changed_by("regress") == {"regressor"}
-    assert changed_by("finetune") == {"backbone", "classifier", "regressor"}
+    assert changed_by("classify") == {"trunk", "head", "classifier"}
+    # neither weights nor running statistics of the trunk; behind the head, what lies before it too
+    between = {"head", "classifier"} if attach == "head" else set()
+    assert changed_by("regress") == {"regressor"} | between
+    assert changed_by("finetune") == {"trunk", "head", "classifier", "regressor"}
 
 
 @pytest.mark.parametrize("attach", ["trunk", "head"])
@@ -247,6 +250,20 @@ def test_the_gradient_of_the_regression_phase_ends_at_its_head(attach):
     sum(localizer.regression_loss(picture_batch(SIZE, truths(1))).values()).backward()
     assert all(parameter.grad is not None for parameter in localizer.regressor.parameters())
     assert all(parameter.grad is None for parameter in localizer.backbone.parameters())
+
+
+def test_a_map_of_fewer_channels():
+    localizer = build(reduced_channels=6)
+    first = localizer.regressor[0]
+    assert (first.kernel_size, first.out_channels) == ((1, 1), 6)
+    linear = [layer for layer in localizer.regressor if isinstance(layer, nn.Linear)]
+    assert [layer.in_features for layer in linear] == [6 * 16, 16, 8]
+    assert localizer.loss(picture_batch(SIZE, truths(1)))["boxes"].isfinite()
+
+
+def test_behind_the_head_there_is_no_map_to_reduce():
+    with pytest.raises(DetectError, match="reduced_channels: there is no map behind the head"):
+        build(attach="head", reduced_channels=6)
 
 
 @pytest.mark.parametrize("make", [partial(build), partial(build, num_objects=3)])

@@ -53,6 +53,24 @@ def test_dense_equals_crops_on_a_trunk_without_padding(attach, class_specific, o
         assert float(one.logits.std()) > 0
 
 
+def test_dense_equals_crops_with_a_map_of_fewer_channels():
+    detector = build(reduced_channels=5)
+    dense, crops = (look(detector, images(), mode) for mode in ("dense", "crops"))
+    for one, other in zip(dense, crops, strict=True):
+        assert_close(one.boxes, other.boxes, rtol=1e-4, atol=1e-4)
+
+
+def test_the_gradient_of_the_loss_of_the_heads_ends_at_the_trunk():
+    detector = build(attach="head", positive_iou=0.1).train()
+    truths = tuple(some_truth((80, 96), NUM_CLASSES, 2, seed) for seed in range(2))
+    terms = detector.heads_loss(picture_batch((80, 96), truths))
+    assert set(terms) == {"classification", "boxes"}
+    sum(terms.values()).backward()
+    learned = {name.split(".")[0] for name, p in detector.named_parameters() if p.grad is not None}
+    assert learned == {"backbone", "classifier", "regressor"}
+    assert all(parameter.grad is None for parameter in detector.backbone.trunk.parameters())
+
+
 def test_offsets_lie_between_the_steps():
     detector = build(offsets=2, scales=(1.0,))
     corners = [seen.grid.corners(torch.device("cpu"))[0, 0] for seen in look(detector, images())]
