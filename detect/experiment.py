@@ -53,6 +53,7 @@ from detect.structures import Batch, Detections, GroundTruth, ImageMeta, Sample
 from detect.training import (
     MEAN_AVERAGE_PRECISION,
     GradientSettings,
+    Phase,
     Plan,
     ProgressDisplay,
     Score,
@@ -465,20 +466,10 @@ def train(
         ProgressDisplay(console),
         score=Score("pck_20", "PCK@0.2") if "pose" in detector.metrics else MEAN_AVERAGE_PRECISION,
     )
-    if resume:
-        run.resume()
-    begin = time.monotonic()
-    run.run(detector.phases(_plan(config, detector, training_split, target)))
-    console.print(
-        f"Trained in {describe_duration(time.monotonic() - begin)}; the run is in {folder}"
-    )
-    best = folder / CHECKPOINTS / "best.pt"
-    if validation_split is None or not best.exists():  # no evaluation chose one: it is the last
-        save_checkpoint(best, {**identity, "detector": detector.state_dict()})
+    complete_run(run, detector.phases(_plan(config, detector, training_split, target)), resume)
     if judged_split is None:
         console.print("Not judged: data.val_split and data.test_split are both null")
         return None
-    detector.load_state_dict(load_checkpoint(best)["detector"])
     evaluation = evaluate(detector, judged_split, config, target)
     write_detections_json(folder / "detections.json", evaluation.detections)
     write_json(folder / "evaluation.json", evaluation.as_dict())
@@ -527,6 +518,26 @@ def evaluate(
         None if localization is None else localization.compute(),
         None if pose is None else pose.compute(),
     )
+
+
+def complete_run(run: TrainingRun, phases: Sequence[Phase], resume: bool) -> None:
+    """Run the phases that are left and put the model into its best state, that of `best.pt`.
+
+    Args:
+        run: of the model.
+        phases: all of them.
+        resume: take up the state of the run's folder first, if there is one.
+    """
+    if resume:
+        run.resume()
+    begin = time.monotonic()
+    run.run(phases)
+    run.display.say(
+        f"Trained in {describe_duration(time.monotonic() - begin)}; the run is in {run.folder}"
+    )
+    if run.evaluate is None or not run.best.exists():  # no evaluation chose one: it is the last
+        save_checkpoint(run.best, {**run.identity, run.kind: run.model.state_dict()})
+    run.model.load_state_dict(load_checkpoint(run.best)[run.kind])
 
 
 def write_run_config(folder: Path, config: Experiment) -> None:

@@ -1,6 +1,5 @@
 """Training a backbone as a classifier, for weights that detectors start from. Floor 4."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,9 +26,8 @@ from detect.detectors.base import evaluating
 from detect.errors import DetectError
 from detect.evaluation import ClassificationEvaluator, ClassificationReport
 from detect.experiment import (
-    CHECKPOINTS,
     SPLITS,
-    describe_duration,
+    complete_run,
     prepare_run,
     read_splits,
     write_run_config,
@@ -41,8 +39,6 @@ from detect.training import (
     ProgressDisplay,
     Score,
     TrainingRun,
-    load_checkpoint,
-    save_checkpoint,
 )
 
 # Key under which a checkpoint has the classifier's weights.
@@ -104,23 +100,13 @@ def pretrain(
         kind=KIND,
         score=Score("top1", "top-1 accuracy"),
     )
-    if resume:
-        run.resume()
-    begin = time.monotonic()
-    run.run([_phase(config, classifier, training_split, target)])
-    console.print(
-        f"Trained in {describe_duration(time.monotonic() - begin)}; the run is in {folder}"
-    )
-    best = folder / CHECKPOINTS / "best.pt"
-    if validation_split is None:  # no evaluation chose a best one: it is the last
-        save_checkpoint(best, {**identity, KIND: classifier.state_dict()})
+    complete_run(run, [_phase(config, classifier, training_split, target)], resume)
     report = None
     if judged_split is not None:
-        classifier.load_state_dict(load_checkpoint(best)[KIND])
         report = evaluate_classifier(classifier, judged_split, config, target)
         write_json(folder / "evaluation.json", report.as_dict())
     console.print(
-        f"Weights for detectors with this backbone: backbone.weights={best}",
+        f"Weights for detectors with this backbone: backbone.weights={run.best}",
         highlight=False,
         soft_wrap=True,
     )

@@ -96,6 +96,7 @@ class TrainingRun:
         self.identity = dict(identity)
         self.evaluate = evaluate
         self.display = display
+        self.folder = folder
         self.last = folder / "checkpoints" / "last.pt"
         self.best = folder / "checkpoints" / "best.pt"
         self.journal = Journal(folder / "metrics.jsonl")
