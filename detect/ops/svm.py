@@ -10,6 +10,7 @@ hinge is approached from above through quadratic joints of falling width (Chapel
 The classes differ in their targets alone, so that each product with the features serves all.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -26,6 +27,9 @@ BLOCK_ROWS = 16384
 FIRST_WIDTH = 1.0
 WIDTH_FACTOR = 0.25
 NUM_WIDTHS = 8  # below 1e-4, rounding of the margins would be a good part of the width
+# Gap, as a share of the objective, to which the problem of the first width is solved; it falls with
+# the width, and with it what the joint itself costs.
+FIRST_TOLERANCE = 0.02
 # Newton steps on one problem; in float32 the last digits of the gradient may never fall.
 MAX_NEWTON_STEPS = 50
 # Newton's equation is solved to this share of the gradient.
@@ -99,7 +103,10 @@ def fit_linear_svms(
     for width in widths:
         smooth = _Smooth(problem, width)
         steps_left = min(MAX_NEWTON_STEPS, max_iterations - num_iterations)
-        point, steps = smooth.minimize(point, tolerance, steps_left)
+        own_tolerance = tolerance / 4
+        if width is not None:
+            own_tolerance = max(own_tolerance, FIRST_TOLERANCE * width / FIRST_WIDTH)
+        point, steps = smooth.minimize(point, own_tolerance, steps_left)
         num_iterations += steps
         values, gaps = smooth.certificate(point)
         # a narrower joint is nearer to the hinge, but may leave more to be done
@@ -142,10 +149,15 @@ class _Problem:
         total[-1] = self.bias_scale * factors.sum(dim=0)
         return total
 
-    def of_classes(self, rows: Tensor) -> "_Problem":
-        part = object.__new__(_Problem)
-        part.features, part.bias_scale = self.features, self.bias_scale
-        part.signs, part.costs = self.signs[:, rows], self.costs[:, rows]
+    def of_classes(self, columns: Tensor) -> "_Problem":
+        part = copy.copy(self)
+        part.signs, part.costs = self.signs[:, columns], self.costs[:, columns]
+        return part
+
+    def of_examples(self, rows: Tensor) -> "_Problem":
+        part = copy.copy(self)
+        part.features = self.features[rows]
+        part.signs, part.costs = self.signs[rows], self.costs[rows]
         return part
 
 
@@ -182,7 +194,7 @@ class _Smooth:
             gradient = own - part.problem.combine(part.problem.signs * part.duals(outputs))
             # half the squared gradient is the duality gap of the smooth problem, exactly
             gap = gradient.double().square().sum(dim=0) / 2
-            open_classes = gap > tolerance / 4 * part.objective(own, outputs)
+            open_classes = gap > tolerance * part.objective(own, outputs)
             active = active[open_classes]
             if len(active) == 0:
                 return point, step
@@ -259,6 +271,10 @@ def _solve(
     problem: _Problem, curvatures: Float[Tensor, "N C"], right: Float[Tensor, "E C"]
 ) -> Float[Tensor, "E C"]:
     """Newton's equation (I + Xᵀ D X) s = r of each class, by conjugate gradients."""
+    # most examples lie where the loss is straight: they have no part in the equation
+    rows = curvatures.any(dim=1).nonzero().squeeze(1)
+    if len(rows) < len(curvatures) / 2:
+        problem, curvatures = problem.of_examples(rows), curvatures[rows]
     solution = torch.zeros_like(right)
     residual, direction = right.clone(), right.clone()
     squares = residual.square().sum(dim=0)
