@@ -60,7 +60,9 @@ class DataSection(Section):
     """Which pictures.
 
     `root` is a folder in VOC layout, or a list of them that are joined. A split is a name, or a
-    list with one name (or null) for each root.
+    list with one name (or null) for each root. `num_images` and `image_size` are of the built-in
+    sets; `max_objects` of a picture and the least and greatest of their `diameters`, as shares of
+    the picture's side, of the shapes.
     """
 
     kind: str = "voc"
@@ -76,6 +78,7 @@ class DataSection(Section):
     num_images: int = Field(default=1200, ge=10)
     image_size: int = Field(default=128, ge=32)
     max_objects: int = Field(default=6, ge=1)
+    diameters: tuple[float, float] = (0.15, 0.58)
 
 
 class DetectionDataSection(DataSection):

@@ -651,6 +651,7 @@ def _draw_shapes(config: Experiment, console: Console) -> None:
             seed=0,
             image_size=size,
             max_objects=data.max_objects,
+            diameters=data.diameters,
         )
 
 

@@ -108,9 +108,9 @@ class DrawnSet:
                 f"{settings_file}: expected the settings of {self.description}; {remedy}"
             )
         differences = [
-            f"{key} {found.get(key)!r} (wanted: {wanted!r})"
-            for key, wanted in settings.items()
-            if found.get(key) != wanted
+            f"{key} {found.get(key, 'as usual')!r} (wanted: {settings.get(key, 'as usual')!r})"
+            for key in sorted(found.keys() | settings.keys())
+            if found.get(key) != settings.get(key)
         ]
         if differences:
             raise DetectError(

@@ -109,6 +109,7 @@ def ensure_shapes(
     splits: Sequence[int | float] = (0.6, 0.1, 0.3),
     *,
     max_objects: int = MAX_OBJECTS,
+    diameters: tuple[float, float] = DIAMETERS,
     progress: Callable[[int, int], None] | None = None,
 ) -> bool:
     """Draw the set unless `folder` holds it already, complete and with these settings.
@@ -121,12 +122,19 @@ def ensure_shapes(
     Raises:
         DetectError: a setting is out of range, or the folder holds something else.
     """
-    settings = _settings(num_images, seed, image_size, splits, max_objects)
+    settings = _settings(num_images, seed, image_size, splits, max_objects, diameters)
     DRAWN_SET.check_folder(folder, settings)
     if all(_split_file(folder, name).is_file() for name in SPLIT_NAMES):
         return False
     draw_shapes(
-        folder, num_images, seed, image_size, splits, max_objects=max_objects, progress=progress
+        folder,
+        num_images,
+        seed,
+        image_size,
+        splits,
+        max_objects=max_objects,
+        diameters=diameters,
+        progress=progress,
     )
     return True
 
@@ -139,6 +147,7 @@ def draw_shapes(
     splits: Sequence[int | float] = (0.6, 0.1, 0.3),
     *,
     max_objects: int = MAX_OBJECTS,
+    diameters: tuple[float, float] = DIAMETERS,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Draw the set into `folder` as Annotations/, JPEGImages/ and ImageSets/Main/.
@@ -155,12 +164,14 @@ def draw_shapes(
             first two together.
         max_objects: of a picture, 1 or more; the number is drawn from 1 to this, and a few pictures
             have none.
+        diameters: the least and the greatest of the objects, as shares of the picture's shorter
+            side, in 0…1.
         progress: called with the pictures drawn so far and their total.
 
     Raises:
         DetectError: a setting is out of range, or the folder holds something else.
     """
-    settings = _settings(num_images, seed, image_size, splits, max_objects)
+    settings = _settings(num_images, seed, image_size, splits, max_objects, diameters)
     DRAWN_SET.check_folder(folder, settings)
     for name in SPLIT_NAMES:
         _split_file(folder, name).unlink(missing_ok=True)
@@ -169,7 +180,7 @@ def draw_shapes(
         for name in ("Annotations", "JPEGImages"):
             (folder / name).mkdir(exist_ok=True)
         for index in range(num_images):
-            picture = render_picture(index, seed, image_size, max_objects)
+            picture = render_picture(index, seed, image_size, max_objects, diameters)
             _write_picture(folder, _image_id(index), picture)
             if progress is not None:
                 progress(index + 1, num_images)
@@ -183,8 +194,9 @@ def render_picture(
     seed: int = 0,
     image_size: tuple[int, int] = (128, 128),
     max_objects: int = MAX_OBJECTS,
+    diameters: tuple[float, float] = DIAMETERS,
 ) -> DrawnPicture:
-    """Draw picture `index` of the set with `seed`; `image_size` is (height, width) in pixels."""
+    """Draw picture `index` of the set with `seed`; the arguments are those of `draw_shapes`."""
     generator = np.random.default_rng(np.random.SeedSequence([seed, index]))
     canvas = background(generator, image_size)
     owners = np.full(image_size, -1, dtype=np.int16)
@@ -193,7 +205,7 @@ def render_picture(
     if generator.random() < EMPTY_SHARE:
         num_objects = 0
     for _ in range(num_objects):
-        placed = _place(generator, owners, objects)
+        placed = _place(generator, owners, objects, diameters)
         # a crowded picture may have no room left; it then has an object less
         if placed is not None:
             stencil, owners, objects = placed
@@ -256,11 +268,15 @@ def _contours(name: str, generator: np.random.Generator) -> Contours:
 
 
 def _stencil(
-    generator: np.random.Generator, size: tuple[int, int], crowding: Crowding, others: Boxes
+    generator: np.random.Generator,
+    size: tuple[int, int],
+    diameters: tuple[float, float],
+    crowding: Crowding,
+    others: Boxes,
 ) -> _Stencil:
     """Draw a form of random class, diameter, turn and place in a picture of `size`."""
     label = int(generator.integers(len(SHAPE_CLASSES)))
-    low, high = (max(share * min(size), MIN_DIAMETER) for share in DIAMETERS)
+    low, high = (max(share * min(size), MIN_DIAMETER) for share in diameters)
     radius = 0.5 * low * (high / low) ** generator.random()
     stretch = np.diag((1.0, 1 / generator.uniform(1.0, 1.15)))
     before, after = (rotation(angle) for angle in generator.uniform(0, 2 * np.pi, size=2))
@@ -314,7 +330,10 @@ def _center(
 
 
 def _place(
-    generator: np.random.Generator, owners: np.ndarray, objects: list[DrawnObject]
+    generator: np.random.Generator,
+    owners: np.ndarray,
+    objects: list[DrawnObject],
+    diameters: tuple[float, float],
 ) -> tuple[_Stencil, np.ndarray, list[DrawnObject]] | None:
     """Find a form and a place that leave every object of the picture well enough visible.
 
@@ -328,7 +347,7 @@ def _place(
     most_hidden = 0.15 if crowding == "none" else 1 - MIN_VISIBLE_SHARE
     others = [drawn.box for drawn in objects]
     for _ in range(12):
-        stencil = _stencil(generator, owners.shape, crowding, others)
+        stencil = _stencil(generator, owners.shape, diameters, crowding, others)
         there, own = stencil.windows(owners.shape)
         new_owners = owners.copy()
         new_owners[there][stencil.solid[own]] = len(objects)
@@ -387,12 +406,20 @@ def _settings(
     image_size: tuple[int, int],
     splits: Sequence[int | float],
     max_objects: int,
+    diameters: tuple[float, float],
 ) -> dict[str, Any]:
     settings = DRAWN_SET.settings(num_images, seed, image_size, splits)
     if max_objects < 1:
         raise DetectError(f"shapes: expected 1 object a picture or more, found {max_objects}")
     if max_objects != MAX_OBJECTS:
         settings["max_objects"] = max_objects
+    if len(diameters) != 2 or not 0 < diameters[0] <= diameters[1] <= 1:
+        raise DetectError(
+            "shapes: expected the least and the greatest diameter as shares of the picture's "
+            f"shorter side, above 0 and up to 1, found {tuple(diameters)}"
+        )
+    if tuple(diameters) != DIAMETERS:
+        settings["diameters"] = list(diameters)
     return {**settings, "classes": list(SHAPE_CLASSES)}
 
 

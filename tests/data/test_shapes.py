@@ -212,7 +212,7 @@ def test_forms_are_drawn_whole_and_where_they_were_placed(monkeypatch):
     monkeypatch.setattr(shapes, "_center", place_and_keep)
     generator = np.random.default_rng(0)
     for _ in range(100):
-        stencil = shapes._stencil(generator, (128, 128), "border", [])
+        stencil = shapes._stencil(generator, (128, 128), shapes.DIAMETERS, "border", [])
         coverage = stencil.coverage.astype(float) / 255
         margins = (coverage[0], coverage[-1], coverage[:, 0], coverage[:, -1])
         assert not np.concatenate(margins).any(), "the form is cut by its own canvas"
@@ -367,12 +367,39 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
         draw_shapes(tmp_path, 3)
 
 
+def test_the_diameters_can_be_chosen():
+    sides = []
+    for index in range(60):
+        picture = render_picture(index, max_objects=1, diameters=(0.4, 0.8))
+        sides += [
+            max(drawn.box[2] - drawn.box[0], drawn.box[3] - drawn.box[1])
+            for drawn in picture.objects
+            if not drawn.truncated
+        ]
+    # a square or a cross that stands upright is narrower than the circle around it
+    assert 0.4 * 128 * 0.65 < min(sides) < 0.5 * 128
+    assert 0.65 * 128 < max(sides) <= 0.8 * 128 + 2
+
+
+def test_chosen_diameters_are_another_set(tmp_path):
+    draw_shapes(tmp_path, 3, diameters=(0.4, 0.8))
+    assert not ensure_shapes(tmp_path, 3, diameters=(0.4, 0.8))
+    with pytest.raises(DetectError, match="other settings"):
+        ensure_shapes(tmp_path, 3, diameters=(0.4, 0.7))
+    with pytest.raises(DetectError, match=r"diameters \[0.4, 0.8\] \(wanted: 'as usual'\)"):
+        ensure_shapes(tmp_path, 3)
+
+
 @pytest.mark.parametrize(
     ("settings", "found"),
     [
         ({"num_images": 2}, "found 2"),
         ({"seed": -1}, "found -1"),
         ({"image_size": (32, 128)}, r"found \(32, 128\)"),
+        ({"max_objects": 0}, "found 0"),
+        ({"diameters": (0.0, 0.5)}, r"found \(0.0, 0.5\)"),
+        ({"diameters": (0.5, 0.4)}, r"found \(0.5, 0.4\)"),
+        ({"diameters": (0.5, 1.1)}, r"found \(0.5, 1.1\)"),
         ({"splits": (0.5, 0.5)}, r"found \[0.5, 0.5\]"),
         ({"splits": (0.5, 0.5, 0.0)}, r"found \[0.5, 0.5, 0.0\]"),
         ({"splits": (0.5, 0.5, float("nan"))}, "nan"),
