@@ -1,18 +1,49 @@
-"""Measure how fast parts of the toolkit are, beside something else in the same process.
+"""Measure how fast parts of the toolkit are, beside something else.
 
 python tools/bench.py sliding-window --backbone vgg16 --size 480 640
+python tools/bench.py padding RUN
+python tools/bench.py svm --classes 20 --examples 100000 --features 4096
+python tools/bench.py selective-search DATA --split test --opencv PYTHON_WITH_OPENCV_CONTRIB
 """
 
 import argparse
+import json
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import torch
+from rich.console import Console
 
 from detect.backbones import build_backbone
-from detect.detectors import SlidingWindow
-from detect.experiment import choose_device, describe_device
+from detect.data import VOCDataset, VOCSource, evaluation_batches, read_image, read_voc
+from detect.detectors import SlidingWindow, predict
+from detect.errors import DetectError
+from detect.evaluation import VOCEvaluator
+from detect.experiment import choose_device, describe_device, load, read_split
+from detect.ops.svm import fit_linear_svms
+from detect.proposals import Proposals, SelectiveSearch, compiled_kernels, measure_coverage
+
+# Runs in an environment of its own, since a second OpenCV would take the place of ours: reads a
+# path a line, answers with a line of JSON. Both sides have one thread.
+OPENCV_SEARCH = """
+import json, sys, time
+import cv2
+cv2.setNumThreads(1)
+search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+for line in sys.stdin:
+    image = cv2.imread(line.strip())
+    start, start_cpu = time.perf_counter(), time.process_time()
+    search.setBaseImage(image)
+    search.switchToSelectiveSearchFast()
+    x, y, w, h = search.process().T
+    times = time.perf_counter() - start, time.process_time() - start_cpu
+    boxes = list(zip(x.tolist(), y.tolist(), (x + w).tolist(), (y + h).tolist()))
+    print(json.dumps({"version": cv2.__version__, "times": times, "boxes": boxes}), flush=True)
+"""
 
 
 def main() -> None:
@@ -26,8 +57,45 @@ def main() -> None:
     sliding.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"))
     sliding.add_argument("--repeats", type=int, default=3)
     sliding.add_argument("--device", default="auto")
+    search = benchmarks.add_parser(
+        "selective-search", help="the mode fast, and that of OpenCV contrib, picture by picture"
+    )
+    search.add_argument("data", type=Path, help="VOC folder")
+    search.add_argument("--split", default="test")
+    search.add_argument("--pictures", type=int, help="evenly chosen; all by default")
+    search.add_argument("--max-boxes", type=int, default=2000)
+    search.add_argument(
+        "--opencv", type=Path, help="Python of an environment with opencv-contrib-python-headless"
+    )
+    padding = benchmarks.add_parser(
+        "padding", help="what the padding of a trunk changes: a sliding window's dense pass, crops"
+    )
+    padding.add_argument("run", type=Path, help="of a sliding_window")
+    padding.add_argument("--pictures", type=int, default=40, help="of the test split")
+    padding.add_argument("--device", default="auto")
+    machines = benchmarks.add_parser(
+        "svm", help="linear SVMs of all classes at once, and scikit-learn's LinearSVC one by one"
+    )
+    machines.add_argument("--classes", type=int, default=20)
+    machines.add_argument("--examples", type=int, default=20_000)
+    machines.add_argument("--features", type=int, default=1024)
+    machines.add_argument("--cost", type=float, default=0.001)
+    machines.add_argument("--loss", choices=("hinge", "squared_hinge"), default="hinge")
+    machines.add_argument("--fits", type=int, help="of LinearSVC, in place of all classes")
+    machines.add_argument("--device", default="auto")
     arguments = parser.parse_args()
-    compare_windows(arguments.backbone, tuple(arguments.size), arguments.repeats, arguments.device)
+    if arguments.benchmark == "svm":
+        compare_machines(arguments)
+    elif arguments.benchmark == "padding":
+        compare_padding(arguments)
+    elif arguments.benchmark == "selective-search":
+        dataset = read_voc([VOCSource(arguments.data, arguments.split)], "auto")
+        num_pictures = min(arguments.pictures or len(dataset), len(dataset))
+        chosen = np.linspace(0, len(dataset) - 1, num_pictures).astype(int).tolist()
+        compare_searches(dataset.subset(chosen), arguments.max_boxes, arguments.opencv)
+    else:
+        size = tuple(arguments.size)
+        compare_windows(arguments.backbone, size, arguments.repeats, arguments.device)
 
 
 def compare_windows(backbone: str, size: tuple[int, int], repeats: int, device_name: str) -> None:
@@ -57,6 +125,146 @@ def compare_windows(backbone: str, size: tuple[int, int], repeats: int, device_n
     for name, times in (("dense", dense), ("crops", crops)):
         print(f"  {name}: median {statistics.median(times):.3f} s, {describe_spread(times)}")
     print(f"  ratio of the medians: {statistics.median(crops) / statistics.median(dense):.1f}")
+
+
+def compare_padding(arguments: argparse.Namespace) -> None:
+    """Judge a sliding window by its dense pass and by its crops, on the same pictures."""
+    model = load(arguments.run, arguments.device)
+    detector = model.detector
+    if not isinstance(detector, SlidingWindow):
+        raise DetectError(f"{arguments.run}: expected the run of a sliding_window")
+    dataset = read_split(model.config, "test_split", Console(quiet=True), model.class_names)
+    num_pictures = min(arguments.pictures, len(dataset))
+    chosen = np.linspace(0, len(dataset) - 1, num_pictures).astype(int).tolist()
+    pictures = dataset.subset(chosen)
+    batches = list(evaluation_batches(pictures, detector.input_spec, batch_size=8, num_workers=0))
+    probabilities: dict[str, list[torch.Tensor]] = {"dense": [], "crops": []}
+    print(f"{num_pictures} pictures, scales {list(detector.scales)}")
+    for mode, seen in probabilities.items():
+        detector.mode = mode
+        evaluator = VOCEvaluator(model.class_names)
+        truths = iter(pictures.truths)
+        for batch in batches:
+            on_device = batch.to(model.device)
+            evaluator.update(predict(detector, on_device), [next(truths) for _ in batch.metas])
+            with torch.no_grad():
+                for predictions in detector.look(on_device.unit_images()):
+                    seen.append(predictions.logits.softmax(dim=-1).flatten().cpu())
+        print(f"  {mode}: mAP area {evaluator.compute().map_area:.3f}")
+    differences = (torch.cat(probabilities["dense"]) - torch.cat(probabilities["crops"])).abs()
+    shares = {limit: float((differences > limit).double().mean()) for limit in (0.01, 0.1, 0.5)}
+    print(
+        f"  difference of the class probabilities: mean {float(differences.mean()):.4f}, "
+        f"greatest {float(differences.max()):.3f}; "
+        + ", ".join(f"{share:.2%} above {limit}" for limit, share in shares.items())
+    )
+
+
+def compare_machines(arguments: argparse.Namespace) -> None:
+    """Time the batched solver and LinearSVC on features as a network's last layers give them."""
+    from sklearn.svm import LinearSVC
+
+    device = choose_device(arguments.device)
+    num_classes, cost, loss = arguments.classes, arguments.cost, arguments.loss
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(arguments.examples, arguments.features, generator=generator).relu_()
+    outputs = features @ torch.randn(arguments.features, num_classes, generator=generator)
+    outputs += outputs.std() * 0.5 * torch.randn(outputs.shape, generator=generator)
+    # 2 % are positive; quantile() itself refuses so many numbers
+    least = outputs.sort(dim=0).values[int(0.98 * len(outputs))]
+    targets = torch.where(outputs > least, 1, -1)
+    # the mean norm that R-CNN's features are scaled to
+    features *= 20 / features.norm(dim=1).mean()
+    begin = time.perf_counter()
+    found = fit_linear_svms(
+        features.to(device), targets.to(device), cost=cost, loss=loss, bias_scale=10.0
+    )
+    own_time = time.perf_counter() - begin
+    print(f"{describe_device(device)}, torch {torch.__version__}")
+    print(
+        f"{num_classes} classes, {arguments.examples} examples, {arguments.features} features, "
+        f"{loss}, C = {cost}"
+    )
+    print(f"  all classes at once: {own_time:.1f} s, {found.num_iterations} Newton steps")
+    times, ratios, agreements = [], [], []
+    for label in range(arguments.fits or num_classes):
+        machine = LinearSVC(C=cost, loss=loss, dual=loss == "hinge", intercept_scaling=10.0)
+        begin = time.perf_counter()
+        machine.fit(features.numpy(), targets[:, label].numpy())
+        times.append(time.perf_counter() - begin)
+        weight, bias = torch.from_numpy(machine.coef_[0]).float(), float(machine.intercept_[0])
+        theirs = features @ weight + bias
+        slack = (1 - targets[:, label] * theirs).clamp(min=0).double()
+        losses = slack.square() if loss == "squared_hinge" else slack
+        objective = weight.double().square().sum() / 2 + (bias / 10) ** 2 / 2 + cost * losses.sum()
+        ratios.append(float(found.objective[label]) / float(objective))
+        ours = features @ found.weight[label].cpu() + found.bias[label].cpu()
+        agreements.append(float(((ours > 0) == (theirs > 0)).double().mean()))
+    whole = statistics.mean(times) * num_classes
+    print(
+        f"  LinearSVC, {len(times)} of {num_classes} classes: mean {statistics.mean(times):.1f} s, "
+        f"{describe_spread(times)}; all classes {whole:.1f} s"
+    )
+    print(f"  ratio: {whole / own_time:.1f}")
+    print(
+        f"  objective, ours over theirs: {min(ratios):.6f} to {max(ratios):.6f}; equal "
+        f"predictions: {min(agreements):.4%} or more"
+    )
+
+
+def compare_searches(dataset: VOCDataset, max_boxes: int, opencv: Path | None) -> None:
+    """Time both over the same pictures in turn, and judge both by the same objects."""
+    search = SelectiveSearch("fast")
+    search(np.zeros((50, 50, 3), np.uint8), "compiles the kernels")
+    ours: list[tuple[float, float]] = []  # (elapsed, of the processor)
+    theirs: list[tuple[float, float]] = []
+    boxes: dict[str, dict[str, np.ndarray]] = {"detect": {}, "OpenCV": {}}
+    process = None
+    if opencv is not None:
+        process = subprocess.Popen(
+            [str(opencv), "-c", OPENCV_SEARCH],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    for meta in dataset.metas:
+        image = read_image(Path(str(meta.path)))
+        start, start_cpu = time.perf_counter(), time.process_time()
+        boxes["detect"][meta.image_id] = search(image, meta.image_id)[:max_boxes]
+        ours.append((time.perf_counter() - start, time.process_time() - start_cpu))
+        if process is not None:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            print(Path(str(meta.path)).absolute(), file=process.stdin, flush=True)
+            answer = json.loads(process.stdout.readline())
+            found = np.array(answer["boxes"], np.float32).reshape(-1, 4)[:max_boxes]
+            boxes["OpenCV"][meta.image_id] = found
+            theirs.append((answer["times"][0], answer["times"][1]))
+    if process is not None:
+        process.communicate()
+    kernels = "numba" if compiled_kernels() is not None else "plain numpy"
+    print(f"{len(dataset)} pictures, one thread each, inner loops: {kernels}")
+    truths = dict(zip(dataset.image_ids, dataset.truths, strict=True))
+    for name, times in (("detect", ours), ("OpenCV", theirs)):
+        if not times:
+            continue
+        report = measure_coverage(
+            Proposals.of_pictures(boxes[name], {}), truths, dataset.class_names
+        ).as_dict()
+        elapsed, processor = ([pair[kind] for pair in times] for kind in (0, 1))
+        print(
+            f"  {name}: median {statistics.median(elapsed):.3f} s ({describe_spread(elapsed)}), "
+            f"of the processor {statistics.median(processor):.3f} s; "
+            f"{report['mean_boxes']:.0f} boxes a picture, recall {report['recall_0.5']:.3f} at IoU "
+            f"0.5, {report['recall_0.7']:.3f} at 0.7, MABO {report['mabo']:.3f}"
+        )
+    for kind, name in enumerate(("elapsed", "of the processor")):
+        ratios = [mine[kind] / other[kind] for mine, other in zip(ours, theirs, strict=False)]
+        if ratios:
+            print(
+                f"  time of detect over that of OpenCV, {name}: median "
+                f"{statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}"
+            )
 
 
 def measure(run: Callable[[], object], repeats: int, device: torch.device) -> list[float]:

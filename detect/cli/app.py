@@ -236,6 +236,86 @@ def demo(
 
 @app.command(
     epilog=examples(
+        "detect proposals VOCdevkit/VOC2007 --split trainval --out trainval.npz",
+        "detect proposals configs/yolo_tiny_shapes.yaml --split test --out test.npz min_size=10",
+        "detect proposals bccd --out windows.npz --method dense-windows stride=0.5 --plot a.png",
+        "detect proposals VOCdevkit/VOC2007 --out theirs.npz --boxes voc_2007_trainval.mat",
+    )
+)
+def proposals(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="VOC folder, or a config whose data it is.", show_default=False
+        ),
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Parameters of the method: docs/proposals.md.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE.npz", help="Boxes of all pictures; FILE.cache keeps single ones."
+        ),
+    ] = Path("proposals.npz"),
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Split of the folder; train, val or test of a config.",
+            show_default="trainval, of a config train",
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="selective-search, dense-windows, random-boxes or jittered-truth.")
+    ] = "selective-search",
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="Of selective search: single, fast or quality; short for mode=MODE.",
+            show_default="fast",
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Short for seed=SEED.", show_default="0")] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Boxes from elsewhere to check, judge and convert: .npz, or the .mat of the "
+            "original release.",
+        ),
+    ] = None,
+    max_boxes: Annotated[
+        int | None, typer.Option(min=1, help="Best boxes to keep.", show_default="all")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes.", show_default="one a core")
+    ] = None,
+    json: JSONFile = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the curve over their number.")
+    ] = None,
+    on_error: OnError = "stop",
+) -> None:
+    """Find boxes that may hold an object, and tell how well they cover those that do."""
+    from detect.cli.proposals import Request, run_proposals
+
+    shortcuts = {"mode": mode, "seed": seed}
+    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    request = Request(
+        data, out, split, method, [*given, *(settings or [])], boxes, max_boxes, workers, json,
+        plot, on_error,
+    )  # fmt: skip
+    run_proposals(request, output)
+
+
+@app.command(
+    epilog=examples(
         "detect backbones",
         "detect backbones alexnet --size 224",
         "detect backbones 'torchvision/regnet*' --json regnets.json",

@@ -1,0 +1,35 @@
+"""Class-agnostic proposals: selective search, other sources, files, recall. Floor 2."""
+
+from detect.proposals.base import SOURCES, ProposalSource
+from detect.proposals.collection import Proposals, read_proposals, write_proposals
+from detect.proposals.compiled import compiled_kernels
+from detect.proposals.computing import (
+    ComputedProposals,
+    PictureFile,
+    compute_proposals,
+)
+from detect.proposals.recall import IOU_THRESHOLDS, Coverage, measure_coverage
+from detect.proposals.selective_search import MODES, SelectiveSearch, Strategies
+from detect.proposals.sources import DenseWindows, GivenBoxes, JitteredTruth, RandomBoxes
+
+__all__ = [
+    "IOU_THRESHOLDS",
+    "MODES",
+    "SOURCES",
+    "ComputedProposals",
+    "Coverage",
+    "DenseWindows",
+    "GivenBoxes",
+    "JitteredTruth",
+    "PictureFile",
+    "ProposalSource",
+    "Proposals",
+    "RandomBoxes",
+    "SelectiveSearch",
+    "Strategies",
+    "compiled_kernels",
+    "compute_proposals",
+    "measure_coverage",
+    "read_proposals",
+    "write_proposals",
+]

@@ -1,0 +1,76 @@
+"""The contract of proposals: boxes of a picture that may hold an object, best first.
+
+A source is called with a picture and gives `[N, 4]` float32 boxes, xyxy pixels, half-open, within
+the picture, each of positive size, without duplicates, in the order of rank: whoever wants n boxes
+takes the first n. It knows nothing of classes.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int, UInt8
+
+from detect.registry import Registry
+
+
+@runtime_checkable
+class ProposalSource(Protocol):
+    """Finds proposals in one picture at a time."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Plain data that says all that the boxes depend on, besides the picture and its id."""
+        ...
+
+    def __call__(
+        self, image: UInt8[np.ndarray, "H W 3"], image_id: str
+    ) -> Float32[np.ndarray, "N 4"]:
+        """Find the boxes, best first.
+
+        The result depends on the arguments and the settings alone: the same in any order of
+        pictures and in any process.
+
+        Args:
+            image: RGB.
+            image_id: the name of the picture in its set; random draws depend on it.
+        """
+        ...
+
+
+# The sources that need nothing but options, by the names that the command line has for them.
+SOURCES: Registry[Any] = Registry("proposal method")
+
+
+def generator_for(seed: int, image_id: str) -> np.random.Generator:
+    """Random numbers of one picture: the same whenever and wherever it is worked on."""
+    digest = hashlib.sha256(image_id.encode()).digest()
+    return np.random.default_rng([seed, *np.frombuffer(digest, np.uint32).tolist()])
+
+
+def first_of_each(
+    boxes: Float[np.ndarray, "N 4"] | Int[np.ndarray, "N 4"],
+) -> Int[np.ndarray, "M"]:
+    """The rows that do not repeat an earlier row, in their order."""
+    _, first = np.unique(boxes, axis=0, return_index=True)
+    return np.sort(first)
+
+
+def is_large_enough(
+    boxes: Float[np.ndarray, "N 4"] | Int[np.ndarray, "N 4"], min_size: int, size: tuple[int, int]
+) -> Bool[np.ndarray, "N"]:
+    """Whether neither side is less than `min_size` pixels.
+
+    A side of a picture that is less than that itself demands no more than its length, so that the
+    box of the whole picture is never left out.
+
+    Args:
+        boxes: xyxy pixels.
+        min_size: in pixels.
+        size: (height, width) of the picture.
+    """
+    sides = boxes[:, 2:] - boxes[:, :2]
+    least = np.minimum(min_size, (size[1], size[0]))
+    kept: np.ndarray = (sides >= least).all(axis=1)
+    return kept
