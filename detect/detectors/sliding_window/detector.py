@@ -82,8 +82,9 @@ class SlidingWindow(Detector):
     wrong about, half at random (section 5: "random ones or most offending ones").
 
     Deviations. The paper merges over the five best classes of a scale; here all scores above a
-    threshold take part. Trunks that don't end in a pool get finer steps by shifted inputs, at the
-    cost of a pass each.
+    threshold take part. The scores that merging has added up are divided by the number of windows
+    that show an object on average in training: 1 means that as many as usual are sure of it.
+    Trunks that don't end in a pool get finer steps by shifted inputs, at the cost of a pass each.
 
     Args:
         backbone: its trunk and head are used.
@@ -110,7 +111,14 @@ class SlidingWindow(Detector):
         match_threshold: up to which predictions are merged; see `merge_predictions`.
         iou_threshold: of the suppression.
         max_detections: kept for each picture.
+
+    Attributes:
+        num_windows_shown: int64; windows with an object that training has seen, of all scales.
+        num_objects_shown: int64; objects that it has seen, counted once for each scale.
     """
+
+    num_windows_shown: Tensor
+    num_objects_shown: Tensor
 
     phase_names: ClassVar[tuple[str, ...]] = PHASE_NAMES
 
@@ -169,6 +177,8 @@ class SlidingWindow(Detector):
         self.regressor = build_regressor(
             backbone, attach, hidden_features, outputs, reduced_channels
         )
+        self.register_buffer("num_windows_shown", torch.tensor(0))
+        self.register_buffer("num_objects_shown", torch.tensor(0))
         self._dense: tuple[tuple[int, ...], nn.Module, nn.Module, nn.Module] | None = None
 
     # --- all windows of a picture -----------------------------------------------------------------
@@ -343,6 +353,9 @@ class SlidingWindow(Detector):
         shape = (windows.shape[2], windows.shape[3])
         grid = WindowGrid(shape, self.window, stride, (-float(y), -float(x)), factors)
         labels, units = self._targets(grid, truths)
+        if self.classifier.training or self.regressor.training:
+            self.num_windows_shown += ((labels >= 0) & (labels < self.num_classes)).sum()
+            self.num_objects_shown += sum(int((~truth.difficult).sum()) for truth in truths)
         rows = self._choose(windows, labels)
         picture, window = rows // labels.shape[1], rows % labels.shape[1]
         maps = windows[picture, :, window // shape[1], window % shape[1]]
@@ -419,6 +432,11 @@ class SlidingWindow(Detector):
             torch.cat(boxes), torch.cat(scores), torch.cat(labels), torch.cat(pictures), len(images)
         )
 
+    def _windows_per_object(self) -> Float[Tensor, ""]:
+        # of all scales and offsets, as training has counted them at one offset; at least 1
+        share = self.num_windows_shown / self.num_objects_shown.clamp(min=1)
+        return (share * len(self.scales) * self.offsets**2).clamp(min=1)
+
     def _combine(
         self,
         boxes: Float[Tensor, "N 4"],
@@ -432,6 +450,7 @@ class SlidingWindow(Detector):
             boxes, scores, groups = merge_predictions(
                 boxes, scores, groups, max_match=self.match_threshold
             )
+            scores = scores / self._windows_per_object()
         else:
             kept = grouped_nms(boxes, scores, groups, self.iou_threshold)
             boxes, scores, groups = boxes[kept], scores[kept], groups[kept]

@@ -92,7 +92,9 @@ def test_a_localizer_sees_what_its_window_shows():
     """The same weights, once as a localizer of a crop, once as one window of many."""
     localizer = Localizer(without_padding(), NUM_CLASSES, input_size=33, hidden_features=(16, 8))
     detector = build(background=False, scales=(1.0,), hidden_features=(16, 8))
-    detector.load_state_dict(localizer.state_dict())
+    different = detector.load_state_dict(localizer.state_dict(), strict=False)
+    assert set(different.missing_keys) == {"num_windows_shown", "num_objects_shown"}
+    assert not different.unexpected_keys
     pictures = (images() * 255).round().to(torch.uint8)
     seen = look(detector, pictures.float() / 255)[0]
     row, column = 2, 3
@@ -189,6 +191,27 @@ def test_the_hardest_background_is_among_the_examples():
         negatives = chosen[labels.flatten()[chosen] == NUM_CLASSES]
         positives = len(chosen) - len(negatives)
         assert len(negatives) == 8 * positives
+
+
+def test_merged_scores_are_in_units_of_the_windows_that_show_an_object():
+    torch.manual_seed(0)
+    detector = build(build_backbone("tiny"), input_size=96, scales=(1.0, 1.5), positive_iou=0.2)
+    batch = picture_batch((96, 96), (some_truth((96, 96), NUM_CLASSES, 2, 1),) * 2)
+    plain = detector.detect(batch)
+    detector.loss(batch)  # in evaluation mode nothing is counted
+    assert int(detector.num_objects_shown) == 0
+    detector.train().loss(batch)
+    assert int(detector.num_objects_shown) == 8  # two pictures of two objects at two scales
+    assert int(detector.num_windows_shown) > 8
+    per_object = 2 * int(detector.num_windows_shown) / 8
+    fresh = build(build_backbone("tiny"), input_size=96, scales=(1.0, 1.5), positive_iou=0.2)
+    fresh.load_state_dict(detector.state_dict())
+    counted = fresh.detect(batch)
+    fresh.num_windows_shown.zero_()
+    for one, other in zip(counted, fresh.detect(batch), strict=True):
+        assert_close(one.scores * per_object, other.scores)
+        assert_close(one.boxes, other.boxes)
+    assert len(plain[0]) > 0
 
 
 def test_a_picture_without_objects_teaches_background():
