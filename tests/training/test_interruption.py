@@ -41,7 +41,9 @@ def test_the_second_signal_may_be_another(caught):
     assert caught == [signal.SIGTERM]
 
 
-def test_the_second_interrupt_is_the_usual_one():
+def test_the_second_interrupt_is_the_usual_one(caught):  # noqa: ARG001
+    # Python's own handler, which a process in the background begins without
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt), Interruption():  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
