@@ -1,6 +1,7 @@
 """What every detector must do, whatever its backbone. Imported by the tests of detectors."""
 
 import io
+from collections.abc import Iterator
 
 import torch
 from torch.testing import assert_close
@@ -116,3 +117,13 @@ def check_save_and_load(detector: Detector, other: Detector) -> None:
     assert_close(mine.boxes, theirs.boxes)
     assert_close(mine.scores, theirs.scores)
     assert torch.equal(mine.labels, theirs.labels)
+
+
+class NoBatches:
+    """A source of training pictures that has none, where only the phases themselves matter."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:  # noqa: ARG002
+        return iter(())

@@ -13,7 +13,7 @@ from detect.errors import DetectError
 from detect.experiment import load, train
 from detect.structures import GroundTruth
 from detect.training import FitPhase, GradientSettings, Plan
-from tests.contracts import picture_batch, some_truth
+from tests.contracts import NoBatches, picture_batch, some_truth
 
 SIZE = (64, 64)
 NUM_JOINTS = 4
@@ -137,14 +137,6 @@ def test_later_stages_stay_out_until_they_are_measured():
     after = localizer.detect(batch)[0].joints
     side = localizer.stages[0].sides(before[:1], SIZE)
     assert_close(after, before + side)
-
-
-class NoBatches:
-    def __len__(self):
-        return 1
-
-    def epoch(self, epoch, start=0):  # noqa: ARG002
-        return iter(())
 
 
 def phases_of(localizer):

@@ -12,7 +12,7 @@ from detect.errors import DetectError
 from detect.ops import elementwise_box_iou
 from detect.structures import Batch, GroundTruth
 from detect.training import GradientSettings, Plan
-from tests.contracts import picture_batch, some_truth
+from tests.contracts import NoBatches, picture_batch, some_truth
 
 SIZE = (64, 64)
 NUM_CLASSES = 4
@@ -188,16 +188,8 @@ def test_detections_of_several_slots_are_suppressed_by_class():
 # --- phases --------------------------------------------------------------------------------------
 
 
-class Batches:
-    def __len__(self):
-        return 1
-
-    def epoch(self, epoch, start=0):  # noqa: ARG002
-        return iter(())
-
-
 def phases_of(localizer):
-    plan = Plan({name: GradientSettings() for name in localizer.phase_names}, lambda _: Batches())
+    plan = Plan({name: GradientSettings() for name in localizer.phase_names}, lambda _: NoBatches())
     return {phase.name: phase for phase in localizer.phases(plan)}
 
 
