@@ -77,7 +77,8 @@ def test_a_run_without_training_is_its_initial_weights(tmp_path):
         load_checkpoint(tmp_path / name / "checkpoints" / "best.pt")["detector"]
         for name in ("localizer", "window")
     )
-    assert source.keys() == taken.keys()
+    # what a sliding window counts in training is its own
+    assert taken.keys() - source.keys() == {"num_windows_shown", "num_objects_shown"}
     for key, value in source.items():
         assert_close(taken[key], value, rtol=0, atol=0)
 
