@@ -10,10 +10,10 @@ from collections.abc import Iterable
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from detect.backbones import Backbone
 from detect.ops import from_center_size
+from detect.ops.regions import warp_regions
 from detect.structures import Batch
 
 # Least side of a square, as a share of the input's: a pose that has shrunk to a point sees
@@ -98,16 +98,18 @@ class RefinementStage(nn.Module):
         """
         size = sides[:, None, None].expand_as(joints)
         squares = from_center_size(torch.cat((joints, size), dim=-1))  # [B, J, 4]
-        mean = self.backbone.mean.to(images)
-        # roi_align reads zeros outside a picture: the mean color, so shifted
-        crops = roi_align(
-            images - mean,
-            list(squares.to(images.dtype)),
-            (self.backbone.image_size, self.backbone.image_size),
-            sampling_ratio=2,
-            aligned=True,
+        pictures = torch.arange(len(images), device=images.device).repeat_interleave(
+            self.num_joints
         )
-        features = self.backbone.head_features(self.backbone(crops + mean))
+        crops = warp_regions(
+            images,
+            squares.flatten(0, 1),
+            pictures,
+            self.backbone.image_size,
+            context=0,
+            fill=self.backbone.mean,
+        )
+        features = self.backbone.head_features(self.backbone(crops))
         outputs = self.regressor(features).float()
         displacements = outputs.unflatten(0, joints.shape[:2]).unflatten(-1, joints.shape[1:])
         own: Tensor = displacements.diagonal(dim1=1, dim2=2)  # [B, 2, J]: joint j of square j

@@ -195,14 +195,7 @@ class Localizer(Detector):
 
     def loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Terms `classification`, `boxes` and, where there are any, `joints`."""
-        grid, features = self.features(batch)
-        logits = self.classify(features).float()
-        boxes, joints = self.regress(grid, features)
-        targets = self._targets(batch.truths, logits, boxes)
-        return {
-            "classification": self._classification_loss(logits, targets),
-            **self._regression_losses(boxes, joints, targets),
-        }
+        return self._losses(self.backbone(batch.unit_images()), batch.truths)
 
     def classification_loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Term `classification` alone.
@@ -219,14 +212,7 @@ class Localizer(Detector):
         """All terms; the gradient ends at the trunk's map."""
         with torch.no_grad(), evaluating(self.backbone.trunk):
             trunk_map = self.backbone(batch.unit_images())
-        features = self.backbone.head_features(trunk_map)
-        logits = self.classify(features).float()
-        boxes, joints = self.regress(self.backbone.pooled_to_grid(trunk_map), features)
-        targets = self._targets(batch.truths, logits, boxes)
-        return {
-            "classification": self._classification_loss(logits, targets),
-            **self._regression_losses(boxes, joints, targets),
-        }
+        return self._losses(trunk_map, batch.truths)
 
     def regression_loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Terms `boxes` and `joints` alone; the gradient ends at the regression head."""
@@ -249,6 +235,18 @@ class Localizer(Detector):
                 plan.gradient_phase(name, stage, loss),
             ]
         return phases
+
+    def _losses(
+        self, trunk_map: Float[Tensor, "B F h w"], truths: Sequence[GroundTruth]
+    ) -> dict[str, Float[Tensor, ""]]:
+        features = self.backbone.head_features(trunk_map)
+        logits = self.classify(features).float()
+        boxes, joints = self.regress(self.backbone.pooled_to_grid(trunk_map), features)
+        targets = self._targets(truths, logits, boxes)
+        return {
+            "classification": self._classification_loss(logits, targets),
+            **self._regression_losses(boxes, joints, targets),
+        }
 
     def _classification_loss(
         self, logits: Float[Tensor, "B K S"], targets: Targets
@@ -288,12 +286,18 @@ class Localizer(Detector):
                 batch = batch.to(self.classifier.weight.device)
                 targets = self._ordered_targets(batch.truths, batch.images.device)
                 _, joints = self.regress(*self.features(batch))
-                for stage in range(number):
-                    joints = self._stage(stage).refine(batch.unit_images(), joints)
-                yield joints, targets.joints
+                yield self._refine(batch, joints, number), targets.joints
 
         with evaluating(self):
             self._stage(number).measure_errors(pairs(), self.input_spec.size[0])
+
+    def _refine(
+        self, batch: Batch, joints: Float[Tensor, "B J 2"], num_stages: int
+    ) -> Float[Tensor, "B J 2"]:
+        # by the first of the later stages
+        for number in range(num_stages):
+            joints = self._stage(number).refine(batch.unit_images(), joints)
+        return joints
 
     def _stage(self, number: int) -> RefinementStage:
         stage = self.stages[number]
@@ -376,8 +380,7 @@ class Localizer(Detector):
         grid, features = self.features(batch)
         probabilities = self.classify(features).float().softmax(dim=-1)[..., : self.num_classes]
         boxes, joints = self.regress(grid, features)
-        for number in range(len(self.stages)):
-            joints = self._stage(number).refine(batch.unit_images(), joints)
+        joints = self._refine(batch, joints, len(self.stages))
         boxes = boxes.expand(-1, -1, self.num_classes, -1)
         if self.num_objects == 1:
             return self._guess(probabilities[:, 0], boxes[:, 0], joints)

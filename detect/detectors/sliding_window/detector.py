@@ -278,12 +278,7 @@ class SlidingWindow(Detector):
 
     def loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Terms `classification` and `boxes`."""
-        examples = self._examples(batch)
-        logits, units = self._heads(examples.maps)
-        return {
-            "classification": self._classification_loss(logits, examples),
-            "boxes": self._box_loss(units, examples),
-        }
+        return self._losses(self._examples(batch))
 
     def classification_loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Term `classification` alone."""
@@ -295,11 +290,7 @@ class SlidingWindow(Detector):
         """Both terms; the gradient ends at the trunk's map."""
         with torch.no_grad(), evaluating(self.backbone.trunk):
             examples = self._examples(batch)
-        logits, units = self._heads(examples.maps)
-        return {
-            "classification": self._classification_loss(logits, examples),
-            "boxes": self._box_loss(units, examples),
-        }
+        return self._losses(examples)
 
     def regression_loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Term `boxes` alone; the gradient ends at the regression head."""
@@ -314,6 +305,13 @@ class SlidingWindow(Detector):
     def phases(self, plan: Plan) -> Sequence[Phase]:
         """As the recipe says; see `recipe_phases`."""
         return recipe_phases(self, self.recipe, plan)
+
+    def _losses(self, examples: Examples) -> dict[str, Float[Tensor, ""]]:
+        logits, units = self._heads(examples.maps)
+        return {
+            "classification": self._classification_loss(logits, examples),
+            "boxes": self._box_loss(units, examples),
+        }
 
     def _classification_loss(
         self, logits: Float[Tensor, "N S"], examples: Examples
@@ -355,7 +353,7 @@ class SlidingWindow(Detector):
         labels, units = self._targets(grid, truths)
         if self.classifier.training or self.regressor.training:
             self.num_windows_shown += ((labels >= 0) & (labels < self.num_classes)).sum()
-            self.num_objects_shown += sum(int((~truth.difficult).sum()) for truth in truths)
+            self.num_objects_shown += (~torch.cat([truth.difficult for truth in truths])).sum()
         rows = self._choose(windows, labels)
         picture, window = rows // labels.shape[1], rows % labels.shape[1]
         maps = windows[picture, :, window // shape[1], window % shape[1]]
