@@ -62,7 +62,8 @@ class DataSection(Section):
     `root` is a folder in VOC layout, or a list of them that are joined. A split is a name, or a
     list with one name (or null) for each root. `num_images` and `image_size` are of the built-in
     sets; `max_objects` of a picture and the least and greatest of their `diameters`, as shares of
-    the picture's side, of the shapes.
+    the picture's side, of the shapes. `cache` is a folder for what is expensive to compute again,
+    such as proposals; only what is computed from the same content is taken from there.
     """
 
     kind: str = "voc"
@@ -79,6 +80,7 @@ class DataSection(Section):
     image_size: int = Field(default=128, ge=32)
     max_objects: int = Field(default=6, ge=1)
     diameters: tuple[float, float] = (0.15, 0.58)
+    cache: str = "cache"
 
 
 class DetectionDataSection(DataSection):
@@ -226,6 +228,40 @@ class Settings:
     values: dict[str, Any]
     origins: dict[KeyPath, str]
 
+    def override(self, setting: str) -> None:
+        """Set the value of one key: `key.sub=value`.
+
+        Raises:
+            DetectError: it is nothing of that form, or no YAML.
+        """
+        path, separator, text = setting.partition("=")
+        keys = tuple(path.strip().split("."))
+        if not separator or not all(keys):
+            raise DetectError(
+                "command line: expected key.sub=value, such as training.epochs=5, "
+                f"found {setting!r}"
+            )
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise DetectError(
+                f"command line: {setting!r}: the value is not YAML: {' '.join(str(error).split())}"
+            ) from error
+        section = self.values
+        for depth, key in enumerate(keys[:-1], start=1):
+            if section.get(key) is None:
+                section[key] = {}
+            if not isinstance(section[key], dict):
+                raise DetectError(
+                    f"command line: {setting!r}: {'.'.join(keys[:depth])} is a value, not a section"
+                )
+            section = section[key]
+        section[keys[-1]] = value
+        for known in [known for known in self.origins if known[: len(keys)] == keys]:
+            del self.origins[known]
+        for path_of_value in _paths(value, keys):
+            self.origins[path_of_value] = "command line"
+
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, dict[KeyPath, str]]:
     """Read the config of a detector; see `load_experiment`."""
@@ -250,7 +286,7 @@ def load_experiment(
     """
     settings = read_settings(path)
     for override in overrides:
-        _override(settings, override)
+        settings.override(override)
     return resolve_experiment(settings, str(path), model), settings.origins
 
 
@@ -341,35 +377,6 @@ def describe(config: Experiment, origins: Mapping[KeyPath, str]) -> str:
     _describe(config.as_dict(), (), origins, lines)
     width = min(max(len(line) for line, _ in lines), 60)
     return "\n".join(f"{line:<{width}}  # {origin}" if origin else line for line, origin in lines)
-
-
-def _override(settings: Settings, override: str) -> None:
-    path, separator, text = override.partition("=")
-    keys = tuple(path.strip().split("."))
-    if not separator or not all(keys):
-        raise DetectError(
-            f"command line: expected key.sub=value, such as training.epochs=5, found {override!r}"
-        )
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DetectError(
-            f"command line: {override!r}: the value is not YAML: {' '.join(str(error).split())}"
-        ) from error
-    section = settings.values
-    for depth, key in enumerate(keys[:-1], start=1):
-        if section.get(key) is None:
-            section[key] = {}
-        if not isinstance(section[key], dict):
-            raise DetectError(
-                f"command line: {override!r}: {'.'.join(keys[:depth])} is a value, not a section"
-            )
-        section = section[key]
-    section[keys[-1]] = value
-    for known in [known for known in settings.origins if known[: len(keys)] == keys]:
-        del settings.origins[known]
-    for path_of_value in _paths(value, keys):
-        settings.origins[path_of_value] = "command line"
 
 
 def _paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:

@@ -21,6 +21,7 @@ from detect.data import (
     DataFaults,
     Fault,
     KeypointDataset,
+    ProposedSamples,
     TrainingBatches,
     VOCDataset,
     VOCSource,
@@ -49,6 +50,8 @@ from detect.evaluation import (
     write_detections_json,
 )
 from detect.files import write_json, write_text
+from detect.proposals import Proposals
+from detect.proposing import ProposedPictures, find_proposals
 from detect.structures import Batch, Detections, GroundTruth, ImageMeta, Sample
 from detect.training import (
     MEAN_AVERAGE_PRECISION,
@@ -67,6 +70,14 @@ Pictures = VOCDataset | KeypointDataset
 Picture = str | Path | UInt8[np.ndarray, "H W 3"]
 CHECKPOINTS = "checkpoints"
 SPLITS = ("train_split", "val_split", "test_split")
+
+# Settings that a run may be continued with others of: they do not change what comes out.
+FREE_SETTINGS = (
+    "data.cache",
+    "data.num_workers",
+    "detector.feature_budget",
+    "detector.feature_cache",
+)
 
 
 @dataclass(frozen=True)
@@ -158,8 +169,14 @@ class Evaluation:
         return [report.table() for report in reports if report is not None]
 
 
-def load(path: str | Path, device: str = "auto") -> Model:
+def load(path: str | Path, device: str = "auto", overrides: Sequence[str] = ()) -> Model:
     """Load a model from a run folder (its best checkpoint) or from a checkpoint file.
+
+    Args:
+        path: of the folder or file.
+        device: see `choose_device`.
+        overrides: `key.sub=value` over the settings that it was trained with, such as
+            `detector.iou_threshold=0.4`; those that change its network are errors.
 
     Raises:
         DetectError: no such run or checkpoint, or a file that is none.
@@ -171,10 +188,24 @@ def load(path: str | Path, device: str = "auto") -> Model:
             f"{file}: expected a detector, found another model, such as the classifier that "
             "'detect pretrain' makes; give its path as backbone.weights of a detector's config"
         )
-    config = resolve(Settings(content["config"], {}), f"the config in {path}")
+    settings = Settings(content["config"], {})
+    for override in overrides:
+        settings.override(override)
+    config = resolve(settings, f"the config in {path}")
     target = choose_device(device)
     detector = build_detector(config.without_weights(), len(content["class_names"]))
-    detector.load_state_dict(content["detector"])
+    try:
+        detector.load_state_dict(content["detector"])
+    except RuntimeError as error:
+        if not overrides:
+            raise
+        raise DetectError(
+            f"{file}: the model is another one than the settings {' '.join(overrides)} say; leave "
+            "out those that change the network"
+        ) from error
+    lack = detector.lacks()
+    if lack is not None:
+        raise DetectError(f"{file}: {lack}")
     return Model(detector.to(target).eval(), tuple(content["class_names"]), config, target)
 
 
@@ -451,10 +482,15 @@ def train(
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     detector = detector.to(target)
     write_run_config(folder, config)
+    # those of all splits, so that nothing is found to be missing after the training
+    proposals = {
+        split: proposals_of(detector, dataset, config, console) for split, dataset in splits.items()
+    }
 
     def evaluate_now() -> dict[str, float]:
         assert validation_split is not None
-        return evaluate(detector, validation_split, config, target).scores()
+        found = proposals["val_split"]
+        return evaluate(detector, validation_split, config, target, proposals=found).scores()
 
     identity = {"config": config.as_dict(), "class_names": list(names)}
     run = TrainingRun(
@@ -466,11 +502,13 @@ def train(
         ProgressDisplay(console),
         score=Score("pck_20", "PCK@0.2") if "pose" in detector.metrics else MEAN_AVERAGE_PRECISION,
     )
-    complete_run(run, detector.phases(_plan(config, detector, training_split, target)), resume)
+    plan = _plan(config, detector, training_split, target, proposals["train_split"])
+    complete_run(run, detector.phases(plan), resume)
     if judged_split is None:
         console.print("Not judged: data.val_split and data.test_split are both null")
         return None
-    evaluation = evaluate(detector, judged_split, config, target)
+    found = proposals.get("test_split", proposals.get("val_split"))
+    evaluation = evaluate(detector, judged_split, config, target, proposals=found)
     write_detections_json(folder / "detections.json", evaluation.detections)
     write_json(folder / "evaluation.json", evaluation.as_dict())
     return evaluation
@@ -482,6 +520,8 @@ def evaluate(
     config: Config,
     device: torch.device,
     progress: Callable[[int], None] | None = None,
+    *,
+    proposals: Proposals | None = None,
 ) -> Evaluation:
     """Run a detector over a data set and judge what it finds.
 
@@ -491,7 +531,10 @@ def evaluate(
         config: gives the IoU threshold, the batch size and the number of workers.
         device: of the detector.
         progress: called with the number of pictures of each batch that is done.
+        proposals: of the data set, for a detector that wants some; None lets them be found.
     """
+    if proposals is None:
+        proposals = proposals_of(detector, dataset, config, Console(quiet=True))
     names, iou_threshold = dataset.class_names, config.evaluation.iou_threshold
     evaluator = VOCEvaluator(names, iou_threshold)
     localization = (
@@ -501,7 +544,7 @@ def evaluate(
     if "pose" in detector.metrics and isinstance(dataset, KeypointDataset):
         pose = PoseEvaluator(dataset.joint_names, dataset.limbs)
     found: list[Detections] = []
-    for batch in _batches(detector, dataset, config):
+    for batch in _batches(detector, dataset, config, proposals):
         detections = predict(detector, batch.to(device))
         truths = dataset.truths[len(found) : len(found) + len(detections)]
         evaluator.update(detections, truths)
@@ -568,33 +611,64 @@ def _share_cores(num_workers: int) -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() - num_workers))
 
 
-def _batches(detector: Detector, dataset: Pictures, config: Config) -> Iterator[Batch]:
+def proposals_of(
+    detector: Detector, dataset: Pictures, config: Config, console: Console
+) -> Proposals | None:
+    """The proposals of a data set as a detector wants them; None if it wants none.
+
+    Raises:
+        DetectError: they cannot be found, such as in pictures with joints.
+    """
+    if detector.proposal_source is None:
+        return None
+    if not isinstance(dataset, VOCDataset):
+        raise DetectError(
+            f"data.kind: {config.detector['name']} looks for proposals in whole pictures with "
+            f"boxes, found data of kind {config.data.kind!r}; take voc or shapes"
+        )
+    return find_proposals(detector, dataset, Path(config.data.cache), console)
+
+
+def _batches(
+    detector: Detector, dataset: Pictures, config: Config, proposals: Proposals | None
+) -> Iterator[Batch]:
     yield from evaluation_batches(
-        dataset,
+        dataset if proposals is None else ProposedSamples(dataset, proposals),
         detector.input_spec,
         batch_size=config.evaluation.batch_size,
         num_workers=config.data.num_workers,
     )
 
 
-def _plan(config: Config, detector: Detector, dataset: Pictures, device: torch.device) -> Plan:
+def _plan(
+    config: Config,
+    detector: Detector,
+    dataset: Pictures,
+    device: torch.device,
+    proposals: Proposals | None,
+) -> Plan:
     options = config.data.augmentation
     swaps = dataset.joint_swaps if isinstance(dataset, KeypointDataset) else ()
     augmentation = None if options is None else Augmentation(**options, joint_swaps=swaps)
     samples = dataset if config.data.include_difficult else dataset.without_difficult()
+    spec, num_workers = detector.input_spec, config.data.num_workers
 
     def batches(settings: GradientSettings) -> TrainingBatches:
         return TrainingBatches(
-            samples,
+            samples if proposals is None else ProposedSamples(samples, proposals),
             augmentation,
-            detector.input_spec,
+            spec,
             batch_size=settings.batch_size,
             seed=config.seed,
-            num_workers=config.data.num_workers,
+            num_workers=num_workers,
             pin_memory=device.type == "cuda",
         )
 
-    return Plan({name: config.settings_of(name) for name in detector.phase_names}, batches)
+    settings = {name: config.settings_of(name) for name in detector.phase_names}
+    pictures = None
+    if proposals is not None and isinstance(samples, VOCDataset):
+        pictures = ProposedPictures(samples, proposals, spec, num_workers)
+    return Plan(settings, batches, pictures, Path(config.data.cache))
 
 
 def _roots(config: Experiment) -> list[str]:
@@ -619,8 +693,7 @@ def _check_folder(config: Experiment, folder: Path, resume: bool) -> None:
     changed = [
         f"{key}: {before.get(key)!r} before, {now.get(key)!r} now"
         for key in sorted(before.keys() | now.keys())
-        # how many processes read the pictures does not change what is read
-        if before.get(key) != now.get(key) and key != "data.num_workers"
+        if before.get(key) != now.get(key) and key not in FREE_SETTINGS
     ]
     if changed:
         raise DetectError(

@@ -201,11 +201,14 @@ class Sample:
         image: `[H, W, 3]` uint8, RGB.
         truth: the objects, in the frame of `image`.
         meta: the origin of the picture; `meta.input_size` is the size of `image`.
+        proposals: `[P, 4]` boxes that may hold an object, best first, in the frame of `image`; None
+            for a picture in which nobody has looked for any.
     """
 
     image: UInt8[np.ndarray, "H W 3"]
     truth: GroundTruth
     meta: ImageMeta
+    proposals: Float[Tensor, "P 4"] | None = None
 
     def __post_init__(self) -> None:
         if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
@@ -218,6 +221,8 @@ class Sample:
                 f"Sample.meta.input_size of {self.meta.image_id}: expected the size of the image "
                 f"{self.image.shape[:2]}, found {self.meta.input_size}"
             )
+        if self.proposals is not None:
+            _check_boxes("Sample.proposals", self.proposals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,11 +233,14 @@ class Batch:
         images: `[B, 3, H, W]` uint8, RGB.
         truths: the objects of each picture in the input frame; empty records at inference.
         metas: the origin of each picture.
+        proposals: of each picture `[P, 4]` boxes in the input frame, best first; None where a
+            detector that wants proposals has to find them itself.
     """
 
     images: UInt8[Tensor, "B 3 H W"]
     truths: tuple[GroundTruth, ...]
     metas: tuple[ImageMeta, ...]
+    proposals: tuple[Tensor, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
@@ -240,15 +248,25 @@ class Batch:
                 f"Batch.images: expected uint8 [B, 3, H, W], "
                 f"found {self.images.dtype} {list(self.images.shape)}"
             )
-        for name in ("truths", "metas"):
-            if len(getattr(self, name)) != len(self.images):
+        for name in ("truths", "metas", "proposals"):
+            records = getattr(self, name)
+            if records is not None and len(records) != len(self.images):
                 raise StructureError(
                     f"Batch.{name}: expected one for each of the {len(self.images)} images, "
-                    f"found {len(getattr(self, name))}"
+                    f"found {len(records)}"
                 )
+        for boxes in self.proposals or ():
+            _check_boxes("Batch.proposals", boxes)
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # the pictures go through shared memory, small tensors as bytes: see GroundTruth
+        proposals = None
+        if self.proposals is not None:
+            proposals = [boxes.cpu().numpy() for boxes in self.proposals]
+        return _batch_of, (self.images, self.truths, self.metas, proposals)
 
     @classmethod
     def from_samples(cls, samples: Sequence[Sample]) -> "Batch":
@@ -265,6 +283,7 @@ class Batch:
             images,
             tuple(sample.truth for sample in samples),
             tuple(sample.meta for sample in samples),
+            _proposals_of(samples),
         )
 
     def unit_images(self) -> Float[Tensor, "B 3 H W"]:
@@ -277,6 +296,9 @@ class Batch:
             self,
             images=self.images.to(device, non_blocking=True),
             truths=tuple(truth.to(device) for truth in self.truths),
+            proposals=None
+            if self.proposals is None
+            else tuple(boxes.to(device) for boxes in self.proposals),
         )
 
     def pin_memory(self) -> "Batch":
@@ -383,6 +405,27 @@ class Detections:
 
 def _ground_truth_of(*arrays: np.ndarray) -> GroundTruth:
     return GroundTruth(*(torch.from_numpy(array.copy()) for array in arrays))
+
+
+def _batch_of(
+    images: Tensor,
+    truths: tuple[GroundTruth, ...],
+    metas: tuple[ImageMeta, ...],
+    proposals: Sequence[np.ndarray] | None,
+) -> Batch:
+    if proposals is None:
+        return Batch(images, truths, metas)
+    return Batch(images, truths, metas, tuple(torch.from_numpy(boxes) for boxes in proposals))
+
+
+def _proposals_of(samples: Sequence[Sample]) -> tuple[Tensor, ...] | None:
+    found = tuple(sample.proposals for sample in samples if sample.proposals is not None)
+    if found and len(found) < len(samples):
+        raise StructureError(
+            f"Batch.from_samples: expected proposals of all {len(samples)} samples or of none, "
+            f"found those of {len(found)}"
+        )
+    return found or None
 
 
 def _mirror(boxes: Tensor, width: int) -> Tensor:

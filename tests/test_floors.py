@@ -21,6 +21,7 @@ FLOORS = {
     "evaluation": 2,
     "detectors": 3,
     "config": 4,
+    "proposing": 4,
     "experiment": 4,
     "pretraining": 4,
     "cli": 5,

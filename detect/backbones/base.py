@@ -145,7 +145,7 @@ class Backbone(nn.Module):
         A head that begins with the average of all positions takes it as it is: averages of windows
         that overlap would count some positions twice. For others it is averaged to the k×k map.
         """
-        first = next(iter(_flat_layers(self.head)), None)
+        first = next(iter(flat_layers(self.head)), None)
         takes_any_size = isinstance(first, nn.AdaptiveAvgPool2d)
         outputs: Tensor = self.head(features if takes_any_size else self.pooled_to_grid(features))
         return outputs
@@ -292,7 +292,7 @@ def head_as_convolutions(head: nn.Module, grid: int) -> nn.Sequential:
     """
     layers: list[nn.Module] = []
     window = grid  # side of what is left of the k×k window
-    for layer in _flat_layers(head):
+    for layer in flat_layers(head):
         if isinstance(layer, nn.Flatten | nn.Identity):
             continue
         if isinstance(layer, nn.Linear):
@@ -348,7 +348,8 @@ def _is_plain(layer: nn.Conv2d) -> bool:
     return no_padding and height == width and layer.stride == layer.dilation == (1, 1)
 
 
-def _flat_layers(module: nn.Module) -> list[nn.Module]:
+def flat_layers(module: nn.Module) -> list[nn.Module]:
+    """The layers of nested sequences in their order; any other module is one layer."""
     if isinstance(module, nn.Sequential):
-        return [layer for child in module for layer in _flat_layers(child)]
+        return [layer for child in module for layer in flat_layers(child)]
     return [module]

@@ -125,6 +125,7 @@ def pretrain(
         "detect evaluate runs/mine --data VOCdevkit/VOC2007 --split test --json result.json",
         "detect evaluate --detections results/ --ground-truth VOCdevkit/VOC2007 --split test",
         "detect evaluate --detections found.json --ground-truth bccd --split test --iou 0.7",
+        "detect evaluate runs/rcnn detector.box_regression=false",
     )
 )
 def evaluate(
@@ -132,6 +133,14 @@ def evaluate(
         Path | None,
         typer.Argument(
             metavar="[RUN_OR_CHECKPOINT]", help="A model to run and judge.", show_default=False
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY.SUB=VALUE]...",
+            help="Settings over those that it was trained with.",
+            show_default=False,
         ),
     ] = None,
     data: Annotated[
@@ -181,7 +190,9 @@ def evaluate(
             raise typer.BadParameter("--ground-truth goes with --detections; --data with a model")
         from detect.cli.evaluate import evaluate_model
 
-        evaluate_model(model, data, split, iou, json, save, on_error, device, output)
+        evaluate_model(
+            model, overrides or [], data, split, iou, json, save, on_error, device, output
+        )
     elif detections is not None:
         if ground_truth is None or split is None:
             raise typer.BadParameter("--detections needs --ground-truth VOC_ROOT and --split NAME")
@@ -312,6 +323,27 @@ def proposals(
         plot, on_error,
     )  # fmt: skip
     run_proposals(request, output)
+
+
+@app.command(
+    epilog=examples(
+        "detect ablation configs/rcnn_tiny_shapes.yaml --out runs/ablation",
+        "detect ablation configs/rcnn_alexnet_voc07.yaml data.root=VOCdevkit/VOC2007 --out table2",
+    )
+)
+def ablation(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", show_default=False)],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of its runs; those there are continued.")
+    ] = Path("runs/ablation"),
+    json: JSONFile = None,
+    device: Device = "auto",
+) -> None:
+    """Print R-CNN's table 2 for one's own data: layers, fine-tuning, box regression, softmax."""
+    from detect.cli.ablation import run_ablation
+
+    run_ablation(config, overrides or [], out, device, json, output)
 
 
 @app.command(

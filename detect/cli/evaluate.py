@@ -1,5 +1,6 @@
 """`detect evaluate`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,7 @@ OnError = Literal["stop", "skip"]
 
 def evaluate_model(
     path: Path,
+    overrides: Sequence[str],
     root: Path | None,
     split: str | None,
     iou_threshold: float | None,
@@ -34,7 +36,7 @@ def evaluate_model(
     console: Console,
 ) -> None:
     """Run a model over a split, print the table and save what it found."""
-    model = load(path, device)
+    model = load(path, device, overrides)
     config = _with_threshold(model.config, iou_threshold)
     if root is None and split is None:
         kind = "test_split" if sources(config, "test_split") else "val_split"

@@ -1,8 +1,7 @@
 """`detect proposals`."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +10,11 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from detect.config import load_config, options_of, unknown_key
 from detect.data import VOCDataset, VOCSource, read_image, read_voc
-from detect.errors import DetectError, Interrupted
+from detect.errors import DetectError
 from detect.experiment import describe_duration, read_split, report_skipped
 from detect.files import replacing, write_json
 from detect.proposals import (
@@ -34,8 +32,8 @@ from detect.proposals import (
     read_proposals,
     write_proposals,
 )
+from detect.proposing import showing_proposals
 from detect.registry import nearest
-from detect.training.interruption import Interruption
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
@@ -213,39 +211,10 @@ def _compute(request: Request, dataset: VOCDataset, console: Console) -> Compute
     ]
     cache = request.out.with_suffix(".cache")
     num_workers = request.num_workers or os.cpu_count() or 1
-    with _progress(len(pictures), cache, console) as advance:
+    with showing_proposals(len(pictures), cache, console) as advance:
         return compute_proposals(
             pictures, source, read_image, cache=cache, num_workers=num_workers, progress=advance
         )
-
-
-@contextmanager
-def _progress(total: int, cache: Path, console: Console) -> Iterator[Callable[[int], None]]:
-    """Show what is done; a signal ends the work once what is begun is finished."""
-    columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with (
-        Interruption() as interruption,
-        Progress(
-            *columns, console=console, transient=True, disable=not console.is_terminal
-        ) as progress,
-    ):
-        task = progress.add_task("Finding proposals", total=total)
-
-        def advance(num_done: int) -> None:
-            progress.update(task, completed=num_done)
-            if interruption.requested is not None and num_done < total:
-                raise Interrupted(
-                    f"stopped by {interruption.requested.name}; {num_done} of {total} pictures are "
-                    f"done and kept in {cache}. The same command continues",
-                    128 + interruption.requested,
-                )
-
-        yield advance
 
 
 # --- the report ----------------------------------------------------------------------------------

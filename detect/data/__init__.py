@@ -17,8 +17,9 @@ from detect.data.images import (
 )
 from detect.data.keypoints import KeypointDataset, person_crops, read_coco_keypoints
 from detect.data.loading import EpochOrder, TrainingBatches, evaluation_batches
+from detect.data.proposed import ProposedSamples
 from detect.data.shapes import SHAPE_CLASSES, draw_shapes, ensure_shapes
-from detect.data.transforms import fit_to_input
+from detect.data.transforms import drop_empty, fit_to_input, meta_in_input
 from detect.data.voc import (
     VOC_CLASSES,
     ClassNames,
@@ -44,6 +45,7 @@ __all__ = [
     "ImageHeader",
     "KeypointDataset",
     "ObjectCrops",
+    "ProposedSamples",
     "TrainingBatches",
     "VOCDataset",
     "VOCReport",
@@ -52,11 +54,13 @@ __all__ = [
     "check_voc",
     "draw_figures",
     "draw_shapes",
+    "drop_empty",
     "ensure_figures",
     "ensure_shapes",
     "evaluation_batches",
     "fit_to_input",
     "image_folder",
+    "meta_in_input",
     "person_crops",
     "read_coco_keypoints",
     "read_image",

@@ -108,19 +108,26 @@ class Augmentation:
 
         The result is a picture of its own: its meta leads back to itself, not to the unchanged one.
         A joint that leaves the picture cannot be seen any more: its visibility becomes 0. On the
-        border it is still in.
+        border it is still in. Proposals follow as boxes do.
         """
         points = _points_of(sample)
+        num_objects = len(sample.truth)
+        boxes = sample.truth.boxes.numpy()
+        if sample.proposals is not None:
+            boxes = np.concatenate((boxes, sample.proposals.numpy()))
         self._pipeline.set_random_seed(seed)
         changed = self._pipeline(
             image=sample.image,
-            bboxes=sample.truth.boxes.numpy(),
-            rows=np.arange(len(sample.truth)),
+            bboxes=boxes,
+            rows=np.arange(len(boxes)),
             keypoints=points,
             point_rows=np.arange(len(points)),
         )
         rows = torch.as_tensor(np.asarray(changed["rows"], dtype=np.int64))
-        boxes = torch.as_tensor(np.asarray(changed["bboxes"], dtype=np.float32)).reshape(-1, 4)
+        moved_boxes = torch.as_tensor(np.asarray(changed["bboxes"], np.float32)).reshape(-1, 4)
+        is_object = rows < num_objects
+        proposals = None if sample.proposals is None else _with_area(moved_boxes[~is_object])
+        moved_boxes, rows = moved_boxes[is_object], rows[is_object]
         image = changed["image"]
         size = (image.shape[0], image.shape[1])
         joints = sample.truth.joints
@@ -134,8 +141,11 @@ class Augmentation:
             joints = joints[rows]
         return Sample(
             image,
-            drop_empty(boxes, sample.truth.labels[rows], sample.truth.difficult[rows], joints),
+            drop_empty(
+                moved_boxes, sample.truth.labels[rows], sample.truth.difficult[rows], joints
+            ),
             ImageMeta(sample.meta.image_id, sample.meta.path, size, size),
+            proposals,
         )
 
     def _swapped(self, joints: Float[Tensor, "N K 3"]) -> Float[Tensor, "N K 3"]:
@@ -156,6 +166,10 @@ class ClassificationAugmentation:
         changed = self.augmentation(sample, seed)
         truth = whole_image_truth(changed.meta.input_size, int(sample.truth.labels[0]))
         return Sample(changed.image, truth, changed.meta)
+
+
+def _with_area(boxes: Float[Tensor, "N 4"]) -> Float[Tensor, "M 4"]:
+    return boxes[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
 
 
 def _composed(

@@ -16,35 +16,41 @@ def fit_to_input(sample: Sample, spec: InputSpec) -> Sample:
 
     The meta of the result leads back to the frame of `sample.meta`'s picture.
     """
-    height, width = sample.image.shape[:2]
-    scale_y, scale_x = spec.size[0] / height, spec.size[1] / width
-    if spec.keep_aspect_ratio:
-        scale_y = scale_x = min(scale_y, scale_x)
-    inner = (max(1, round(height * scale_y)), max(1, round(width * scale_x)))
-    scale = (inner[0] / height, inner[1] / width)  # after rounding to whole pixels
-    shrinks = inner[0] < height or inner[1] < width
     image = sample.image
+    height, width = image.shape[:2]
+    meta = meta_in_input(sample.meta, (height, width), spec)
+    inner = (round(height * meta.scale[0]), round(width * meta.scale[1]))
+    top, left = (round(offset) for offset in meta.offset)
+    shrinks = inner[0] < height or inner[1] < width
     if inner != (height, width):
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         image = cv2.resize(image, (inner[1], inner[0]), interpolation=method)
-    top, left = (spec.size[0] - inner[0]) // 2, (spec.size[1] - inner[1]) // 2
     if inner != spec.size:
         bottom, right = spec.size[0] - inner[0] - top, spec.size[1] - inner[1] - left
         image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=FILL)
-    meta = ImageMeta(
-        image_id=sample.meta.image_id,
-        path=sample.meta.path,
-        original_size=(height, width),
-        input_size=spec.size,
-        scale=scale,
-        offset=(float(top), float(left)),
-    )
     boxes = meta.to_input(sample.truth.boxes)
     joints = sample.truth.joints
     if joints is not None:
         joints = moved_joints(joints, meta.points_to_input(joints[..., :2]))
     truth = drop_empty(boxes, sample.truth.labels, sample.truth.difficult, joints)
-    return Sample(image, truth, meta)
+    proposals = None if sample.proposals is None else meta.to_input(sample.proposals)
+    return Sample(image, truth, meta, proposals)
+
+
+def meta_in_input(meta: ImageMeta, size: tuple[int, int], spec: InputSpec) -> ImageMeta:
+    """Where a picture of `size` (height, width) lies in a detector's input."""
+    scales = [length / own for length, own in zip(spec.size, size, strict=True)]
+    if spec.keep_aspect_ratio:
+        scales = [min(scales)] * 2
+    inner = [max(1, round(own * scale)) for own, scale in zip(size, scales, strict=True)]
+    return ImageMeta(
+        image_id=meta.image_id,
+        path=meta.path,
+        original_size=size,
+        input_size=spec.size,
+        scale=(inner[0] / size[0], inner[1] / size[1]),  # after rounding to whole pixels
+        offset=(float((spec.size[0] - inner[0]) // 2), float((spec.size[1] - inner[1]) // 2)),
+    )
 
 
 def moved_joints(

@@ -2,7 +2,17 @@
 
 from detect.detectors.base import DETECTORS, Detector, evaluating, predict
 from detect.detectors.localizer import Localizer
+from detect.detectors.rcnn import RCNN
 from detect.detectors.sliding_window import SlidingWindow
 from detect.detectors.yolo import YOLO
 
-__all__ = ["DETECTORS", "YOLO", "Detector", "Localizer", "SlidingWindow", "evaluating", "predict"]
+__all__ = [
+    "DETECTORS",
+    "RCNN",
+    "YOLO",
+    "Detector",
+    "Localizer",
+    "SlidingWindow",
+    "evaluating",
+    "predict",
+]

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from detect.proposals import ProposalSource
 from detect.registry import Registry
 from detect.structures import Batch, Detections, InputSpec
 from detect.training import Phase, Plan
@@ -32,6 +33,15 @@ class Detector(nn.Module, ABC):
 
     num_classes: int
     input_spec: InputSpec
+
+    @property
+    def proposal_source(self) -> ProposalSource | None:
+        """Finds the proposals of a picture; None for a detector that has no use for any."""
+        return None
+
+    def lacks(self) -> str | None:
+        """What a detection would need that has not been trained, and what to do; usually None."""
+        return None
 
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:

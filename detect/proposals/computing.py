@@ -15,7 +15,7 @@ import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -116,10 +116,17 @@ def compute_proposals(
     if cache is not None:
         _check_disk(cache, len(pictures))
     work = _Work(source, read, cache, json.dumps(source.settings, sort_keys=True))
-    num_workers = min(num_workers, len(pictures))
     results: dict[int, PictureResult] = {}
-    here = ((number, work(picture)) for number, picture in enumerate(pictures))
-    finished = _in_processes(pictures, work, num_workers) if num_workers > 1 else here
+    missing: dict[int, PictureFile] = {}
+    for number, picture in enumerate(pictures):
+        kept = work.kept(picture)
+        if kept is None:
+            missing[number] = picture
+        else:
+            results[number] = kept
+    num_workers = min(num_workers, len(missing))
+    here = ((number, work(picture)) for number, picture in missing.items())
+    finished = _in_processes(missing, work, num_workers) if num_workers > 1 else here
     try:
         for number, result in finished:
             results[number] = result
@@ -146,11 +153,13 @@ class _Work:
     cache: Path | None
     settings: str
 
+    def kept(self, picture: PictureFile) -> PictureResult | None:
+        """What the cache has of a picture."""
+        file = self._file(picture)
+        return None if file is None else _read_kept(file)
+
     def __call__(self, picture: PictureFile) -> PictureResult:
-        file = None if self.cache is None else self.cache / f"{self._address(picture)}.npz"
-        kept = None if file is None else _read_kept(file)
-        if kept is not None:
-            return kept
+        file = self._file(picture)
         image = self.read(picture.path)
         if image.shape[:2] != picture.size:
             raise DetectError(
@@ -164,6 +173,9 @@ class _Work:
             with _named_in_errors(file), replacing(file) as temporary, temporary.open("wb") as out:
                 np.savez_compressed(out, boxes=boxes, seconds=np.array(seconds))
         return PictureResult(boxes, seconds, reused=False)
+
+    def _file(self, picture: PictureFile) -> Path | None:
+        return None if self.cache is None else self.cache / f"{self._address(picture)}.npz"
 
     def _address(self, picture: PictureFile) -> str:
         digest = hashlib.sha256(f"{self.settings}\0{picture.image_id}\0".encode())
@@ -216,7 +228,7 @@ _work_of_this_process: _Work | None = None
 
 
 def _in_processes(
-    pictures: Sequence[PictureFile], work: _Work, num_workers: int
+    pictures: Mapping[int, PictureFile], work: _Work, num_workers: int
 ) -> Generator[tuple[int, PictureResult]]:
     """Results as they come, with the numbers of their pictures."""
     executor = ProcessPoolExecutor(
@@ -226,7 +238,7 @@ def _in_processes(
         initializer=_start_worker,
         initargs=(work,),
     )
-    waiting = iter(enumerate(pictures))
+    waiting = iter(pictures.items())
     running: dict[Future[PictureResult], int] = {}
     try:
         while True:

@@ -2,7 +2,16 @@
 
 from detect.training.checkpoints import load_checkpoint, save_checkpoint, versions
 from detect.training.loop import MEAN_AVERAGE_PRECISION, Score, TrainingRun
-from detect.training.phases import BatchSource, FitPhase, GradientPhase, Loss, Phase, Plan
+from detect.training.phases import (
+    BatchSource,
+    FitPhase,
+    GradientPhase,
+    Loss,
+    Phase,
+    PictureSource,
+    Plan,
+    Watch,
+)
 from detect.training.progress import ProgressDisplay
 from detect.training.settings import GradientSettings
 
@@ -14,10 +23,12 @@ __all__ = [
     "GradientSettings",
     "Loss",
     "Phase",
+    "PictureSource",
     "Plan",
     "ProgressDisplay",
     "Score",
     "TrainingRun",
+    "Watch",
     "load_checkpoint",
     "save_checkpoint",
     "versions",

@@ -12,8 +12,9 @@ class Journal:
 
     Lines are `{"kind": "train", "phase", "epoch", "step", "loss", "terms", "learning_rate",
     "images_per_second", "data_wait"}` and `{"kind": "evaluation", "phase", "epoch", "step",
-    …}` with the scores of the evaluation, such as `map_area` and `map_11point`. Epochs count from
-    1; steps count over all phases.
+    …}` with the scores of the evaluation, such as `map_area` and `map_11point`; at the end of a
+    phase, `{"kind": "phase", "phase", "step", "seconds"}` with the time that it took in this
+    process. Epochs count from 1; steps count over all phases.
     """
 
     def __init__(self, path: Path) -> None:

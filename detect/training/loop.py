@@ -137,19 +137,30 @@ class TrainingRun:
             for phase in phases:
                 if phase.name in self.position.finished_phases:
                     continue
+                begin = time.perf_counter()
                 if isinstance(phase, GradientPhase):
                     self._descend(phase, interruption)
                 elif isinstance(phase, FitPhase):
-                    self.display.say(f"{phase.name} …")
-                    phase.fit()
+                    self._fit(phase, interruption)
+                    if phase is phases[-1] and self.evaluate is not None:
+                        self._judge(phase.name)
                 else:
                     raise TypeError(f"no way to run a {type(phase).__name__}")
                 self.position.finished_phases.append(phase.name)
                 self.position.epoch = 0
                 self.position.best_score = None
                 self._save(None)
+                seconds = time.perf_counter() - begin
+                self.journal.write(
+                    kind="phase", phase=phase.name, step=self.position.step, seconds=seconds
+                )
                 if interruption.requested:
                     raise interruption.error(self.last)
+
+    def _fit(self, phase: FitPhase, interruption: Interruption) -> None:
+        begin = time.perf_counter()
+        phase.fit(_Watch(self, phase.name, interruption))
+        self.display.say(f"{phase.name}: done in {time.perf_counter() - begin:.1f} s")
 
     def _descend(self, phase: GradientPhase, interruption: Interruption) -> None:
         settings, position = phase.settings, self.position
@@ -209,22 +220,32 @@ class TrainingRun:
         summary = f"{phase.name} epoch {position.epoch}/{settings.epochs}: {meter.summary()}"
         is_due = position.epoch % settings.evaluate_every == 0 or position.epoch == settings.epochs
         if self.evaluate is not None and is_due:
-            scores = dict(self.evaluate())
-            self.journal.write(
-                kind="evaluation",
-                phase=phase.name,
-                epoch=position.epoch,
-                step=position.step,
-                **{name: None if math.isnan(score) else score for name, score in scores.items()},
-            )
-            score = scores[self.score.name]
-            is_best = position.best_score is None or score > position.best_score
-            summary += f" | {self.score.label} {score:.4f}{' (best)' if is_best else ''}"
-            if is_best:
-                position.best_score = None if math.isnan(score) else score
-                self._save_best(scores)
+            summary += f" | {self._judge(phase.name)}"
         self._save(optimizer)
         self.display.say(summary)
+
+    def _judge(self, phase: str) -> str:
+        """Evaluate the model as it is; keep it if it is the best of its phase."""
+        assert self.evaluate is not None
+        position = self.position
+        scores = dict(self.evaluate())
+        self.journal.write(
+            kind="evaluation",
+            phase=phase,
+            epoch=position.epoch,
+            step=position.step,
+            **{name: None if math.isnan(score) else score for name, score in scores.items()},
+        )
+        score = scores[self.score.name]
+        is_best = position.best_score is None or score > position.best_score
+        if is_best:
+            position.best_score = None if math.isnan(score) else score
+            self._save_best(scores)
+        return f"{self.score.label} {score:.4f}{' (best)' if is_best else ''}"
+
+    def save(self) -> None:
+        """Write `last.pt` between two phases."""
+        self._save(None)
 
     def _save(self, optimizer: torch.optim.Optimizer | None) -> None:
         on_cuda = self.device.type == "cuda"
@@ -243,6 +264,27 @@ class TrainingRun:
         save_checkpoint(
             self.best, {**content, "scores": dict(scores), "position": dict(vars(self.position))}
         )
+
+
+class _Watch:
+    """Shows how far a `FitPhase` is, and ends it when the user asks for that."""
+
+    def __init__(self, run: TrainingRun, name: str, interruption: Interruption) -> None:
+        self.run, self.name, self.interruption = run, name, interruption
+        self._shown: tuple[int, int] | None = None  # units done, of how many
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._shown is None or self._shown[1] != total or done < self._shown[0]:
+            self.run.display.start_phase(self.name, total, done)
+        else:
+            self.run.display.step("", done - self._shown[0])
+        self._shown = (done, total)
+        if self.interruption.requested:
+            self.run.save()
+            raise self.interruption.error(self.run.last)
+
+    def say(self, message: str) -> None:
+        self.run.display.say(f"{self.name}: {message}")
 
 
 class Meter:

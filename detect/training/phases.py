@@ -6,11 +6,12 @@ behind is parameters of the detector, so that checkpoint, evaluation and inferen
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from detect.structures import Batch
+from detect.structures import Batch, GroundTruth
 from detect.training.settings import GradientSettings
 
 Loss = Callable[[Batch], dict[str, Tensor]]
@@ -26,6 +27,45 @@ class BatchSource(Protocol):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterable[Batch]:
         """The batches of an epoch (from 0), from batch `start` on."""
+        ...
+
+
+@runtime_checkable
+class PictureSource(Protocol):
+    """The training pictures as they are, in order, once."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that decides their content: files, objects, proposals, input size."""
+        ...
+
+    def __len__(self) -> int:
+        """The number of pictures."""
+        ...
+
+    def regions(self, picture: int) -> tuple[GroundTruth, Tensor]:
+        """Objects and proposals `[P, 4]` of a picture in the input frame, without reading it."""
+        ...
+
+    def batches(self, start: int = 0) -> Iterable[Batch]:
+        """One picture a batch, from picture `start` on, its proposals with it."""
+        ...
+
+
+@runtime_checkable
+class Watch(Protocol):
+    """Follows the work of a `FitPhase`."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Note that `done` of `total` units are done.
+
+        Raises:
+            Interrupted: the user wants the work to end; what is to be kept must be written.
+        """
+        ...
+
+    def say(self, message: str) -> None:
+        """Print a line that stays."""
         ...
 
 
@@ -62,7 +102,8 @@ class GradientPhase:
 class FitPhase:
     """A step that is no descent: it measures or solves, and leaves the result in the model.
 
-    It is done as a whole: a run that is interrupted in it begins it anew.
+    A run that is interrupted in it begins it anew; what it keeps in a cache of its own it finds
+    again.
 
     Attributes:
         name: of the phase.
@@ -70,7 +111,7 @@ class FitPhase:
     """
 
     name: str
-    fit: Callable[[], None]
+    fit: Callable[[Watch], None]
 
 
 @dataclass(frozen=True)
@@ -80,10 +121,14 @@ class Plan:
     Attributes:
         settings: by name of the phase.
         batches: makes the source of training pictures for a phase.
+        pictures: the training pictures as they are.
+        cache: a folder for what is expensive to compute again.
     """
 
     settings: Mapping[str, GradientSettings]
     batches: Callable[[GradientSettings], BatchSource]
+    pictures: PictureSource | None = None
+    cache: Path | None = None
 
     def gradient_phase(self, name: str, module: nn.Module, loss: Loss) -> GradientPhase:
         """A descent on `loss` with the settings that the config has for `name`."""

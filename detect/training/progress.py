@@ -45,10 +45,10 @@ class ProgressDisplay:
             self._progress.remove_task(task)
         self._progress.add_task(name, total=total_steps, completed=done, status="")
 
-    def step(self, status: str) -> None:
-        """Advance the bar by one step."""
+    def step(self, status: str, num_steps: int = 1) -> None:
+        """Advance the bar."""
         for task in self._progress.task_ids:
-            self._progress.update(task, advance=1, status=status)
+            self._progress.update(task, advance=num_steps, status=status)
 
     def say(self, message: str) -> None:
         """Print a line that stays."""

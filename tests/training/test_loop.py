@@ -20,7 +20,7 @@ from tests.training.tiny_training import (
     make_settings,
 )
 
-SPEEDS = ("images_per_second", "data_wait")
+SPEEDS = ("images_per_second", "data_wait", "seconds")
 
 
 class Killed(BaseException):
@@ -192,7 +192,7 @@ def test_a_run_without_a_checkpoint_resumes_at_the_beginning(tmp_path):
     run.journal.write(kind="train", step=1)  # of an attempt that ended before its first checkpoint
     run.resume()
     run.run([make_phase(run.model, make_settings(epochs=1))])
-    assert [line["step"] for line in lines_of(tmp_path)] == [1, 2, 3, 4, 5]
+    assert [line["step"] for line in lines_of(tmp_path, "train")] == [1, 2, 3, 4, 5]
 
 
 def test_checkpoints_between_evaluations_can_be_continued(tmp_path, monkeypatch):
@@ -502,7 +502,8 @@ def test_a_phase_of_an_unknown_kind_is_refused(tmp_path):
 
 
 def fit_bias(module, value, act=None):
-    def fit():
+    def fit(watch):
+        watch(0, 1)
         if act is not None:
             act()
         with torch.no_grad():
@@ -534,6 +535,34 @@ def test_an_interrupt_lets_a_step_without_descent_finish(tmp_path):
         train(tmp_path, fit_between(act=interrupt))
     content = load_checkpoint(tmp_path / "checkpoints" / "last.pt")
     assert content["training"]["position"]["finished_phases"] == ["train", "fit"]
+
+
+def test_an_interrupt_ends_a_step_without_descent_where_it_watches(tmp_path):
+    def fit(watch):
+        for done in range(5):
+            watch(done, 5)
+            interrupt()
+
+    with pytest.raises(Interrupted):
+        train(tmp_path, lambda module: [make_phase(module), FitPhase("fit", fit)])
+    content = load_checkpoint(tmp_path / "checkpoints" / "last.pt")
+    assert content["training"]["position"]["finished_phases"] == ["train"]
+
+
+def test_the_state_after_a_last_step_without_descent_is_the_best(tmp_path):
+    module = train(tmp_path, fit_between())
+    best = load_checkpoint(tmp_path / "checkpoints" / "best.pt")
+    assert_same_state(best["detector"], module.state_dict())
+    assert set(best["scores"]) == set(load_checkpoint_scores(tmp_path))
+
+
+def load_checkpoint_scores(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    last = [line for line in lines if line["kind"] == "evaluation"][-1]
+    assert last["phase"] == "fit"
+    return {
+        key: value for key, value in last.items() if key not in ("kind", "phase", "epoch", "step")
+    }
 
 
 def test_a_step_without_descent_that_was_killed_begins_anew(tmp_path):

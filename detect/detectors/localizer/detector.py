@@ -23,7 +23,7 @@ from detect.detectors.localizer.recipes import PHASE_NAMES, Recipe, recipe_phase
 from detect.errors import DetectError
 from detect.ops import from_center_size, grouped_nms, to_center_size
 from detect.structures import Batch, Detections, GroundTruth, InputSpec
-from detect.training import BatchSource, FitPhase, Phase, Plan
+from detect.training import BatchSource, FitPhase, Phase, Plan, Watch
 
 # Phases that train the later stages of a cascade: three stages are the most the paper tried.
 STAGE_PHASES = ("refine_2", "refine_3")
@@ -279,10 +279,11 @@ class Localizer(Detector):
         return {"joints": self._stage(number).loss(batch, targets.joints)}
 
     @torch.no_grad()
-    def _measure_errors(self, number: int, batches: BatchSource) -> None:
+    def _measure_errors(self, number: int, batches: BatchSource, watch: Watch) -> None:
         # what the stages up to this one are wrong by, on an epoch of training pictures
         def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-            for batch in batches.epoch(0):
+            for done, batch in enumerate(batches.epoch(0)):
+                watch(done, len(batches))
                 batch = batch.to(self.classifier.weight.device)
                 targets = self._ordered_targets(batch.truths, batch.images.device)
                 _, joints = self.regress(*self.features(batch))

@@ -1,0 +1,141 @@
+"""Where a detector's proposals come from, and how they are found in a picture as it is fed.
+
+Proposals are found in the picture as it is brought to the detector's input (scaled, without the
+padding), so that a picture gives the same boxes whether they were found beforehand for a whole data
+set or are found now. R-CNN scales pictures to a fixed width before the search, too (Girshick et al.
+2014, section 4.2): selective search finds more and other regions in larger pictures.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+from detect.data import fit_to_input
+from detect.errors import DetectError
+from detect.ops import clip_boxes
+from detect.proposals import SOURCES, GivenBoxes, ProposalSource, read_proposals
+from detect.registry import nearest
+from detect.structures import Batch, GroundTruth, ImageMeta, InputSpec, Sample
+
+FILE_SUFFIXES = (".npz", ".mat")
+
+
+@dataclass(frozen=True, slots=True)
+class FittedSource:
+    """A source that looks at pictures as a detector is fed them.
+
+    Args:
+        source: of the boxes.
+        spec: how the detector wants to be fed.
+        max_proposals: the best that are kept of each picture.
+    """
+
+    source: ProposalSource
+    spec: InputSpec
+    max_proposals: int
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Those of the source, and the input's."""
+        return {
+            **self.source.settings,
+            "input_size": list(self.spec.size),
+            "keep_aspect_ratio": self.spec.keep_aspect_ratio,
+            "max_boxes": self.max_proposals,
+        }
+
+    def __call__(
+        self, image: UInt8[np.ndarray, "H W 3"], image_id: str
+    ) -> Float32[np.ndarray, "N 4"]:
+        """Boxes in the frame of `image`, whatever its size."""
+        size = (image.shape[0], image.shape[1])
+        meta = ImageMeta(image_id, None, size, size)
+        fitted = fit_to_input(Sample(image, GroundTruth.empty(), meta), self.spec)
+        boxes = self.in_input(fitted.image, fitted.meta)
+        own: np.ndarray = _with_area(clip_boxes(fitted.meta.to_original(boxes), size)).numpy()
+        return own
+
+    def in_input(self, image: UInt8[np.ndarray, "H W 3"], meta: ImageMeta) -> Tensor:
+        """Boxes `[N, 4]` in the input frame, found in what the picture fills of it.
+
+        Args:
+            image: the input, with its padding.
+            meta: of the picture, which was not augmented.
+        """
+        if isinstance(self.source, GivenBoxes):  # which are in the picture's own frame
+            boxes = torch.from_numpy(self.source(image, meta.image_id))[: self.max_proposals]
+            return meta.to_input(boxes)
+        top, left, bottom, right = filled_part(meta)
+        boxes = torch.from_numpy(self.source(image[top:bottom, left:right], meta.image_id))
+        return boxes[: self.max_proposals] + boxes.new_tensor([left, top, left, top])
+
+
+def find_in_batch(source: FittedSource, batch: Batch) -> tuple[Tensor, ...]:
+    """The proposals of each picture `[N, 4]` in the input frame: those it brings, or found now."""
+    if batch.proposals is not None:
+        return tuple(boxes[: source.max_proposals] for boxes in batch.proposals)
+    images = batch.images.permute(0, 2, 3, 1).cpu().numpy()  # [B, H, W, 3]
+    return tuple(
+        source.in_input(np.ascontiguousarray(image), meta).to(batch.images.device)
+        for image, meta in zip(images, batch.metas, strict=True)
+    )
+
+
+def build_source(name: str, options: Mapping[str, Any]) -> ProposalSource:
+    """The source of `detector.proposals`.
+
+    Args:
+        name: of `SOURCES`, or the path of a file of boxes (.npz, .mat).
+        options: the source's arguments; a file has none.
+
+    Raises:
+        DetectError: an unknown name or option, or a file that cannot be read.
+    """
+    if name.lower().endswith(FILE_SUFFIXES):
+        _check_keys(name, options, ())
+        return GivenBoxes(read_proposals(Path(name)))
+    if name not in SOURCES:
+        alike = " or ".join(repr(known) for known in nearest(name, list(SOURCES)))
+        hint = f"did you mean {alike}?" if alike else f"there are: {', '.join(SOURCES)}"
+        raise DetectError(
+            f"detector.proposals: unknown {name!r}; {hint} A file of boxes ends with "
+            f"{' or '.join(FILE_SUFFIXES)}"
+        )
+    build = SOURCES[name]
+    _check_keys(name, options, tuple(inspect.signature(build).parameters))
+    try:
+        source: ProposalSource = build(**options)
+    except TypeError as error:
+        raise DetectError(f"detector.proposal_options of {name}: {error}") from error
+    return source
+
+
+def _check_keys(name: str, options: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for key in options:
+        if key not in known:
+            alike = " or ".join(repr(other) for other in nearest(key, known))
+            hint = f"did you mean {alike}?" if alike else f"there are: {', '.join(known) or 'none'}"
+            raise DetectError(f"detector.proposal_options.{key}: {name} has no such option; {hint}")
+
+
+def filled_part(meta: ImageMeta) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right) of what a picture fills of the input; the rest is padding."""
+    (top, left), (scale_y, scale_x) = meta.offset, meta.scale
+    height, width = meta.original_size
+    return (
+        round(top),
+        round(left),
+        round(top + height * scale_y),
+        round(left + width * scale_x),
+    )
+
+
+def _with_area(boxes: Tensor) -> Tensor:
+    return boxes[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]

@@ -1,0 +1,573 @@
+"""R-CNN: Girshick et al. 2014, "Rich feature hierarchies for accurate object detection"."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from detect.backbones import Backbone
+from detect.detectors.base import DETECTORS, Detector, evaluating
+from detect.detectors.proposing import (
+    FittedSource,
+    build_source,
+    filled_part,
+    find_in_batch,
+)
+from detect.detectors.rcnn.box_regression import fit_box_regressors
+from detect.detectors.rcnn.features import (
+    GIGABYTE,
+    FeatureSizes,
+    RegionFeatures,
+    StoredFeatures,
+    StreamedFeatures,
+    feature_address,
+    first_fully_connected,
+)
+from detect.detectors.rcnn.mining import mine_svms
+from detect.detectors.rcnn.regions import RegionTable, regions_of, tabulate_regions
+from detect.errors import DetectError
+from detect.ops import (
+    box_iou,
+    clip_boxes,
+    decode_deltas,
+    grouped_nms,
+    match,
+    sample_balanced,
+)
+from detect.ops.regions import Warp, warp_regions
+from detect.structures import Batch, Detections, InputSpec
+from detect.training import FitPhase, Phase, PictureSource, Plan, Watch
+
+FeatureLayer = Literal["trunk", "fc6", "head"]
+
+# A quarter of the windows of a step show an object: 32 of 128 (section 2.3).
+POSITIVE_FRACTION = 0.25
+# Windows are mirrored in training with this probability, as in the release.
+MIRRORED = 0.5
+
+# Regions that go through the network at a time.
+REGION_CHUNK = 256
+
+# Scores below are left out: for SVMs the margin beyond which a training example costs nothing, for
+# the softmax a probability.
+LEAST_MARGIN = -1.0
+LEAST_PROBABILITY = 0.01
+
+
+class Windows(NamedTuple):
+    """The windows that a step learns from.
+
+    Attributes:
+        boxes: `[N, 4]` xyxy pixels of the input.
+        pictures: `[N]`; the picture of the batch that each is of.
+        labels: `[N]`; the class, C for background.
+    """
+
+    boxes: Float[Tensor, "N 4"]
+    pictures: Int[Tensor, "N"]
+    labels: Int[Tensor, "N"]
+
+
+class Outputs(NamedTuple):
+    """What the network and the linear layers behind it say of N regions.
+
+    Attributes:
+        scores: `[N, C]`; margins of the SVMs, or probabilities.
+        deltas: `[N, C, 4]`; to the box of an object of each class; zeros without box regression.
+    """
+
+    scores: Float[Tensor, "N C"]
+    deltas: Float[Tensor, "N C 4"]
+
+
+@DETECTORS.register("rcnn")
+class RCNN(Detector):
+    """Regions with CNN features.
+
+    Regions that may hold an object are warped to the network's input, one by one. The network is
+    tuned to tell the C classes and background apart on such windows; then its features of all
+    regions train an SVM for each class, and the trunk's features ridge regressions that move the
+    boxes. What they leave behind are two linear layers.
+
+    Deviations. The windows of a step come from the pictures of a batch, not from all pictures of
+    the set. Hard negatives are shared by the classes (see `mine_svms`).
+
+    Args:
+        backbone: its trunk and head are used, at the input size that it was designed for.
+        num_classes: C.
+        input_size: side of the square that pictures are letterboxed to, in pixels; proposals are
+            searched and regions cut out there. The paper searches pictures 500 pixels wide.
+        proposals: the name of a proposal method, or the path of a file of boxes (.npz, .mat) that
+            has those of every picture.
+        proposal_options: of the method, such as `{mode: quality}`; see docs/proposals.md.
+        max_proposals: the best ones of each picture that are used.
+        warp: how a region becomes a square (appendix A); see `warp_regions`.
+        context: pixels of the warped square, on each side, that show what surrounds the region.
+        feature_layer: of the SVMs: the `trunk`'s map (the paper's pool5), `fc6`, where the head
+            has two fully connected layers, or the `head`'s features (fc7).
+        finetune: whether the network is tuned on windows first.
+        windows_per_step: of fine-tuning, a quarter of them with objects at most.
+        positive_iou: least IoU with an object of a window that shows it, in fine-tuning.
+        svm: whether SVMs give the scores, or else the softmax of fine-tuning.
+        svm_cost: C of the SVMs, on features of mean length 20.
+        negative_iou: IoU with every object of a class below which a region is a negative of its
+            SVM (0.3: section 2.3).
+        mining_epochs: how often all pictures are looked through for hard negatives.
+        box_regression: whether boxes are moved (appendix C).
+        regression_iou: least IoU with its object of a proposal that the regressors learn from.
+        regression_strength: λ of the ridge regressions.
+        feature_cache: where the features of all training regions are kept: on the `disk` (float16)
+            while they are needed, or nowhere (`none`): they are computed again for each pass.
+        feature_budget: the most that they may take on the disk, in GB (10⁹ bytes).
+        score_threshold: scores below are left out; None takes a margin of −1 with SVMs and a
+            probability of 0.01 with the softmax.
+        iou_threshold: of the suppression among detections of a class.
+        max_detections: kept for each picture.
+
+    Attributes:
+        has_svms: whether the SVMs have been trained.
+        has_regressors: whether the box regressors have been.
+    """
+
+    phase_names: ClassVar[tuple[str, ...]] = ("finetune",)
+
+    has_svms: Tensor
+    has_regressors: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        input_size: int = 500,
+        proposals: str = "selective-search",
+        proposal_options: dict[str, Any] | None = None,
+        max_proposals: int = 2000,
+        warp: Warp = "warp",
+        context: int = 16,
+        feature_layer: FeatureLayer = "head",
+        finetune: bool = True,
+        windows_per_step: int = 128,
+        positive_iou: float = 0.5,
+        svm: bool = True,
+        svm_cost: float = 0.001,
+        negative_iou: float = 0.3,
+        mining_epochs: int = 1,
+        box_regression: bool = True,
+        regression_iou: float = 0.6,
+        regression_strength: float = 1000.0,
+        feature_cache: Literal["disk", "none"] = "disk",
+        feature_budget: float = 20.0,
+        score_threshold: float | None = None,
+        iou_threshold: float = 0.3,
+        max_detections: int = 100,
+    ) -> None:
+        super().__init__()
+        _check_at_least_one(
+            max_proposals=max_proposals,
+            windows_per_step=windows_per_step,
+            mining_epochs=mining_epochs,
+        )
+        if not 0 <= 2 * context < backbone.image_size:
+            raise DetectError(
+                f"detector.context: expected 0 or more and less than half of the "
+                f"{backbone.image_size} pixels of the backbone's input, found {context}"
+            )
+        self.num_classes = num_classes
+        self.input_spec = InputSpec((input_size, input_size), keep_aspect_ratio=True)
+        self.proposals = proposals
+        self.proposal_options = dict(proposal_options or {})
+        self.max_proposals = max_proposals
+        self.warp: Warp = warp
+        self.context = context
+        self.feature_layer: FeatureLayer = feature_layer
+        self.finetune = finetune
+        self.windows_per_step = windows_per_step
+        self.positive_iou = positive_iou
+        self.svm = svm
+        self.svm_cost = svm_cost
+        self.negative_iou = negative_iou
+        self.mining_epochs = mining_epochs
+        self.box_regression = box_regression
+        self.regression_iou = regression_iou
+        self.regression_strength = regression_strength
+        self.feature_cache = feature_cache
+        self.feature_budget = feature_budget
+        self.score_threshold = score_threshold
+        self.iou_threshold = iou_threshold
+        self.max_detections = max_detections
+        self.backbone = backbone
+        self.classifier = nn.Linear(backbone.feature_dim, num_classes + 1)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)
+        self.trunk_dim = backbone.channels * backbone.grid**2
+        self.svms = _untrained(self._measure_features(), num_classes)
+        self.regressors = _untrained(self.trunk_dim, 4 * num_classes)
+        self.register_buffer("has_svms", torch.tensor(False))
+        self.register_buffer("has_regressors", torch.tensor(False))
+        self._source: FittedSource | None = None
+
+    @property
+    def proposal_source(self) -> FittedSource:
+        """Where the regions come from."""
+        if self._source is None:  # a file is read only when it is needed
+            source = build_source(self.proposals, self.proposal_options)
+            self._source = FittedSource(source, self.input_spec, self.max_proposals)
+        return self._source
+
+    def lacks(self) -> str | None:
+        """What is switched on and has not been trained."""
+        missing = [
+            (name, key)
+            for name, key, is_wanted, is_there in (
+                ("SVMs", "svm", self.svm, self.has_svms),
+                ("box regressors", "box_regression", self.box_regression, self.has_regressors),
+            )
+            if is_wanted and not is_there
+        ]
+        if not missing:
+            return None
+        names = " and ".join(name for name, _ in missing)
+        off = " ".join(f"detector.{key}=false" for _, key in missing)
+        return f"its {names} have not been trained: go on with the training, or set {off}"
+
+    # --- the network ------------------------------------------------------------------------------
+
+    def pictures(self, batch: Batch) -> Float[Tensor, "B 3 H W"]:
+        """The input in 0…1; beyond the border of each picture is the mean color."""
+        images = batch.unit_images()
+        for image, meta in zip(images, batch.metas, strict=True):
+            top, left, bottom, right = filled_part(meta)
+            picture = image[:, top:bottom, left:right].clone()
+            image[:] = self.backbone.mean
+            image[:, top:bottom, left:right] = picture
+        return images
+
+    def warped(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        boxes: Float[Tensor, "N 4"],
+        numbers: Int[Tensor, "N"],
+    ) -> Float[Tensor, "N 3 S S"]:
+        """Regions of `pictures`, each of the picture of its number, as the network takes them."""
+        return warp_regions(
+            images,
+            boxes,
+            numbers,
+            self.backbone.image_size,
+            context=self.context,
+            warp=self.warp,
+            fill=self.backbone.mean,
+        )
+
+    def embed(self, crops: Float[Tensor, "N 3 S S"]) -> tuple[Tensor, Tensor]:
+        """The features `[N, D]` of the SVMs' layer, and the trunk's `[N, T]`."""
+        trunk_map = self.backbone(crops)
+        return self._features(trunk_map), self.backbone.pooled_to_grid(trunk_map).flatten(1)
+
+    def _features(self, trunk_map: Float[Tensor, "N F h w"]) -> Float[Tensor, "N D"]:
+        if self.feature_layer == "head":
+            return self.backbone.head_features(trunk_map)
+        features = self.backbone.pooled_to_grid(trunk_map)
+        if self.feature_layer == "trunk":
+            return features.flatten(1)
+        for layer in self._layers_to_fc6():
+            features = layer(features)
+        return features
+
+    def _layers_to_fc6(self) -> list[nn.Module]:
+        layers = first_fully_connected(self.backbone.head)
+        if layers is None:
+            raise DetectError(
+                "detector.feature_layer: fc6 is the first of two fully connected layers, and this "
+                "backbone's head has not so many; expected trunk or head"
+            )
+        return layers
+
+    @torch.no_grad()
+    def _measure_features(self) -> int:
+        if self.feature_layer == "trunk":
+            return self.trunk_dim
+        if self.feature_layer == "head":
+            return self.backbone.feature_dim
+        linear = [layer for layer in self._layers_to_fc6() if isinstance(layer, nn.Linear)]
+        return linear[0].out_features
+
+    # --- training ---------------------------------------------------------------------------------
+
+    def loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """Term `classification`, of windows of the batch's pictures."""
+        windows = self._sample_windows(batch)
+        if len(windows.labels) == 0:
+            return {"classification": 0 * self.classifier.bias.sum()}
+        crops = self.warped(self.pictures(batch), windows.boxes, windows.pictures)
+        is_mirrored = torch.rand(len(crops), device=crops.device) < MIRRORED
+        crops = torch.where(is_mirrored[:, None, None, None], crops.flip(-1), crops)
+        features = self.backbone.head_features(self.backbone(crops))
+        logits = self.classifier(features).float()
+        return {"classification": functional.cross_entropy(logits, windows.labels)}
+
+    def phases(self, plan: Plan) -> Sequence[Phase]:
+        """Fine-tuning; the features of all regions; SVMs; box regressors."""
+        # those of weights to start from are of another network
+        self.has_svms.fill_(False)
+        self.has_regressors.fill_(False)
+        phases: list[Phase] = []
+        if self.finetune:
+            phases.append(plan.gradient_phase("finetune", self, self.loss))
+        if not self.svm and not self.box_regression:
+            return phases
+        regions = TrainingRegions(self, plan)
+        fits: list[tuple[str, Callable[[Watch], None]]] = [("features", regions.prepare)]
+        if self.svm:
+            fits.append(("svms", partial(self._fit_svms, regions)))
+        if self.box_regression:
+            fits.append(("box_regression", partial(self._fit_regressors, regions)))
+        last_name, last_fit = fits.pop()
+
+        def fit_and_clear(watch: Watch) -> None:
+            last_fit(watch)
+            regions.remove()
+
+        phases += [FitPhase(name, fit) for name, fit in fits]
+        return [*phases, FitPhase(last_name, fit_and_clear)]
+
+    @torch.no_grad()
+    def _sample_windows(self, batch: Batch) -> Windows:
+        boxes, labels, pictures = [], [], []
+        proposals = find_in_batch(self.proposal_source, batch)
+        for number, (truth, found) in enumerate(zip(batch.truths, proposals, strict=True)):
+            candidates = regions_of(truth, found)
+            iou = box_iou(candidates, truth.boxes)
+            objects = match(iou, self.positive_iou, self.positive_iou).indices
+            classes = objects.new_full((len(candidates),), self.num_classes)
+            is_positive = objects >= 0
+            classes[is_positive] = truth.labels[objects[is_positive]]
+            boxes.append(candidates)
+            labels.append(classes)
+            pictures.append(torch.full_like(classes, number))
+        windows = Windows(torch.cat(boxes), torch.cat(pictures), torch.cat(labels))
+        is_positive = windows.labels < self.num_classes
+        chosen = torch.cat(
+            sample_balanced(
+                is_positive,
+                ~is_positive,
+                self.windows_per_step,
+                POSITIVE_FRACTION,
+                torch.default_generator,  # whose state every checkpoint has
+            )
+        )
+        return Windows(*(values[chosen] for values in windows))
+
+    @torch.no_grad()
+    def _fit_svms(self, regions: "TrainingRegions", watch: Watch) -> None:
+        mined = mine_svms(
+            regions.table(watch),
+            regions.features(watch),
+            self.svms.weight.device,
+            self.svm_cost,
+            self.mining_epochs,
+            watch,
+        )
+        self.svms.weight.copy_(mined.svms.weight)
+        self.svms.bias.copy_(mined.svms.bias)
+        self.has_svms.fill_(True)
+        watch.say(
+            f"trained {mined.num_fits} times; {mined.num_kept:,} hard negatives kept at the end"
+        )
+
+    @torch.no_grad()
+    def _fit_regressors(self, regions: "TrainingRegions", watch: Watch) -> None:
+        table, device = regions.table(watch), self.regressors.weight.device
+        fitted = fit_box_regressors(
+            regions.features(watch).regressed(watch).to(device),
+            table.deltas.to(device),
+            table.classes.to(device),
+            self.num_classes,
+            self.regression_strength,
+        )
+        self.regressors.weight.copy_(fitted.weight.flatten(0, 1))
+        self.regressors.bias.copy_(fitted.bias.flatten())
+        self.has_regressors.fill_(True)
+        watch.say(f"learned from {len(table.classes):,} proposals")
+
+    # --- inference --------------------------------------------------------------------------------
+
+    def _detect(self, batch: Batch) -> list[Detections]:
+        proposals = find_in_batch(self.proposal_source, batch)
+        counts = [len(boxes) for boxes in proposals]
+        boxes = torch.cat(proposals)
+        if len(boxes) == 0:
+            return [Detections.empty().to(boxes.device) for _ in counts]
+        numbers = torch.arange(len(counts), device=boxes.device).repeat_interleave(
+            torch.tensor(counts, device=boxes.device)
+        )
+        images = self.pictures(batch)
+        outputs = [
+            self._outputs(self.warped(images, *part))
+            for part in zip(boxes.split(REGION_CHUNK), numbers.split(REGION_CHUNK), strict=True)
+        ]
+        scores = torch.cat([part.scores for part in outputs]).split(counts)
+        deltas = torch.cat([part.deltas for part in outputs]).split(counts)
+        return [
+            self._suppress(own, Outputs(*said), filled_part(meta))
+            for own, *said, meta in zip(proposals, scores, deltas, batch.metas, strict=True)
+        ]
+
+    def _outputs(self, crops: Float[Tensor, "N 3 S S"]) -> Outputs:
+        trunk_map = self.backbone(crops)
+        if self._uses_svms:
+            scores: Tensor = self.svms(self._features(trunk_map)).float()
+        else:
+            logits = self.classifier(self.backbone.head_features(trunk_map)).float()
+            scores = logits.softmax(dim=1)[:, : self.num_classes]
+        deltas = scores.new_zeros(len(scores), 4 * self.num_classes)
+        if self.box_regression and bool(self.has_regressors):
+            trunk = self.backbone.pooled_to_grid(trunk_map).flatten(1)
+            deltas = self.regressors(trunk).float()
+        return Outputs(scores, deltas.unflatten(1, (self.num_classes, 4)))
+
+    @property
+    def _uses_svms(self) -> bool:
+        # while the network is being tuned, the softmax is what there is
+        return self.svm and bool(self.has_svms)
+
+    def _suppress(
+        self,
+        proposals: Float[Tensor, "N 4"],
+        outputs: Outputs,
+        filled: tuple[int, int, int, int],
+    ) -> Detections:
+        threshold = self.score_threshold
+        if threshold is None:
+            threshold = LEAST_MARGIN if self._uses_svms else LEAST_PROBABILITY
+        rows, labels = (outputs.scores >= threshold).nonzero(as_tuple=True)
+        scores = outputs.scores[rows, labels]
+        boxes = decode_deltas(outputs.deltas[rows, labels], proposals[rows])
+        top, left, bottom, right = filled
+        shift = boxes.new_tensor([left, top, left, top])
+        boxes = clip_boxes(boxes - shift, (bottom - top, right - left)) + shift
+        kept = grouped_nms(boxes, scores, labels, self.iou_threshold)[: self.max_detections]
+        return Detections.sorted(boxes[kept], scores[kept], labels[kept])
+
+
+class TrainingRegions:
+    """All regions of the training pictures and their features, found when they are asked for.
+
+    Args:
+        detector: whose network gives the features.
+        plan: gives the pictures, and the folder where features are kept.
+    """
+
+    def __init__(self, detector: RCNN, plan: Plan) -> None:
+        if plan.pictures is None or plan.cache is None:
+            raise ValueError("R-CNN's plan needs the training pictures and a folder for features")
+        self.detector = detector
+        self.source: PictureSource = plan.pictures
+        self.cache: Path = plan.cache
+        self._table: RegionTable | None = None
+        self._features: RegionFeatures | None = None
+
+    def table(self, watch: Watch) -> RegionTable:
+        """The regions, labeled."""
+        if self._table is None:
+            detector = self.detector
+            self._table = tabulate_regions(
+                self.source,
+                detector.num_classes,
+                detector.max_proposals,
+                detector.negative_iou,
+                detector.regression_iou,
+                watch,
+            )
+        return self._table
+
+    def features(self, watch: Watch) -> RegionFeatures:
+        """Their features; what is kept on the disk is not complete yet."""
+        if self._features is None:
+            detector, table = self.detector, self.table(watch)
+            if detector.feature_cache == "none":
+                self._features = StreamedFeatures(self.source, table, self._embed)
+            else:
+                self._features = StoredFeatures(
+                    self.cache / f"regions-{self._address()}",
+                    self._sizes(table),
+                    self.source,
+                    table,
+                    self._embed,
+                    detector.feature_budget * GIGABYTE,
+                )
+        return self._features
+
+    def prepare(self, watch: Watch) -> None:
+        """Compute and keep the features, if they are to be kept."""
+        features = self.features(watch)
+        sizes = self._sizes(self.table(watch))
+        if isinstance(features, StoredFeatures):
+            watch.say(f"{sizes}; in {features.folder}")
+            features.complete(watch)
+        else:
+            watch.say(f"{sizes} would be kept; they are computed for each pass instead")
+
+    def remove(self) -> None:
+        """Give the disk back."""
+        if isinstance(self._features, StoredFeatures):
+            self._features.remove()
+
+    @torch.no_grad()
+    def _embed(self, batch: Batch, boxes: Float[Tensor, "N 4"]) -> tuple[Tensor, Tensor]:
+        detector, device = self.detector, self.detector.classifier.weight.device
+        batch, boxes = batch.to(device), boxes.to(device)
+        with evaluating(detector):
+            images = detector.pictures(batch)
+            numbers = torch.zeros(len(boxes), dtype=torch.int64, device=device)
+            parts = [
+                detector.embed(detector.warped(images, *part))
+                for part in zip(boxes.split(REGION_CHUNK), numbers.split(REGION_CHUNK), strict=True)
+            ]
+        features, trunk = zip(*parts, strict=True)
+        return torch.cat(features), torch.cat(trunk)
+
+    def _sizes(self, table: RegionTable) -> FeatureSizes:
+        regresses = self.detector.box_regression
+        return FeatureSizes(
+            table.num_pictures,
+            table.num_regions,
+            self.detector.svms.in_features,
+            len(table.classes) if regresses else 0,
+            self.detector.trunk_dim if regresses else 0,
+        )
+
+    def _address(self) -> str:
+        detector = self.detector
+        settings = {
+            "pictures": self.source.fingerprint,
+            "max_proposals": detector.max_proposals,
+            "layer": detector.feature_layer,
+            "warp": detector.warp,
+            "context": detector.context,
+            "image_size": detector.backbone.image_size,
+            "box_regression": detector.box_regression,
+            "regression_iou": detector.regression_iou,
+            "device": detector.classifier.weight.device.type,
+        }
+        return feature_address(settings, detector.backbone)
+
+
+def _untrained(inputs: int, outputs: int) -> nn.Linear:
+    """A layer that is solved for, not descended on."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer.requires_grad_(False)
+
+
+def _check_at_least_one(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise DetectError(f"detector.{name}: expected 1 or more, found {value}")

@@ -1,0 +1,159 @@
+"""Proposals of data sets, for the detectors that want them. Floor 4."""
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from detect.data import (
+    ProposedSamples,
+    VOCDataset,
+    drop_empty,
+    evaluation_batches,
+    meta_in_input,
+    read_image,
+)
+from detect.detectors import Detector
+from detect.detectors.proposing import FittedSource
+from detect.errors import DetectError, Interrupted
+from detect.proposals import GivenBoxes, PictureFile, Proposals, compute_proposals
+from detect.structures import Batch, GroundTruth, InputSpec
+from detect.training.interruption import Interruption
+
+
+def find_proposals(
+    detector: Detector, dataset: VOCDataset, cache: Path, console: Console
+) -> Proposals | None:
+    """The proposals of all pictures, in their own frames, as a detector wants them.
+
+    Pictures are worked on in parallel, by a process for each core, and the boxes of each are kept;
+    so they are found once for each content of a picture and each setting.
+
+    Args:
+        detector: says from where.
+        dataset: of the pictures.
+        cache: a folder for the boxes of single pictures.
+        console: where progress is shown.
+
+    Returns:
+        None if the detector wants none.
+
+    Raises:
+        DetectError: a picture cannot be read, or the cache cannot be written.
+        Interrupted: the same command continues.
+    """
+    source = detector.proposal_source
+    if source is None:
+        return None
+    if isinstance(source, FittedSource) and isinstance(source.source, GivenBoxes):
+        given = source.source.proposals.of(dataset.image_ids)
+        return given.first(source.max_proposals)
+    pictures = [
+        PictureFile(meta.image_id, meta.path, meta.original_size)
+        for meta in dataset.metas
+        if meta.path is not None
+    ]
+    folder = cache / "proposals"
+    with showing_proposals(len(pictures), folder, console) as advance:
+        computed = compute_proposals(
+            pictures,
+            source,
+            read_image,
+            cache=folder,
+            num_workers=os.cpu_count() or 1,
+            progress=advance,
+        )
+    return computed.proposals
+
+
+@contextmanager
+def showing_proposals(total: int, cache: Path, console: Console) -> Iterator[Callable[[int], None]]:
+    """Show how many pictures are done; a signal ends the work once what is begun is finished."""
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with (
+        Interruption() as interruption,
+        Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        ) as progress,
+    ):
+        task = progress.add_task("Finding proposals", total=total)
+
+        def advance(num_done: int) -> None:
+            progress.update(task, completed=num_done)
+            if interruption.requested is not None and num_done < total:
+                raise Interrupted(
+                    f"stopped by {interruption.requested.name}; {num_done} of {total} pictures are "
+                    f"done and kept in {cache}. The same command continues",
+                    128 + interruption.requested,
+                )
+
+        yield advance
+
+
+class ProposedPictures:
+    """The training pictures as they are, with their proposals; a `PictureSource`.
+
+    Args:
+        dataset: with the objects that are learned from.
+        proposals: of its pictures.
+        spec: how the detector wants to be fed.
+        num_workers: processes that read ahead.
+    """
+
+    def __init__(
+        self, dataset: VOCDataset, proposals: Proposals, spec: InputSpec, num_workers: int
+    ) -> None:
+        self.dataset, self.proposals, self.spec = dataset, proposals, spec
+        self.num_workers = num_workers
+
+    def __len__(self) -> int:
+        """The number of pictures."""
+        return len(self.dataset)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of the pictures' files, their objects and proposals, and the input's size."""
+        digest = hashlib.sha256(self.proposals.fingerprint.encode())
+        input_settings = [list(self.spec.size), self.spec.keep_aspect_ratio]
+        digest.update(json.dumps([input_settings, list(self.dataset.class_names)]).encode())
+        for meta, truth in zip(self.dataset.metas, self.dataset.truths, strict=True):
+            digest.update(meta.image_id.encode() + b"\0")
+            digest.update(truth.boxes.numpy().tobytes() + truth.labels.numpy().tobytes())
+            if meta.path is not None:
+                digest.update(_content(meta.path))
+        return digest.hexdigest()
+
+    def regions(self, picture: int) -> tuple[GroundTruth, Tensor]:
+        """Objects and proposals `[P, 4]` of a picture in the input frame, without reading it."""
+        own, truth = self.dataset.metas[picture], self.dataset.truths[picture]
+        meta = meta_in_input(own, own.original_size, self.spec)
+        boxes = torch.from_numpy(self.proposals[own.image_id].copy())
+        placed = drop_empty(meta.to_input(truth.boxes), truth.labels, truth.difficult)
+        return placed, meta.to_input(boxes)
+
+    def batches(self, start: int = 0) -> Iterable[Batch]:
+        """One picture a batch, from picture `start` on, its proposals with it."""
+        samples = torch.utils.data.Subset(
+            ProposedSamples(self.dataset, self.proposals), range(start, len(self.dataset))
+        )
+        return evaluation_batches(samples, self.spec, batch_size=1, num_workers=self.num_workers)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError as error:
+        raise DetectError(f"{path}: cannot be read: {error.strerror or error}") from error
