@@ -71,7 +71,7 @@ Picture = str | Path | UInt8[np.ndarray, "H W 3"]
 CHECKPOINTS = "checkpoints"
 SPLITS = ("train_split", "val_split", "test_split")
 
-# Settings that a run may be continued with others of: they do not change what comes out.
+# Settings of which a run may be continued with others: they change the result by rounding at most.
 FREE_SETTINGS = (
     "data.cache",
     "data.num_workers",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -28,14 +29,19 @@ from detect.proposals import GivenBoxes, PictureFile, Proposals, compute_proposa
 from detect.structures import Batch, GroundTruth, InputSpec
 from detect.training.interruption import Interruption
 
+# Pictures whose time is taken, and the least time of a whole set, in seconds, for which other
+# processes are started: each takes some seconds to load what it needs.
+NUM_TIMED = 4
+MIN_SECONDS = 20.0
+
 
 def find_proposals(
     detector: Detector, dataset: VOCDataset, cache: Path, console: Console
 ) -> Proposals | None:
     """The proposals of all pictures, in their own frames, as a detector wants them.
 
-    Pictures are worked on in parallel, by a process for each core, and the boxes of each are kept;
-    so they are found once for each content of a picture and each setting.
+    Pictures are worked on in parallel, by a process for each core, unless they are few; the boxes
+    of each are kept, so that they are found once for each content of a picture and each setting.
 
     Args:
         detector: says from where.
@@ -62,16 +68,13 @@ def find_proposals(
         if meta.path is not None
     ]
     folder = cache / "proposals"
+    find = functools.partial(compute_proposals, source=source, read=read_image, cache=folder)
+    # to start a process takes longer than many a small set
+    seconds = find(pictures[:NUM_TIMED]).seconds
+    expected = len(pictures) * float(np.median(seconds)) if len(seconds) else 0.0
+    num_workers = 1 if expected < MIN_SECONDS else os.cpu_count() or 1
     with showing_proposals(len(pictures), folder, console) as advance:
-        computed = compute_proposals(
-            pictures,
-            source,
-            read_image,
-            cache=folder,
-            num_workers=os.cpu_count() or 1,
-            progress=advance,
-        )
-    return computed.proposals
+        return find(pictures, num_workers=num_workers, progress=advance).proposals
 
 
 @contextmanager

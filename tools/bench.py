@@ -8,6 +8,7 @@ python tools/bench.py selective-search DATA --split test --opencv PYTHON_WITH_OP
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import time
@@ -24,7 +25,8 @@ from detect.detectors import SlidingWindow, predict
 from detect.errors import DetectError
 from detect.evaluation import VOCEvaluator
 from detect.experiment import choose_device, describe_device, load, read_split
-from detect.ops.svm import fit_linear_svms
+from detect.ops.svm import LinearSVMs, SVMSolver, fit_linear_svms
+from detect.ops.svm_problem import HingeLoss
 from detect.proposals import Proposals, SelectiveSearch, compiled_kernels, measure_coverage
 
 # Runs in an environment of its own, since a second OpenCV would take the place of ours: reads a
@@ -44,6 +46,10 @@ for line in sys.stdin:
     boxes = list(zip(x.tolist(), y.tolist(), (x + w).tolist(), (y + h).tolist()))
     print(json.dumps({"version": cv2.__version__, "times": times, "boxes": boxes}), flush=True)
 """
+
+# As the release of R-CNN trains its SVMs: the cost of positives doubled, the bias 10 w₀.
+POSITIVE_WEIGHT = 2.0
+BIAS_SCALE = 10.0
 
 
 def main() -> None:
@@ -82,6 +88,11 @@ def main() -> None:
     machines.add_argument("--cost", type=float, default=0.001)
     machines.add_argument("--loss", choices=("hinge", "squared_hinge"), default="hinge")
     machines.add_argument("--fits", type=int, help="of LinearSVC, in place of all classes")
+    machines.add_argument(
+        "--solver", nargs="+", choices=("auto", "dual", "newton"), default=["auto"], help="of ours"
+    )
+    machines.add_argument("--tolerance", type=float, default=1e-4, help="of ours")
+    machines.add_argument("--half", action="store_true", help="give ours float16 features")
     machines.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     if arguments.benchmark == "svm":
@@ -161,55 +172,132 @@ def compare_padding(arguments: argparse.Namespace) -> None:
 
 
 def compare_machines(arguments: argparse.Namespace) -> None:
-    """Time the batched solver and LinearSVC on features as a network's last layers give them."""
+    """Time the batched solvers and LinearSVC on features as a network's last layers give them."""
     from sklearn.svm import LinearSVC
 
     device = choose_device(arguments.device)
     num_classes, cost, loss = arguments.classes, arguments.cost, arguments.loss
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(arguments.examples, arguments.features, generator=generator).relu_()
-    outputs = features @ torch.randn(arguments.features, num_classes, generator=generator)
-    outputs += outputs.std() * 0.5 * torch.randn(outputs.shape, generator=generator)
-    # 2 % are positive; quantile() itself refuses so many numbers
-    least = outputs.sort(dim=0).values[int(0.98 * len(outputs))]
-    targets = torch.where(outputs > least, 1, -1)
-    # the mean norm that R-CNN's features are scaled to
-    features *= 20 / features.norm(dim=1).mean()
-    begin = time.perf_counter()
-    found = fit_linear_svms(
-        features.to(device), targets.to(device), cost=cost, loss=loss, bias_scale=10.0
-    )
-    own_time = time.perf_counter() - begin
-    print(f"{describe_device(device)}, torch {torch.__version__}")
+    features, targets = draw_examples(arguments.examples, arguments.features, num_classes)
     print(
+        f"{describe_device(device)}, torch {torch.__version__}, {torch.get_num_threads()} threads\n"
         f"{num_classes} classes, {arguments.examples} examples, {arguments.features} features, "
         f"{loss}, C = {cost}"
     )
-    print(f"  all classes at once: {own_time:.1f} s, {found.num_iterations} Newton steps")
-    times, ratios, agreements = [], [], []
+    founds, own_times = {}, {}
+    for solver in arguments.solver:
+        founds[solver], own_times[solver] = time_solver(
+            arguments, features, targets, device, solver
+        )
+    times, processor_times = [], []
+    ratios: dict[str, list[float]] = {solver: [] for solver in founds}
+    agreements: dict[str, list[float]] = {solver: [] for solver in founds}
     for label in range(arguments.fits or num_classes):
-        machine = LinearSVC(C=cost, loss=loss, dual=loss == "hinge", intercept_scaling=10.0)
-        begin = time.perf_counter()
-        machine.fit(features.numpy(), targets[:, label].numpy())
+        machine = LinearSVC(
+            C=cost,
+            loss=loss,
+            dual=loss == "hinge",
+            intercept_scaling=BIAS_SCALE,
+            class_weight={1: POSITIVE_WEIGHT, -1: 1.0},
+        )
+        own = targets[:, label]
+        begin, begin_cpu = time.perf_counter(), time.process_time()
+        machine.fit(features.numpy(), own.numpy())
         times.append(time.perf_counter() - begin)
-        weight, bias = torch.from_numpy(machine.coef_[0]).float(), float(machine.intercept_[0])
-        theirs = features @ weight + bias
-        slack = (1 - targets[:, label] * theirs).clamp(min=0).double()
-        losses = slack.square() if loss == "squared_hinge" else slack
-        objective = weight.double().square().sum() / 2 + (bias / 10) ** 2 / 2 + cost * losses.sum()
-        ratios.append(float(found.objective[label]) / float(objective))
-        ours = features @ found.weight[label].cpu() + found.bias[label].cpu()
-        agreements.append(float(((ours > 0) == (theirs > 0)).double().mean()))
+        processor_times.append(time.process_time() - begin_cpu)
+        theirs = torch.from_numpy(machine.coef_[0]).float(), float(machine.intercept_[0])
+        expected, least = judge_machine(features, own, *theirs, cost, loss)
+        for solver, found in founds.items():
+            ours = found.weight[label].cpu(), float(found.bias[label])
+            outputs, objective = judge_machine(features, own, *ours, cost, loss)
+            ratios[solver].append(objective / least)
+            agreements[solver].append(float(((outputs > 0) == (expected > 0)).double().mean()))
     whole = statistics.mean(times) * num_classes
     print(
         f"  LinearSVC, {len(times)} of {num_classes} classes: mean {statistics.mean(times):.1f} s, "
-        f"{describe_spread(times)}; all classes {whole:.1f} s"
+        f"{describe_spread(times)} (mean {statistics.mean(processor_times):.1f} s of the "
+        f"processor); all classes {whole:.1f} s; peak memory {peak_memory():.2f} GiB"
     )
-    print(f"  ratio: {whole / own_time:.1f}")
+    for solver in founds:
+        print(
+            f"  {solver}: time of LinearSVC over ours {whole / own_times[solver]:.1f}; objective, "
+            f"ours over theirs: {min(ratios[solver]):.6f} to {max(ratios[solver]):.6f}; equal "
+            f"predictions: {min(agreements[solver]):.4%} or more"
+        )
+
+
+def time_solver(
+    arguments: argparse.Namespace,
+    features: torch.Tensor,
+    targets: torch.Tensor,
+    device: torch.device,
+    solver: SVMSolver,
+) -> tuple[LinearSVMs, float]:
+    """All classes at once, and the seconds that it takes."""
+    features = (features.half() if arguments.half else features).to(device)
+    targets = targets.to(device)
+
+    def fit(num_examples: int) -> LinearSVMs:
+        return fit_linear_svms(
+            features[:num_examples],
+            targets[:num_examples],
+            cost=arguments.cost,
+            loss=arguments.loss,
+            positive_weight=POSITIVE_WEIGHT,
+            bias_scale=BIAS_SCALE,
+            tolerance=arguments.tolerance,
+            solver=solver,
+        )
+
+    fit(100)  # compiles the inner loop
+    before = peak_memory()
+    begin, begin_cpu = time.perf_counter(), time.process_time()
+    found = fit(len(features))
+    gap = float((found.gap / found.objective).max())  # waits for the device
+    elapsed, processor = time.perf_counter() - begin, time.process_time() - begin_cpu
     print(
-        f"  objective, ours over theirs: {min(ratios):.6f} to {max(ratios):.6f}; equal "
-        f"predictions: {min(agreements):.4%} or more"
+        f"  all classes at once, {solver}: {elapsed:.1f} s ({processor:.1f} s of the processor), "
+        f"{found.num_iterations} iterations, gap {gap:.1e} at most, peak memory {before:.2f} GiB "
+        f"before and {peak_memory():.2f} GiB after"
     )
+    return found, elapsed
+
+
+def judge_machine(
+    features: torch.Tensor,
+    targets: torch.Tensor,
+    weight: torch.Tensor,
+    bias: float,
+    cost: float,
+    loss: HingeLoss,
+) -> tuple[torch.Tensor, float]:
+    """The outputs of one linear SVM, and its objective in float64."""
+    outputs = features @ weight + bias
+    slack = (1 - targets * outputs).clamp(min=0).double()
+    losses = slack.square() if loss == "squared_hinge" else slack
+    losses = cost * torch.where(targets > 0, POSITIVE_WEIGHT, 1.0) * losses
+    regularization = (weight.double().square().sum() + (bias / BIAS_SCALE) ** 2) / 2
+    return outputs, float(regularization + losses.sum())
+
+
+def draw_examples(
+    num_examples: int, dim: int, num_classes: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`[N, D]` features, none negative, and `[N, C]` targets, of which 2 % are positive."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(num_examples, dim, generator=generator).relu_()
+    outputs = features @ torch.randn(dim, num_classes, generator=generator)
+    outputs += outputs.std() * 0.5 * torch.randn(outputs.shape, generator=generator)
+    # quantile() itself refuses so many numbers
+    least = outputs.sort(dim=0).values[int(0.98 * num_examples)]
+    targets = torch.where(outputs > least, 1, -1)
+    # the mean norm that R-CNN's features are scaled to
+    features *= 20 / features.norm(dim=1).mean()
+    return features, targets
+
+
+def peak_memory() -> float:
+    """The most memory that this process had so far, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def compare_searches(dataset: VOCDataset, max_boxes: int, opencv: Path | None) -> None:

@@ -1,17 +1,15 @@
-"""Linear support vector machines, all classes at once, by Newton's method in the primal.
+"""Linear support vector machines, all classes at once.
 
 The problem of each class is that of LIBLINEAR (Fan et al. 2008), with the bias as one feature more:
 
     minimize  ½‖w‖² + ½ b² / s² + Σᵢ cᵢ ξ(yᵢ (w · xᵢ + b)),   b = s · w₀
 
-with ξ(m) = max(0, 1 − m) (hinge) or its square. The squared hinge is piecewise quadratic, and
-Newton's method with an exact line search ends after some ten steps (Keerthi & DeCoste 2005). The
-hinge is approached from above through quadratic joints of falling width (Chapelle 2007, section 4).
-The classes differ in their targets alone, so that each product with the features serves all.
+with ξ(m) = max(0, 1 − m) (hinge) or its square. The classes differ in their targets alone, so that
+each product with the features serves all. There are two ways to the same solution: coordinate
+descent in the dual, small steps for which a CPU is made, and Newton's method in the primal, few
+large products as a GPU likes them.
 """
 
-import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,23 +17,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-HingeLoss = Literal["hinge", "squared_hinge"]
+from detect.ops import svm_dual, svm_newton
+from detect.ops.svm_problem import HingeLoss, Problem, Solution
 
-# Rows of features that are converted to float32 at once.
-BLOCK_ROWS = 16384
-# Widths of the hinge's quadratic joint, from one problem to the next.
-FIRST_WIDTH = 1.0
-WIDTH_FACTOR = 0.25
-NUM_WIDTHS = 8  # below 1e-4, rounding of the margins would be a good part of the width
-# Gap, as a share of the objective, to which the problem of the first width is solved; it falls with
-# the width, and with it what the joint itself costs.
-FIRST_TOLERANCE = 0.02
-# Newton steps on one problem; in float32 the last digits of the gradient may never fall.
-MAX_NEWTON_STEPS = 50
-# Newton's equation is solved to this share of the gradient.
-FORCING = 0.1
-MAX_CONJUGATE_STEPS = 100
-MAX_LINE_STEPS = 40
+SVMSolver = Literal["auto", "newton", "dual"]
+
+MAX_NEWTON_STEPS = 200
+MAX_DUAL_PASSES = 1000  # as LIBLINEAR
+# Passes after which `auto` leaves the rest to Newton's method, which takes about as many products.
+# Where coordinate descent has not ended by then (a high cost for the size of the features), it may
+# take thousands.
+AUTO_DUAL_PASSES = 150
 
 
 @dataclass(frozen=True)
@@ -45,10 +37,12 @@ class LinearSVMs:
     Attributes:
         weight: `[C, D]`.
         bias: `[C]`.
-        objective: `[C]` float64; what was minimized, with the loss asked for.
+        objective: `[C]` float64; what was minimized, with the loss asked for, at these weights.
         gap: `[C]` float64; the least value possible is no lower than `objective − gap`, by the
             dual problem.
-        num_iterations: Newton steps.
+        num_iterations: Newton steps, or passes over the examples.
+        duals: `[N, C]`, each from 0 to the example's cost (hinge) or without bound (squared
+            hinge), from which the dual solver can go on; None from Newton's method.
     """
 
     weight: Float[Tensor, "C D"]
@@ -56,6 +50,7 @@ class LinearSVMs:
     objective: Float[Tensor, "C"]
     gap: Float[Tensor, "C"]
     num_iterations: int
+    duals: Float[Tensor, "N C"] | None = None
 
 
 @torch.no_grad()
@@ -68,13 +63,15 @@ def fit_linear_svms(
     positive_weight: float = 1.0,
     bias_scale: float = 1.0,
     tolerance: float = 1e-4,
-    max_iterations: int = 200,
+    max_iterations: int | None = None,
     initial: LinearSVMs | None = None,
+    solver: SVMSolver = "auto",
 ) -> LinearSVMs:
     """Train one linear SVM for each class, on one set of features.
 
     Args:
-        features: float32, or float16 to halve the memory; on any device.
+        features: float32, or float16 to halve the memory: it is converted some rows at a time. On
+            any device.
         targets: 1 for a positive of the class, −1 for a negative, 0 for an example that the class
             ignores.
         cost: C, of each example's loss.
@@ -82,211 +79,75 @@ def fit_linear_svms(
         positive_weight: factor of the cost of positives.
         bias_scale: s; the larger, the less the bias is regularized.
         tolerance: a class is done when its gap is at most this share of its objective.
-        max_iterations: Newton steps in all, after which the best that was reached is returned.
-        initial: where to begin, such as the result for fewer examples.
+        max_iterations: Newton steps in all (by default 200) or passes over the examples (1000),
+            after which the best that was reached is returned. `auto` counts both.
+        initial: where to begin, such as the result for fewer examples. The dual solver goes on
+            from `duals` if there is one for each example; for examples that were added, extend
+            them with zeros. Without them it begins anew, and the weights only stand until it has
+            found better ones.
+        solver: `dual` for coordinate descent, on the CPU alone and much faster with numba (the
+            extra `fast`); `newton`; or `auto`: on the CPU `dual`, and `newton` for the classes that
+            it leaves undone after 150 passes; elsewhere `newton`.
 
     Returns:
         On the device of the features. With a zero objective (no examples), all is zero.
+
+    Raises:
+        ValueError: if `solver` is `dual` and the features are not on the CPU.
     """
-    problem = _Problem(features, targets, cost, positive_weight, bias_scale)
-    num_classes, dim = targets.shape[1], features.shape[1]
-    point = torch.zeros(dim + 1, num_classes, device=features.device)
+    is_on_cpu = features.device.type == "cpu"
+    if solver == "dual" and not is_on_cpu:
+        raise ValueError(f"the dual solver: expected features on the CPU, not on {features.device}")
+    problem = Problem(features, targets, cost, loss, positive_weight, bias_scale)
+    point = torch.zeros(features.shape[1] + 1, targets.shape[1], device=features.device)
     if initial is not None:
         point[:-1], point[-1] = initial.weight.T, initial.bias / bias_scale
-    widths: Sequence[float | None] = [None]
-    if loss == "hinge":
-        widths = [FIRST_WIDTH * WIDTH_FACTOR**n for n in range(NUM_WIDTHS)]
-    num_iterations = 0
-    best = point.clone()
-    objective = torch.zeros(num_classes, dtype=torch.float64, device=features.device)
-    gap = torch.full_like(objective, torch.inf)
-    for width in widths:
-        smooth = _Smooth(problem, width)
-        steps_left = min(MAX_NEWTON_STEPS, max_iterations - num_iterations)
-        own_tolerance = tolerance / 4
-        if width is not None:
-            own_tolerance = max(own_tolerance, FIRST_TOLERANCE * width / FIRST_WIDTH)
-        point, steps = smooth.minimize(point, own_tolerance, steps_left)
-        num_iterations += steps
-        values, gaps = smooth.certificate(point)
-        # a narrower joint is nearer to the hinge, but may leave more to be done
-        is_better = gaps < gap
-        best[:, is_better] = point[:, is_better]
-        objective, gap = values.where(is_better, objective), gaps.where(is_better, gap)
-        if bool((gap <= tolerance * objective).all()) or num_iterations >= max_iterations:
-            break
+    duals = None if initial is None else initial.duals
+    if duals is not None and len(duals) != len(features):
+        duals = None
+    if solver == "newton" or not is_on_cpu:
+        found = svm_newton.minimize(
+            problem,
+            point,
+            tolerance,
+            MAX_NEWTON_STEPS if max_iterations is None else max_iterations,
+        )
+    elif solver == "dual":
+        found = svm_dual.minimize(
+            problem,
+            point,
+            duals,
+            tolerance,
+            MAX_DUAL_PASSES if max_iterations is None else max_iterations,
+        )
+    else:
+        found = _minimize_by_both(problem, point, duals, tolerance, max_iterations)
     return LinearSVMs(
-        best[:-1].T.contiguous(), best[-1] * bias_scale, objective, gap, num_iterations
+        found.point[:-1].T.contiguous(),
+        found.point[-1] * bias_scale,
+        found.objective,
+        found.gap,
+        found.num_iterations,
+        found.duals,
     )
 
 
-class _Problem:
-    # the examples, and products with them; a point is [D + 1, C], its last row belongs to the bias
-    def __init__(
-        self,
-        features: Tensor,
-        targets: Tensor,
-        cost: float,
-        positive_weight: float,
-        bias_scale: float,
-    ) -> None:
-        self.features = features
-        self.signs = targets.float()
-        self.costs = cost * torch.where(targets > 0, positive_weight, 1.0) * (targets != 0)
-        self.bias_scale = bias_scale
-
-    def outputs(self, point: Float[Tensor, "E C"]) -> Float[Tensor, "N C"]:
-        weight, bias = point[:-1], self.bias_scale * point[-1]
-        blocks = [block.float() @ weight for block in self.features.split(BLOCK_ROWS)]
-        return torch.cat(blocks) + bias if blocks else point.new_zeros(0, point.shape[1])
-
-    def combine(self, factors: Float[Tensor, "N C"]) -> Float[Tensor, "E C"]:
-        # the sum of the examples, each times its factor for each class
-        total = factors.new_zeros(self.features.shape[1] + 1, factors.shape[1])
-        pairs = zip(self.features.split(BLOCK_ROWS), factors.split(BLOCK_ROWS), strict=True)
-        for block, factor in pairs:
-            total[:-1] += block.float().T @ factor
-        total[-1] = self.bias_scale * factors.sum(dim=0)
-        return total
-
-    def of_classes(self, columns: Tensor) -> "_Problem":
-        part = copy.copy(self)
-        part.signs, part.costs = self.signs[:, columns], self.costs[:, columns]
-        return part
-
-    def of_examples(self, rows: Tensor) -> "_Problem":
-        part = copy.copy(self)
-        part.features = self.features[rows]
-        part.signs, part.costs = self.signs[rows], self.costs[rows]
-        return part
-
-
-class _Smooth:
-    # the objective with a loss that has a derivative: the squared hinge, or the hinge with a
-    # quadratic joint of some width
-    def __init__(self, problem: _Problem, width: float | None) -> None:
-        self.problem = problem
-        self.width = width
-
-    def duals(self, outputs: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-        # the negative derivative of each example's loss by its margin: the dual variables
-        slack = (1 - self.problem.signs * outputs).clamp(min=0)
-        if self.width is None:
-            return 2 * self.problem.costs * slack
-        return self.problem.costs * (slack / self.width).clamp(max=1)
-
-    def curvatures(self, outputs: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-        slack = 1 - self.problem.signs * outputs
-        if self.width is None:
-            return 2 * self.problem.costs * (slack > 0)
-        return self.problem.costs / self.width * ((slack > 0) & (slack < self.width))
-
-    def minimize(
-        self, point: Float[Tensor, "E C"], tolerance: float, max_iterations: int
-    ) -> tuple[Float[Tensor, "E C"], int]:
-        # Newton's method; classes that are done take no further part
-        point = point.clone()
-        active = torch.arange(point.shape[1], device=point.device)
-        for step in range(max_iterations):
-            part = _Smooth(self.problem.of_classes(active), self.width)
-            own = point[:, active]
-            outputs = part.problem.outputs(own)
-            gradient = own - part.problem.combine(part.problem.signs * part.duals(outputs))
-            # half the squared gradient is the duality gap of the smooth problem, exactly
-            gap = gradient.double().square().sum(dim=0) / 2
-            open_classes = gap > tolerance * part.objective(own, outputs)
-            active = active[open_classes]
-            if len(active) == 0:
-                return point, step
-            part = _Smooth(self.problem.of_classes(active), self.width)
-            own, outputs = own[:, open_classes], outputs[:, open_classes]
-            direction = _solve(part.problem, part.curvatures(outputs), -gradient[:, open_classes])
-            length = part._line_search(own, direction, outputs, part.problem.outputs(direction))
-            point[:, active] = own + length * direction
-        return point, max_iterations
-
-    def objective(
-        self, point: Float[Tensor, "E C"], outputs: Float[Tensor, "N C"]
-    ) -> Float[Tensor, "C"]:
-        slack = (1 - self.problem.signs * outputs).clamp(min=0)
-        if self.width is None:
-            losses = slack.square()
-        else:
-            inner = slack.square() / (2 * self.width)
-            losses = torch.where(slack < self.width, inner, slack - self.width / 2)
-        losses = (self.problem.costs * losses).sum(dim=0, dtype=torch.float64)
-        return point.double().square().sum(dim=0) / 2 + losses
-
-    def certificate(self, point: Float[Tensor, "E C"]) -> tuple[Tensor, Tensor]:
-        # the objective with the loss asked for, and its distance from that of the dual problem
-        outputs = self.problem.outputs(point)
-        slack = (1 - self.problem.signs * outputs).clamp(min=0)
-        duals = self.duals(outputs)
-        losses = slack.square() if self.width is None else slack
-        primal = point.double().square().sum(dim=0) / 2
-        primal = primal + (self.problem.costs * losses).sum(dim=0, dtype=torch.float64)
-        combined = self.problem.combine(self.problem.signs * duals).double()
-        gains = duals.double()
-        if self.width is None:
-            is_used = self.problem.costs > 0
-            penalty = duals.double().square() / (4 * self.problem.costs).where(is_used, 1)
-            gains = gains - penalty
-        dual = gains.sum(dim=0) - combined.square().sum(dim=0) / 2
-        return primal, primal - dual
-
-    def _line_search(
-        self,
-        point: Float[Tensor, "E C"],
-        direction: Float[Tensor, "E C"],
-        outputs: Float[Tensor, "N C"],
-        changes: Float[Tensor, "N C"],
-    ) -> Float[Tensor, "C"]:
-        # the least of the objective along the direction, where its derivative, which rises and is
-        # piecewise linear, is zero: Newton's method between bounds
-        signs = self.problem.signs
-        linear = (point.double() * direction.double()).sum(dim=0)
-        quadratic = direction.double().square().sum(dim=0)
-        low = torch.zeros_like(linear)
-        high = torch.full_like(linear, torch.inf)
-        length = torch.ones_like(linear)
-        for _ in range(MAX_LINE_STEPS):
-            moved = outputs + length.float() * changes
-            slope = linear + length * quadratic
-            slope = slope - (signs * self.duals(moved) * changes).sum(dim=0, dtype=torch.float64)
-            bend = (self.curvatures(moved) * changes.square()).sum(dim=0, dtype=torch.float64)
-            low = torch.where(slope < 0, length, low)
-            high = torch.where(slope >= 0, length, high)
-            following = length - slope / (quadratic + bend)
-            middle = torch.where(high.isinf(), 2 * length, (low + high) / 2)
-            outside = ~((following > low) & (following < high))
-            following = torch.where(outside, middle, following)
-            is_done = (following - length).abs() <= 1e-3 * length
-            length = following
-            if bool(is_done.all()):
-                break
-        return length.float()
-
-
-def _solve(
-    problem: _Problem, curvatures: Float[Tensor, "N C"], right: Float[Tensor, "E C"]
-) -> Float[Tensor, "E C"]:
-    """Newton's equation (I + Xᵀ D X) s = r of each class, by conjugate gradients."""
-    # most examples lie where the loss is straight: they have no part in the equation
-    rows = curvatures.any(dim=1).nonzero().squeeze(1)
-    if len(rows) < len(curvatures) / 2:
-        problem, curvatures = problem.of_examples(rows), curvatures[rows]
-    solution = torch.zeros_like(right)
-    residual, direction = right.clone(), right.clone()
-    squares = residual.square().sum(dim=0)
-    goal = FORCING**2 * squares
-    for _ in range(MAX_CONJUGATE_STEPS):
-        product = direction + problem.combine(curvatures * problem.outputs(direction))
-        length = squares / (direction * product).sum(dim=0).clamp(min=torch.finfo().tiny)
-        length = torch.where(squares > goal, length, 0)  # classes that are solved stay
-        solution += length * direction
-        residual -= length * product
-        before, squares = squares, residual.square().sum(dim=0)
-        if bool((squares <= goal).all()):
-            break
-        direction = residual + (squares / before.clamp(min=torch.finfo().tiny)) * direction
-    return solution
+def _minimize_by_both(
+    problem: Problem,
+    point: Float[Tensor, "E C"],
+    duals: Float[Tensor, "N C"] | None,
+    tolerance: float,
+    max_iterations: int | None,
+) -> Solution:
+    if max_iterations is None:
+        max_iterations = AUTO_DUAL_PASSES + MAX_NEWTON_STEPS
+    num_passes = min(max_iterations, AUTO_DUAL_PASSES)
+    found = svm_dual.minimize(problem, point, duals, tolerance, num_passes)
+    is_open = found.gap > tolerance * found.objective
+    num_steps = max_iterations - found.num_iterations
+    if num_steps == 0 or not bool(is_open.any()):
+        return found
+    rest = svm_newton.minimize(
+        problem.of_classes(is_open), found.point[:, is_open], tolerance, num_steps
+    )
+    return found.improved(is_open, rest)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from detect.backbones import BACKBONES, Backbone, build_backbone
-from detect.detectors import DETECTORS, YOLO, Detector, Localizer, SlidingWindow
+from detect.detectors import DETECTORS, RCNN, YOLO, Detector, Localizer, SlidingWindow
 from tests import contracts
 
 NUM_CLASSES = 3
@@ -44,20 +44,28 @@ BUILDERS: dict[str, Callable[..., Detector]] = {
         positive_iou=1e-6,
         negative_iou=1e-6,
     ),
+    # a region is warped to as many pixels as the backbone was designed for
+    "rcnn": partial(
+        RCNN,
+        proposals="random-boxes",
+        proposal_options={"count": 6},
+        context=4,
+        windows_per_step=8,
+    ),
 }
 
 # One of each family of networks that a library has, besides our own.
 FAMILIES = ["torchvision/mobilenet_v3_small", "timm/resnet10t"]
 # Every detector is swept over every backbone, in the forms that take different things from it: the
 # last map, a map at each stride. Its other forms are swept over the small backbones.
-FORMS = ("yolo_paper", "yolo_modern", "localizer", "sliding_window")
+FORMS = ("yolo_paper", "yolo_modern", "localizer", "sliding_window", "rcnn")
 SMALL = ("lenet", "mobilenet_v2", "resnet18", "squeezenet1_0", "tiny")
 # Swept in the plain run, in one form; what is neither here nor small is slow.
 MEDIUM = ("googlenet", "plain18", "resnet34", "yolo_darknet_fast", *FAMILIES)
 
 
 def is_quick(kind: str, backbone: str) -> bool:
-    if kind.startswith("sliding_window"):
+    if kind.startswith(("sliding_window", "rcnn")):
         return backbone in ("lenet", "tiny")
     if kind.startswith("localizer") and kind != "localizer":
         return backbone in ("lenet", "tiny")

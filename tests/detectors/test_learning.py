@@ -40,6 +40,11 @@ DETECTORS = {
         "positive_iou": 0.4,
         "box_weight": 5.0,
     },
+    "rcnn": {
+        "name": "rcnn",
+        "proposal_options": {"min_size": 8},
+        "context": 8,
+    },
 }
 
 
@@ -76,6 +81,7 @@ def test_learns_eight_pictures_by_heart(options, eight_pictures: Path, tmp_path:
         "classes": ["circle", "square", "triangle", "star", "cross", "ring"],
         "augmentation": None,
         "num_workers": 0,
+        "cache": str(tmp_path / "cache"),
     }
     detector = {"input_size": 96, **options}
     config = resolve(

@@ -5,7 +5,7 @@ the SVMs do not yet reject clearly are kept, and when enough new ones have come 
 again and the kept ones that have become easy are given up (Felzenszwalb et al. 2010, section 4.3).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -95,9 +95,7 @@ def mine_svms(
         if miner.num_new:
             is_kept[miner.fit()] = False
     svms = miner.svms or miner.solve()
-    scaled = LinearSVMs(
-        svms.weight * scale, svms.bias, svms.objective, svms.gap, svms.num_iterations
-    )
+    scaled = replace(svms, weight=svms.weight * scale)
     return Mined(scaled, miner.num_fits, len(miner.rows))
 
 
@@ -118,6 +116,7 @@ class _Miner:
         self.rows = torch.zeros(0, dtype=torch.int64)
         self.svms: LinearSVMs | None = None
         self.num_fits = 0
+        self._duals: Tensor | None = None  # of the positives and of the negatives that are left
         self._new = torch.zeros(targets.shape[1], dtype=torch.int64)
 
     @property
@@ -156,10 +155,18 @@ class _Miner:
         self.rows = self.rows[stays.cpu()]
         self.negatives = self.negatives[stays]
         self.negative_targets = self.negative_targets[stays]
+        if self.svms.duals is not None:
+            parts = self.svms.duals.split((len(self.positives), len(stays)))
+            self._duals = torch.cat((parts[0], parts[1][stays]))
         return given_up
 
     def solve(self) -> LinearSVMs:
-        """The SVMs for all that is kept."""
+        """The SVMs for all that is kept; they begin where the last ones ended."""
+        initial = self.svms
+        if initial is not None and self._duals is not None:
+            num_added = len(self.positives) + len(self.negatives) - len(self._duals)
+            added = self._duals.new_zeros(num_added, self._duals.shape[1])
+            initial = replace(initial, duals=torch.cat((self._duals, added)))
         return fit_linear_svms(
             torch.cat((self.positives, self.negatives)) * self.scale,
             torch.cat((self.positive_targets, self.negative_targets)),
@@ -167,7 +174,7 @@ class _Miner:
             loss="hinge",
             positive_weight=POSITIVE_WEIGHT,
             bias_scale=BIAS_SCALE,
-            initial=self.svms,
+            initial=initial,
         )
 
     def _margins(self, values: Tensor) -> Float[Tensor, "N C"]:
