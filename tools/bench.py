@@ -3,6 +3,7 @@
 python tools/bench.py sliding-window --backbone vgg16 --size 480 640
 python tools/bench.py padding RUN
 python tools/bench.py svm --classes 20 --examples 100000 --features 4096
+python tools/bench.py rcnn RUN
 python tools/bench.py selective-search DATA --split test --opencv PYTHON_WITH_OPENCV_CONTRIB
 """
 
@@ -20,14 +21,23 @@ import torch
 from rich.console import Console
 
 from detect.backbones import build_backbone
-from detect.data import VOCDataset, VOCSource, evaluation_batches, read_image, read_voc
-from detect.detectors import SlidingWindow, predict
+from detect.data import (
+    VOCDataset,
+    VOCSource,
+    evaluation_batches,
+    fit_to_input,
+    read_image,
+    read_voc,
+)
+from detect.detectors import RCNN, SlidingWindow, predict
+from detect.detectors.proposing import find_in_batch
 from detect.errors import DetectError
 from detect.evaluation import VOCEvaluator
 from detect.experiment import choose_device, describe_device, load, read_split
 from detect.ops.svm import LinearSVMs, SVMSolver, fit_linear_svms
 from detect.ops.svm_problem import HingeLoss
 from detect.proposals import Proposals, SelectiveSearch, compiled_kernels, measure_coverage
+from detect.structures import Batch
 
 # Runs in an environment of its own, since a second OpenCV would take the place of ours: reads a
 # path a line, answers with a line of JSON. Both sides have one thread.
@@ -94,9 +104,17 @@ def main() -> None:
     machines.add_argument("--tolerance", type=float, default=1e-4, help="of ours")
     machines.add_argument("--half", action="store_true", help="give ours float16 features")
     machines.add_argument("--device", default="auto")
+    regions = benchmarks.add_parser(
+        "rcnn", help="seconds of each phase of a run of R-CNN, and of each part of a detection"
+    )
+    regions.add_argument("run", type=Path, help="of an rcnn")
+    regions.add_argument("--pictures", type=int, default=20, help="of the test split")
+    regions.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     if arguments.benchmark == "svm":
         compare_machines(arguments)
+    elif arguments.benchmark == "rcnn":
+        time_parts(arguments)
     elif arguments.benchmark == "padding":
         compare_padding(arguments)
     elif arguments.benchmark == "selective-search":
@@ -169,6 +187,51 @@ def compare_padding(arguments: argparse.Namespace) -> None:
         f"greatest {float(differences.max()):.3f}; "
         + ", ".join(f"{share:.2%} above {limit}" for limit, share in shares.items())
     )
+
+
+@torch.no_grad()
+def time_parts(arguments: argparse.Namespace) -> None:
+    """Time proposals, network and suppression picture by picture."""
+    model = load(arguments.run, arguments.device)
+    detector = model.detector
+    if not isinstance(detector, RCNN):
+        raise SystemExit(f"{arguments.run}: expected a run of an rcnn")
+    for line in (arguments.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        values = json.loads(line)
+        if values["kind"] == "phase":
+            print(f"  {values['phase']}: {values['seconds']:.1f} s")
+    dataset = read_split(model.config, "test_split", Console(quiet=True), model.class_names)
+    num_pictures = min(arguments.pictures, len(dataset))
+    rows = np.linspace(0, len(dataset) - 1, num_pictures).astype(int).tolist()
+    times: dict[str, list[float]] = {"proposals": [], "network": [], "suppression": []}
+    counts = []
+    for row in [rows[0], *rows]:  # the first one compiles what there is to be compiled
+        batch = Batch.from_samples([fit_to_input(dataset[row], detector.input_spec)])
+        batch = batch.to(model.device)
+        marks = [time.perf_counter()]
+        proposals = find_in_batch(detector.proposal_source, batch)
+        marks.append(time.perf_counter())
+        outputs = detector.outputs(batch, proposals)
+        synchronize(model.device)
+        marks.append(time.perf_counter())
+        detector.suppress(proposals[0], outputs[0], batch.metas[0])
+        synchronize(model.device)
+        marks.append(time.perf_counter())
+        for name, begin, end in zip(times, marks, marks[1:], strict=False):
+            times[name].append(end - begin)
+        counts.append(len(proposals[0]))
+    print(f"{describe_device(model.device)}, torch {torch.__version__}")
+    print(
+        f"{num_pictures} pictures, {np.mean(counts[1:]):.0f} regions on average; seconds a picture"
+    )
+    for name, values in times.items():
+        print(f"  {name}: {describe_spread(values[1:])}")
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def compare_machines(arguments: argparse.Namespace) -> None:

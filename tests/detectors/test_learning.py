@@ -44,6 +44,7 @@ DETECTORS = {
         "name": "rcnn",
         "proposal_options": {"min_size": 8},
         "context": 8,
+        "svm_cost": 0.1,  # for twenty objects
     },
 }
 

@@ -40,7 +40,7 @@ from detect.ops import (
     sample_balanced,
 )
 from detect.ops.regions import Warp, warp_regions
-from detect.structures import Batch, Detections, InputSpec
+from detect.structures import Batch, Detections, ImageMeta, InputSpec
 from detect.training import FitPhase, Phase, PictureSource, Plan, Watch
 
 FeatureLayer = Literal["trunk", "fc6", "head"]
@@ -53,9 +53,9 @@ MIRRORED = 0.5
 # Regions that go through the network at a time.
 REGION_CHUNK = 256
 
-# Scores below are left out: for SVMs the margin beyond which a training example costs nothing, for
-# the softmax a probability.
-LEAST_MARGIN = -1.0
+# Scores below are left out: for SVMs the margin that the release begins with (rcnn_test.m), for the
+# softmax a probability.
+LEAST_MARGIN = -1.5
 LEAST_PROBABILITY = 0.01
 
 
@@ -124,7 +124,7 @@ class RCNN(Detector):
         feature_cache: where the features of all training regions are kept: on the `disk` (float16)
             while they are needed, or nowhere (`none`): they are computed again for each pass.
         feature_budget: the most that they may take on the disk, in GB (10⁹ bytes).
-        score_threshold: scores below are left out; None takes a margin of −1 with SVMs and a
+        score_threshold: scores below are left out; None takes a margin of −1.5 with SVMs and a
             probability of 0.01 with the softmax.
         iou_threshold: of the suppression among detections of a class.
         max_detections: kept for each picture.
@@ -400,24 +400,30 @@ class RCNN(Detector):
 
     def _detect(self, batch: Batch) -> list[Detections]:
         proposals = find_in_batch(self.proposal_source, batch)
+        outputs = self.outputs(batch, proposals)
+        return [
+            self.suppress(*picture) for picture in zip(proposals, outputs, batch.metas, strict=True)
+        ]
+
+    def outputs(self, batch: Batch, proposals: Sequence[Float[Tensor, "_ 4"]]) -> list[Outputs]:
+        """What is said of the proposals of each picture."""
         counts = [len(boxes) for boxes in proposals]
-        boxes = torch.cat(proposals)
-        if len(boxes) == 0:
-            return [Detections.empty().to(boxes.device) for _ in counts]
+        boxes = torch.cat(list(proposals))
         numbers = torch.arange(len(counts), device=boxes.device).repeat_interleave(
             torch.tensor(counts, device=boxes.device)
         )
         images = self.pictures(batch)
-        outputs = [
+        parts = [
             self._outputs(self.warped(images, *part))
             for part in zip(boxes.split(REGION_CHUNK), numbers.split(REGION_CHUNK), strict=True)
+            if len(part[0])
         ]
-        scores = torch.cat([part.scores for part in outputs]).split(counts)
-        deltas = torch.cat([part.deltas for part in outputs]).split(counts)
-        return [
-            self._suppress(own, Outputs(*said), filled_part(meta))
-            for own, *said, meta in zip(proposals, scores, deltas, batch.metas, strict=True)
-        ]
+        nothing = boxes.new_zeros(0, self.num_classes)
+        scores = torch.cat([nothing, *(part.scores for part in parts)]).split(counts)
+        deltas = torch.cat(
+            [nothing.new_zeros(0, self.num_classes, 4), *(part.deltas for part in parts)]
+        ).split(counts)
+        return [Outputs(*said) for said in zip(scores, deltas, strict=True)]
 
     def _outputs(self, crops: Float[Tensor, "N 3 S S"]) -> Outputs:
         trunk_map = self.backbone(crops)
@@ -437,19 +443,17 @@ class RCNN(Detector):
         # while the network is being tuned, the softmax is what there is
         return self.svm and bool(self.has_svms)
 
-    def _suppress(
-        self,
-        proposals: Float[Tensor, "N 4"],
-        outputs: Outputs,
-        filled: tuple[int, int, int, int],
+    def suppress(
+        self, proposals: Float[Tensor, "N 4"], outputs: Outputs, meta: ImageMeta
     ) -> Detections:
+        """The detections of a picture: boxes moved, clipped to it, and suppressed by class."""
         threshold = self.score_threshold
         if threshold is None:
             threshold = LEAST_MARGIN if self._uses_svms else LEAST_PROBABILITY
         rows, labels = (outputs.scores >= threshold).nonzero(as_tuple=True)
         scores = outputs.scores[rows, labels]
         boxes = decode_deltas(outputs.deltas[rows, labels], proposals[rows])
-        top, left, bottom, right = filled
+        top, left, bottom, right = filled_part(meta)
         shift = boxes.new_tensor([left, top, left, top])
         boxes = clip_boxes(boxes - shift, (bottom - top, right - left)) + shift
         kept = grouped_nms(boxes, scores, labels, self.iou_threshold)[: self.max_detections]

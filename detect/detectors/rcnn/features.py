@@ -306,9 +306,7 @@ def feature_address(settings: Mapping[str, Any], *networks: nn.Module) -> str:
     digest = hashlib.sha256(json.dumps({**settings, "revision": REVISION}, sort_keys=True).encode())
     for network in networks:
         for name, tensor in network.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-                          if tensor.ndim else str(tensor.item()).encode())  # fmt: skip
+            digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
     return digest.hexdigest()[:40]
 
 

@@ -185,6 +185,13 @@ def test_an_address_is_made_of_settings_and_weights():
     assert feature_address({"layer": "head"}, layer) != changed
 
 
+def test_an_address_does_not_depend_on_how_weights_lie_in_memory():
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(8, 8, 3, groups=8)  # whose weight has a dimension of one
+    address = feature_address({}, layer)
+    assert feature_address({}, layer.to(memory_format=torch.channels_last)) == address
+
+
 def test_numbers_too_large_for_half_precision_stay_finite(pictures):
     table = table_of(pictures)
     features = StreamedFeatures(pictures, table, lambda _, boxes: (boxes * 1e6, boxes * -1e6))
