@@ -100,7 +100,10 @@ def mine_svms(
 
 
 class _Miner:
-    """The positives, the negatives that are kept, and the SVMs between them."""
+    """The positives, the negatives that are kept, and the SVMs between them.
+
+    `rows`, `negatives` and `negative_targets` are of the last fit; what came since is beside them.
+    """
 
     def __init__(
         self,
@@ -116,6 +119,7 @@ class _Miner:
         self.rows = torch.zeros(0, dtype=torch.int64)
         self.svms: LinearSVMs | None = None
         self.num_fits = 0
+        self._added: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, values, targets since then
         self._duals: Tensor | None = None  # of the positives and of the negatives that are left
         self._new = torch.zeros(targets.shape[1], dtype=torch.int64)
 
@@ -138,14 +142,16 @@ class _Miner:
         table: RegionTable,
     ) -> None:
         """Take up negatives."""
-        self.rows = torch.cat((self.rows, rows))
-        self.negatives = torch.cat((self.negatives, values))
-        targets = _targets(table, rows).to(self.negative_targets)
-        self.negative_targets = torch.cat((self.negative_targets, targets))
+        self._added.append((rows, values, _targets(table, rows).to(self.negative_targets)))
         self._new += is_hard.sum(dim=0)
 
     def fit(self) -> Int[Tensor, "N"]:
         """Train, and give up what has become easy: the rows of that are returned."""
+        rows, values, targets = zip(*self._added, strict=True)
+        self._added.clear()
+        self.rows = torch.cat((self.rows, *rows))
+        self.negatives = torch.cat((self.negatives, *values))
+        self.negative_targets = torch.cat((self.negative_targets, *targets))
         self.svms = self.solve()
         self.num_fits += 1
         self._new.zero_()
