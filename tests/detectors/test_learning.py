@@ -44,9 +44,12 @@ DETECTORS = {
         "name": "rcnn",
         "proposal_options": {"min_size": 8},
         "context": 8,
-        "svm_cost": 0.1,  # for twenty objects
+        "svm_cost": 1.0,  # of one class there is a single object
     },
 }
+
+# which look at each picture at several sizes, or region by region
+SLOW = ("sliding window", "rcnn")
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +70,7 @@ def eight_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "options",
     [
-        # which looks at each picture at several sizes
-        pytest.param(options, id=name, marks=[pytest.mark.slow] * (name == "sliding window"))
+        pytest.param(options, id=name, marks=[pytest.mark.slow] * (name in SLOW))
         for name, options in DETECTORS.items()
     ],
 )
