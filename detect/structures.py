@@ -135,7 +135,7 @@ class GroundTruth:
     joints: Float[Tensor, "N K 3"] | None = None
 
     def __post_init__(self) -> None:
-        _check_boxes("GroundTruth", self.boxes)
+        _check_boxes("GroundTruth.boxes", self.boxes)
         _check_vector("GroundTruth.labels", self.labels, len(self.boxes), torch.int64)
         _check_vector("GroundTruth.difficult", self.difficult, len(self.boxes), torch.bool)
         if self.joints is not None:
@@ -324,7 +324,7 @@ class Detections:
     joints: Float[Tensor, "N K 2"] | None = None
 
     def __post_init__(self) -> None:
-        _check_boxes("Detections", self.boxes)
+        _check_boxes("Detections.boxes", self.boxes)
         _check_vector("Detections.scores", self.scores, len(self.boxes), torch.float32)
         _check_vector("Detections.labels", self.labels, len(self.boxes), torch.int64)
         if self.joints is not None:
@@ -438,16 +438,16 @@ def _mirror_points(points: Tensor, width: int) -> Tensor:
     return torch.stack((width - x, y), dim=-1)
 
 
-def _check_boxes(owner: str, boxes: Tensor) -> None:
+def _check_boxes(name: str, boxes: Tensor) -> None:
     if boxes.dtype != torch.float32 or boxes.ndim != 2 or boxes.shape[1] != 4:
         raise StructureError(
-            f"{owner}.boxes: expected float32 [N, 4], found {boxes.dtype} {list(boxes.shape)}"
+            f"{name}: expected float32 [N, 4], found {boxes.dtype} {list(boxes.shape)}"
         )
     finite = boxes.isfinite().all(dim=1)
     if not finite.all():
         row = int((~finite).nonzero()[0])
         raise StructureError(
-            f"{owner}.boxes: expected finite pixels, found {boxes[row].tolist()} in row {row}"
+            f"{name}: expected finite pixels, found {boxes[row].tolist()} in row {row}"
         )
 
 
