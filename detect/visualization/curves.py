@@ -160,7 +160,9 @@ def _read_phases(metrics_file: Path) -> tuple[list[_Phase], int]:
         )
     ordered = list(phases.values())
     for before, after in itertools.pairwise(ordered):
-        if after.first_step <= before.last_step + before.offset:  # its count begins anew
+        if not after.train:  # it took no step: it was judged where the one before ended
+            after.offset = before.offset
+        elif after.first_step <= before.last_step + before.offset:  # its count begins anew
             after.offset = before.last_step + before.offset
     return ordered, num_unreadable
 

@@ -105,6 +105,14 @@ def test_phases_follow_each_other(tmp_path, figures, restarts):
     assert legend == ["total", "box", "class"]
 
 
+def test_a_phase_without_steps_is_judged_where_the_one_before_ended(tmp_path, figures):
+    lines = [train(10), train(20), evaluation(20, 0.3), evaluation(20, 0.5, "svms")]
+    draw_curves(write(tmp_path / "metrics.jsonl", lines), tmp_path / "curves.png")
+    _, mean_average_precision, _ = figures[0].axes
+    drawn = lines_of(mean_average_precision)["mAP, area"]
+    assert [x for x, _ in drawn] == [[20], [20]]
+
+
 def test_repeated_steps_are_drawn_as_they_came_out_last(tmp_path, figures):
     first = [train(step, 9.0) for step in (1, 2, 3, 4)] + [evaluation(4, 0.1)]
     again = [train(step, 5.0) for step in (3, 4, 5)] + [evaluation(4, 0.2), evaluation(6, 0.3)]
