@@ -85,11 +85,26 @@ def kill_at_picture(number):
     return embed
 
 
-@pytest.mark.parametrize("phase", ["features", "svms", "box_regression"])
+def kill_at_step(number):
+    """Ends a run in a step of fine-tuning."""
+    sample_windows, count = module.RCNN._sample_windows, [0]
+
+    def sample(detector, batch):
+        count[0] += 1
+        if count[0] == number:
+            kill()
+        return sample_windows(detector, batch)
+
+    return sample
+
+
+@pytest.mark.parametrize("phase", ["finetune", "features", "svms", "box_regression"])
 def test_a_run_that_is_killed_ends_as_an_undisturbed_one(phase, root, whole, tmp_path, monkeypatch):
     config = config_of(root)
     with monkeypatch.context() as patch:
-        if phase == "features":
+        if phase == "finetune":
+            patch.setattr(module.RCNN, "_sample_windows", kill_at_step(5))  # in the second epoch
+        elif phase == "features":
             patch.setattr(features, "WRITE_INTERVAL", 0)
             patch.setattr(features, "embed_rows", kill_at_picture(7))
         elif phase == "svms":

@@ -92,7 +92,7 @@ def test_run_folder_is_complete(trained: Path):
         "num_detections",
     }
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
-    assert {line["kind"] for line in lines} == {"train", "evaluation"}
+    assert {line["kind"] for line in lines} == {"train", "evaluation", "phase"}
 
 
 def test_resolved_config_of_a_run_trains_the_same_run(trained: Path, tmp_path: Path):

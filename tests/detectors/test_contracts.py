@@ -48,9 +48,9 @@ BUILDERS: dict[str, Callable[..., Detector]] = {
     "rcnn": partial(
         RCNN,
         proposals="random-boxes",
-        proposal_options={"count": 6},
+        proposal_options={"count": 3},
         context=4,
-        windows_per_step=8,
+        windows_per_step=4,
     ),
 }
 
