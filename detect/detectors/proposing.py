@@ -113,7 +113,10 @@ def build_source(name: str, options: Mapping[str, Any]) -> ProposalSource:
     try:
         source: ProposalSource = build(**options)
     except TypeError as error:
-        raise DetectError(f"detector.proposal_options of {name}: {error}") from error
+        raise DetectError(
+            f"detector.proposal_options of {name}: a value of {dict(options)} has the wrong type "
+            f"({error}); docs/proposals.md has those that it may have"
+        ) from error
     return source
 
 

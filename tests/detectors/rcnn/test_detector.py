@@ -89,6 +89,10 @@ def test_boxes_of_a_file_are_in_the_frame_of_the_picture(tmp_path):
         ({"proposals": "selectiv-search"}, "did you mean 'selective-search'"),
         ({"proposals": "nowhere.npz", "proposal_options": {}}, r"nowhere.npz: cannot be read"),
         ({"proposal_options": {"counts": 3}}, "proposal_options.counts: .* did you mean 'count'"),
+        (
+            {"proposals": "selective-search", "proposal_options": {"min_size": "abc"}},
+            r"a value of {'min_size': 'abc'} has the wrong type",
+        ),
         ({"proposals": "a.mat"}, "proposal_options.count: a.mat has no such option"),
     ],
 )
