@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from detect.ops import clip_boxes
+from detect.ops import clip_boxes, has_area
 
 
 class StructureError(ValueError):
@@ -390,8 +390,7 @@ class Detections:
         """
         boxes = clip_boxes(meta.to_original(self.boxes), meta.original_size)
         joints = None if self.joints is None else meta.points_to_original(self.joints)
-        kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        return replace(self, boxes=boxes, joints=joints)._of_rows(kept)
+        return replace(self, boxes=boxes, joints=joints)._of_rows(has_area(boxes))
 
     def _of_rows(self, kept: Bool[Tensor, "N"]) -> "Detections":
         return replace(

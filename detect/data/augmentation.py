@@ -13,6 +13,7 @@ from torch import Tensor
 from detect.data.folders import whole_image_truth
 from detect.data.transforms import FILL, drop_empty, moved_joints
 from detect.errors import DetectError
+from detect.ops import has_area
 from detect.registry import nearest
 from detect.structures import ImageMeta, Sample
 
@@ -126,7 +127,9 @@ class Augmentation:
         rows = torch.as_tensor(np.asarray(changed["rows"], dtype=np.int64))
         moved_boxes = torch.as_tensor(np.asarray(changed["bboxes"], np.float32)).reshape(-1, 4)
         is_object = rows < num_objects
-        proposals = None if sample.proposals is None else _with_area(moved_boxes[~is_object])
+        proposals = None
+        if sample.proposals is not None:
+            proposals = moved_boxes[~is_object & has_area(moved_boxes)]
         moved_boxes, rows = moved_boxes[is_object], rows[is_object]
         image = changed["image"]
         size = (image.shape[0], image.shape[1])
@@ -166,10 +169,6 @@ class ClassificationAugmentation:
         changed = self.augmentation(sample, seed)
         truth = whole_image_truth(changed.meta.input_size, int(sample.truth.labels[0]))
         return Sample(changed.image, truth, changed.meta)
-
-
-def _with_area(boxes: Float[Tensor, "N 4"]) -> Float[Tensor, "M 4"]:
-    return boxes[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
 
 
 def _composed(

@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from detect.ops import has_area
 from detect.structures import GroundTruth, ImageMeta, InputSpec, Sample
 
 # Gray of the letterbox and of what an augmentation moves in: near the mean of natural pictures.
@@ -68,7 +69,7 @@ def drop_empty(
     joints: Float[Tensor, "N K 3"] | None = None,
 ) -> GroundTruth:
     """A ground truth of those rows whose box has an area; a transform may leave some without."""
-    kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    kept = has_area(boxes)
     return GroundTruth(
         boxes[kept], labels[kept], difficult[kept], None if joints is None else joints[kept]
     )

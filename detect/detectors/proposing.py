@@ -19,7 +19,7 @@ from torch import Tensor
 
 from detect.data import fit_to_input
 from detect.errors import DetectError
-from detect.ops import clip_boxes
+from detect.ops import clip_boxes, has_area
 from detect.proposals import SOURCES, GivenBoxes, ProposalSource, read_proposals
 from detect.registry import nearest
 from detect.structures import Batch, GroundTruth, ImageMeta, InputSpec, Sample
@@ -59,8 +59,9 @@ class FittedSource:
         meta = ImageMeta(image_id, None, size, size)
         fitted = fit_to_input(Sample(image, GroundTruth.empty(), meta), self.spec)
         boxes = self.in_input(fitted.image, fitted.meta)
-        own: np.ndarray = _with_area(clip_boxes(fitted.meta.to_original(boxes), size)).numpy()
-        return own
+        own = clip_boxes(fitted.meta.to_original(boxes), size)
+        found: np.ndarray = own[has_area(own)].numpy()
+        return found
 
     def in_input(self, image: UInt8[np.ndarray, "H W 3"], meta: ImageMeta) -> Tensor:
         """Boxes `[N, 4]` in the input frame, found in what the picture fills of it.
@@ -138,7 +139,3 @@ def filled_part(meta: ImageMeta) -> tuple[int, int, int, int]:
         round(top + height * scale_y),
         round(left + width * scale_x),
     )
-
-
-def _with_area(boxes: Tensor) -> Tensor:
-    return boxes[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]

@@ -6,6 +6,7 @@ from detect.ops.boxes import (
     decode_deltas,
     encode_deltas,
     from_center_size,
+    has_area,
     to_center_size,
 )
 from detect.ops.iou import (
@@ -37,6 +38,7 @@ __all__ = [
     "from_center_size",
     "generalized_box_iou",
     "grouped_nms",
+    "has_area",
     "match",
     "merge_predictions",
     "nms",

@@ -6,7 +6,7 @@ Boxes are `(x1, y1, x2, y2)` in pixels, continuous and half-open: the width is `
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 # The largest log-scale that decode_deltas exponentiates: a box grows at most 1000/16 times. The
@@ -23,6 +23,11 @@ def box_area(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
     boxes = _at_least_float32(boxes)
     sizes = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)  # [..., 2]
     return sizes[..., 0] * sizes[..., 1]
+
+
+def has_area(boxes: Float[Tensor, "*batch 4"]) -> Bool[Tensor, "*batch"]:
+    """Whether x1 < x2 and y1 < y2."""
+    return (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
 
 
 def clip_boxes(

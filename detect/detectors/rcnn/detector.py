@@ -413,8 +413,10 @@ class RCNN(Detector):
             torch.tensor(counts, device=boxes.device)
         )
         images = self.pictures(batch)
+        # asked once, since the answer is on the device
+        uses_svms, moves = self._uses_svms, self.box_regression and bool(self.has_regressors)
         parts = [
-            self._outputs(self.warped(images, *part))
+            self._outputs(self.warped(images, *part), uses_svms, moves)
             for part in zip(boxes.split(REGION_CHUNK), numbers.split(REGION_CHUNK), strict=True)
             if len(part[0])
         ]
@@ -425,15 +427,15 @@ class RCNN(Detector):
         ).split(counts)
         return [Outputs(*said) for said in zip(scores, deltas, strict=True)]
 
-    def _outputs(self, crops: Float[Tensor, "N 3 S S"]) -> Outputs:
+    def _outputs(self, crops: Float[Tensor, "N 3 S S"], uses_svms: bool, moves: bool) -> Outputs:
         trunk_map = self.backbone(crops)
-        if self._uses_svms:
+        if uses_svms:
             scores: Tensor = self.svms(self._features(trunk_map)).float()
         else:
             logits = self.classifier(self.backbone.head_features(trunk_map)).float()
             scores = logits.softmax(dim=1)[:, : self.num_classes]
         deltas = scores.new_zeros(len(scores), 4 * self.num_classes)
-        if self.box_regression and bool(self.has_regressors):
+        if moves:
             trunk = self.backbone.pooled_to_grid(trunk_map).flatten(1)
             deltas = self.regressors(trunk).float()
         return Outputs(scores, deltas.unflatten(1, (self.num_classes, 4)))
