@@ -1,5 +1,6 @@
 """Training, evaluation and inference from a config: the one place that joins all. Floor 4."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,9 @@ from detect.data import (
     read_imagenet_localization,
     read_voc,
 )
-from detect.detectors import DETECTORS, Detector, predict
+from detect.detectors import DETECTORS, Detector, FasterRCNN, predict
+from detect.detectors.faster_rcnn import RPNProposals
+from detect.detectors.proposing import PREFIXES
 from detect.errors import DetectError
 from detect.evaluation import (
     DetectionSet,
@@ -207,6 +210,25 @@ def load(path: str | Path, device: str = "auto", overrides: Sequence[str] = ()) 
     if lack is not None:
         raise DetectError(f"{file}: {lack}")
     return Model(detector.to(target).eval(), tuple(content["class_names"]), config, target)
+
+
+def rpn_source(run: str) -> RPNProposals:
+    """The proposals of a run of Faster R-CNN, on the device that `auto` means.
+
+    Raises:
+        DetectError: no such run, or one of another detector.
+    """
+    model = load(run)
+    if not isinstance(model.detector, FasterRCNN):
+        raise DetectError(
+            f"rpn:{run}: expected a run of a faster_rcnn, found one of a "
+            f"{model.config.detector['name']}"
+        )
+    content = find_checkpoint(Path(run)).read_bytes()
+    return RPNProposals(model.detector, hashlib.sha256(content).hexdigest())
+
+
+PREFIXES["rpn:"] = rpn_source
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -503,6 +525,11 @@ def train(
         score=Score("pck_20", "PCK@0.2") if "pose" in detector.metrics else MEAN_AVERAGE_PRECISION,
     )
     plan = _plan(config, detector, training_split, target, proposals["train_split"])
+    kept = [found for found in proposals.values() if found is not None]
+    if kept and not (resume and _last(folder).exists()):
+        run.journal.write(
+            kind="proposals", step=0, cache_bytes=sum(found.boxes.nbytes for found in kept)
+        )
     complete_run(run, detector.phases(plan), resume)
     if judged_split is None:
         console.print("Not judged: data.val_split and data.test_split are both null")

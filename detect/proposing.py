@@ -23,9 +23,16 @@ from detect.data import (
     read_image,
 )
 from detect.detectors import Detector
+from detect.detectors.faster_rcnn import RPNProposals
 from detect.detectors.proposing import FittedSource
 from detect.errors import DetectError, Interrupted
-from detect.proposals import GivenBoxes, PictureFile, Proposals, compute_proposals
+from detect.proposals import (
+    GivenBoxes,
+    PictureFile,
+    Proposals,
+    ProposalSource,
+    compute_proposals,
+)
 from detect.structures import Batch, GroundTruth, InputSpec
 from detect.training.interruption import Interruption
 
@@ -72,9 +79,15 @@ def find_proposals(
     # to start a process takes longer than many a small set
     seconds = find(pictures[:NUM_TIMED]).seconds
     expected = len(pictures) * float(np.median(seconds)) if len(seconds) else 0.0
-    num_workers = 1 if expected < MIN_SECONDS else os.cpu_count() or 1
+    num_workers = 1 if expected < MIN_SECONDS or is_network(source) else os.cpu_count() or 1
     with showing_proposals(len(pictures), folder, console) as advance:
         return find(pictures, num_workers=num_workers, progress=advance).proposals
+
+
+def is_network(source: ProposalSource) -> bool:
+    """Whether a source is a network, which uses all cores, or the GPU, on its own."""
+    own = source.source if isinstance(source, FittedSource) else source
+    return isinstance(own, RPNProposals)
 
 
 @contextmanager
@@ -130,7 +143,8 @@ class ProposedPictures:
     def fingerprint(self) -> str:
         """A hash of the pictures' files, their objects and proposals, and the input's size."""
         digest = hashlib.sha256(self.proposals.fingerprint.encode())
-        input_settings = [list(self.spec.size), self.spec.keep_aspect_ratio]
+        spec = self.spec
+        input_settings = [list(spec.size), spec.keep_aspect_ratio, spec.shorter_side]
         digest.update(json.dumps([input_settings, list(self.dataset.class_names)]).encode())
         for meta, truth in zip(self.dataset.metas, self.dataset.truths, strict=True):
             digest.update(meta.image_id.encode() + b"\0")

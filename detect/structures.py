@@ -34,14 +34,23 @@ class InputSpec:
         size: (height, width) of the input in pixels.
         keep_aspect_ratio: scale both sides alike and pad the rest (letterbox) instead of
             stretching the picture to `size`.
+        shorter_side: scale both sides alike, the shorter one to this many pixels, unless the longer
+            one became longer than that of `size`: then this one is brought to its limit. Pictures
+            of a batch then differ in size.
     """
 
     size: tuple[int, int]
     keep_aspect_ratio: bool = False
+    shorter_side: int | None = None
 
     def __post_init__(self) -> None:
         if min(self.size) < 1:
             raise StructureError(f"InputSpec.size: expected positive pixels, found {self.size}")
+        if self.shorter_side is not None and not 1 <= self.shorter_side <= max(self.size):
+            raise StructureError(
+                f"InputSpec.shorter_side: expected at least 1 and at most the {max(self.size)} "
+                f"pixels of the longer one, found {self.shorter_side}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ def test_a_run_that_is_killed_ends_as_an_undisturbed_one(phase, root, whole, tmp
             patch.setattr(features, "WRITE_INTERVAL", 0)
             patch.setattr(features, "embed_rows", kill_at_picture(7))
         elif phase == "svms":
-            patch.setattr(module, "mine_svms", kill)
+            patch.setattr(training_regions, "mine_svms", kill)
         else:
             patch.setattr(module, "fit_box_regressors", kill)
         with pytest.raises(Killed):
@@ -138,7 +138,7 @@ def test_a_run_that_is_killed_in_the_middle_of_its_features_uses_what_is_there(
     # a changed setting takes nothing from there
     other = config_of(root, context=5)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "mine_svms", kill)
+        patch.setattr(training_regions, "mine_svms", kill)
         with pytest.raises(Killed):
             train(other, tmp_path / "other", device="cpu")
     folders = sorted((root / "cache").glob("regions-*"))

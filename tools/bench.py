@@ -3,7 +3,7 @@
 python tools/bench.py sliding-window --backbone vgg16 --size 480 640
 python tools/bench.py padding RUN
 python tools/bench.py svm --classes 20 --examples 100000 --features 4096
-python tools/bench.py rcnn RUN
+python tools/bench.py parts RUN
 python tools/bench.py selective-search DATA --split test --opencv PYTHON_WITH_OPENCV_CONTRIB
 """
 
@@ -29,8 +29,8 @@ from detect.data import (
     read_image,
     read_voc,
 )
-from detect.detectors import RCNN, SlidingWindow, predict
-from detect.detectors.proposing import find_in_batch
+from detect.detectors import SlidingWindow, predict
+from detect.detectors.stages import measured_stages
 from detect.errors import DetectError
 from detect.evaluation import VOCEvaluator
 from detect.experiment import choose_device, describe_device, load, read_split
@@ -105,15 +105,15 @@ def main() -> None:
     machines.add_argument("--half", action="store_true", help="give ours float16 features")
     machines.add_argument("--device", default="auto")
     regions = benchmarks.add_parser(
-        "rcnn", help="seconds of each phase of a run of R-CNN, and of each part of a detection"
+        "parts", help="seconds of each phase of a run, and of each part of a detection"
     )
-    regions.add_argument("run", type=Path, help="of an rcnn")
+    regions.add_argument("run", type=Path)
     regions.add_argument("--pictures", type=int, default=20, help="of the test split")
     regions.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     if arguments.benchmark == "svm":
         compare_machines(arguments)
-    elif arguments.benchmark == "rcnn":
+    elif arguments.benchmark == "parts":
         time_parts(arguments)
     elif arguments.benchmark == "padding":
         compare_padding(arguments)
@@ -194,8 +194,6 @@ def time_parts(arguments: argparse.Namespace) -> None:
     """Time proposals, network and suppression picture by picture."""
     model = load(arguments.run, arguments.device)
     detector = model.detector
-    if not isinstance(detector, RCNN):
-        raise SystemExit(f"{arguments.run}: expected a run of an rcnn")
     for line in (arguments.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         values = json.loads(line)
         if values["kind"] == "phase":
@@ -203,27 +201,15 @@ def time_parts(arguments: argparse.Namespace) -> None:
     dataset = read_split(model.config, "test_split", Console(quiet=True), model.class_names)
     num_pictures = min(arguments.pictures, len(dataset))
     rows = np.linspace(0, len(dataset) - 1, num_pictures).astype(int).tolist()
-    times: dict[str, list[float]] = {"proposals": [], "network": [], "suppression": []}
-    counts = []
+    times: dict[str, list[float]] = {}
     for row in [rows[0], *rows]:  # the first one compiles what there is to be compiled
         batch = Batch.from_samples([fit_to_input(dataset[row], detector.input_spec)])
-        batch = batch.to(model.device)
-        marks = [time.perf_counter()]
-        proposals = find_in_batch(detector.proposal_source, batch)
-        marks.append(time.perf_counter())
-        outputs = detector.outputs(batch, proposals)
-        synchronize(model.device)
-        marks.append(time.perf_counter())
-        detector.suppress(proposals[0], outputs[0], batch.metas[0])
-        synchronize(model.device)
-        marks.append(time.perf_counter())
-        for name, begin, end in zip(times, marks, marks[1:], strict=False):
-            times[name].append(end - begin)
-        counts.append(len(proposals[0]))
+        with measured_stages() as seconds:
+            predict(detector, batch.to(model.device))
+        for name, value in seconds.items():
+            times.setdefault(name, []).append(value)
     print(f"{describe_device(model.device)}, torch {torch.__version__}")
-    print(
-        f"{num_pictures} pictures, {np.mean(counts[1:]):.0f} regions on average; seconds a picture"
-    )
+    print(f"{num_pictures} pictures; seconds a picture")
     for name, values in times.items():
         print(f"  {name}: {describe_spread(values[1:])}")
 

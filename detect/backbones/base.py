@@ -94,6 +94,7 @@ class Backbone(nn.Module):
         levels: names of the intermediate maps, `C2` for stride 4 … (He et al. 2016's stages; the
             name says the power of two), the last at each stride, from fine to coarse.
         level_channels: channels of each of them.
+        level_grids: height and width of each for a picture of `image_size`.
         published: the network that weights files are made for, or None for one of our own.
         auxiliaries: classifiers on intermediate maps that its training as a classifier uses.
         num_published_classes: of the network's own last layer, 0 where it had none of its kind.
@@ -160,6 +161,39 @@ class Backbone(nn.Module):
             if index in names:
                 maps[names[index]] = features
         return maps
+
+    def trunk_to(self, level: str, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        """The map of a level of images in 0…1; the layers behind it do not run."""
+        features: Tensor = self.trunk[: self._level_layers[level] + 1](self.normalize(images))
+        return features
+
+    def head_from(self, level: str, features: Float[Tensor, "N C k k"]) -> Float[Tensor, "N F"]:
+        """What the layers behind a level, then the head, give for `grid_at(level)`-sided maps."""
+        outputs: Tensor = self.part_behind(level)(features)
+        return outputs
+
+    def part_behind(self, level: str) -> nn.Sequential:
+        """The layers behind a level, then the head; what is frozen stays so when it is trained."""
+        return _Part(self._frozen, *self._layers_behind(level), self.head)
+
+    def grid_at(self, level: str) -> int:
+        """Side of the level's map of a picture that the network was designed for.
+
+        Where nothing but a pool lies between the level and the head, as in AlexNet and VGG, it is
+        what the pool leaves: pooling regions takes the pool's place (Girshick 2015, section 2.1).
+        """
+        return self.level_grids[level] if self._layers_behind(level) else self.grid
+
+    def end_at(self, level: str) -> None:
+        """Forget the layers behind a level, and the head; the others keep their names."""
+        self.trunk = self.trunk[: self._level_layers[level] + 1]
+        self.drop_head()
+        self._measure()
+
+    def _layers_behind(self, level: str) -> list[nn.Module]:
+        layers = list(self.trunk[self._level_layers[level] + 1 :])
+        only_pools = all(isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) for layer in layers)
+        return [] if only_pools else layers
 
     def dense_head(self) -> nn.Module:
         """The head as convolutions: `[B, channels, h, w]` → `[B, feature_dim, h−k+1, w−k+1]`.
@@ -246,6 +280,7 @@ class Backbone(nn.Module):
         larger = torch.zeros(1, 3, size + PROBE, size + PROBE, device="meta")
         self._level_layers: dict[str, int] = {}
         self.level_channels: dict[str, int] = {}
+        self.level_grids: dict[str, int] = {}
         self.stride = 1
         for index, layer in enumerate(self.trunk):
             features, larger = _run_on_meta(layer, features), _run_on_meta(layer, larger)
@@ -254,10 +289,26 @@ class Backbone(nn.Module):
                 level = f"C{self.stride.bit_length() - 1}"
                 self._level_layers[level] = index
                 self.level_channels[level] = features.shape[1]
+                self.level_grids[level] = features.shape[-1]
         self.levels = tuple(self._level_layers)
         self.channels, self.grid = features.shape[1], features.shape[-1]
         self.feature_dim = math.prod(_run_on_meta(self.head, features).shape[1:])
         self.train(was_training)
+
+
+class _Part(nn.Sequential):
+    """Some layers of a backbone."""
+
+    def __init__(self, frozen: Sequence[nn.Module], *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self._frozen = tuple(frozen)
+
+    def train(self, mode: bool = True) -> "_Part":
+        """Set the training mode, except of what is frozen."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
 
 def _run_on_meta(module: nn.Module, inputs: Tensor) -> Tensor:

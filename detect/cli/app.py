@@ -247,6 +247,43 @@ def demo(
 
 @app.command(
     epilog=examples(
+        "detect compare runs/yolo runs/fast runs/faster",
+        "detect compare configs/compare --out runs/compare",
+        "detect compare configs/compare training.epochs=2 data.root=data/shapes",
+        "detect compare runs/a runs/b --data VOCdevkit/VOC2007 --split test",
+    )
+)
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN_OR_CONFIG...",
+            help="Run folders or checkpoints; configs or folders of them, which are trained first, "
+            "and KEY.SUB=VALUE over their settings.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where table, picture and new runs go.")
+    ] = Path("runs/compare"),
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="ROOT", help="VOC folder.", show_default="the test split of the runs"),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Split of --data.", show_default=False)
+    ] = None,
+    pictures: Annotated[int, typer.Option(min=1, help="How many are timed.")] = 40,
+    device: Device = "auto",
+) -> None:
+    """Set detectors side by side: mAP, the time of each part of a detection, size, caches."""
+    from detect.cli.compare import Request, run_comparison
+
+    run_comparison(Request(runs, out, data, split, pictures, device), output)
+
+
+@app.command(
+    epilog=examples(
         "detect proposals VOCdevkit/VOC2007 --split trainval --out trainval.npz",
         "detect proposals configs/yolo_tiny_shapes.yaml --split test --out test.npz min_size=10",
         "detect proposals bccd --out windows.npz --method dense-windows stride=0.5 --plot a.png",
@@ -283,7 +320,11 @@ def proposals(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="selective-search, dense-windows, random-boxes or jittered-truth.")
+        str,
+        typer.Option(
+            help="selective-search, dense-windows, random-boxes, jittered-truth, or rpn:RUN for "
+            "those of a trained Faster R-CNN."
+        ),
     ] = "selective-search",
     mode: Annotated[
         str | None,

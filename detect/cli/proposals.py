@@ -15,7 +15,7 @@ from rich.table import Table
 from detect.config import load_config, options_of, unknown_key
 from detect.data import VOCDataset, VOCSource, read_image, read_voc
 from detect.errors import DetectError
-from detect.experiment import describe_duration, read_split, report_skipped
+from detect.experiment import describe_duration, read_split, report_skipped, rpn_source
 from detect.files import replacing, write_json
 from detect.proposals import (
     IOU_THRESHOLDS,
@@ -32,13 +32,14 @@ from detect.proposals import (
     read_proposals,
     write_proposals,
 )
-from detect.proposing import showing_proposals
+from detect.proposing import is_network, showing_proposals
 from detect.registry import nearest
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 # beside those of SOURCES: it needs the truth of the data set
 JITTERED_TRUTH = "jittered-truth"
+RPN = "rpn:"
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,10 @@ def _build_source(request: Request, dataset: VOCDataset) -> ProposalSource:
         options = _check_options(JITTERED_TRUTH, JitteredTruth, values, "truths")
         truths = zip(dataset.image_ids, dataset.truths, strict=True)
         return JitteredTruth({name: truth.boxes.numpy() for name, truth in truths}, **options)
+    if request.method.startswith(RPN):
+        if values:
+            raise DetectError(f"--method {request.method}: expected no parameters, found {values}")
+        return rpn_source(request.method.removeprefix(RPN))
     if request.method not in SOURCES:
         known = [*SOURCES, JITTERED_TRUTH]
         alike = " or ".join(repr(name) for name in nearest(request.method, known))
@@ -210,7 +215,7 @@ def _compute(request: Request, dataset: VOCDataset, console: Console) -> Compute
         if meta.path is not None
     ]
     cache = request.out.with_suffix(".cache")
-    num_workers = request.num_workers or os.cpu_count() or 1
+    num_workers = 1 if is_network(source) else request.num_workers or os.cpu_count() or 1
     with showing_proposals(len(pictures), cache, console) as advance:
         return compute_proposals(
             pictures, source, read_image, cache=cache, num_workers=num_workers, progress=advance

@@ -13,7 +13,7 @@ FILL = (114, 114, 114)
 
 
 def fit_to_input(sample: Sample, spec: InputSpec) -> Sample:
-    """Scale a picture to a detector's input, stretching it or padding it to keep its aspect ratio.
+    """Scale a picture to a detector's input, stretching it or keeping its aspect ratio.
 
     The meta of the result leads back to the frame of `sample.meta`'s picture.
     """
@@ -26,8 +26,8 @@ def fit_to_input(sample: Sample, spec: InputSpec) -> Sample:
     if inner != (height, width):
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         image = cv2.resize(image, (inner[1], inner[0]), interpolation=method)
-    if inner != spec.size:
-        bottom, right = spec.size[0] - inner[0] - top, spec.size[1] - inner[1] - left
+    if inner != meta.input_size:
+        bottom, right = meta.input_size[0] - inner[0] - top, meta.input_size[1] - inner[1] - left
         image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=FILL)
     boxes = meta.to_input(sample.truth.boxes)
     joints = sample.truth.joints
@@ -41,16 +41,19 @@ def fit_to_input(sample: Sample, spec: InputSpec) -> Sample:
 def meta_in_input(meta: ImageMeta, size: tuple[int, int], spec: InputSpec) -> ImageMeta:
     """Where a picture of `size` (height, width) lies in a detector's input."""
     scales = [length / own for length, own in zip(spec.size, size, strict=True)]
-    if spec.keep_aspect_ratio:
+    if spec.shorter_side is not None:
+        scales = [min(spec.shorter_side / min(size), max(spec.size) / max(size))] * 2
+    elif spec.keep_aspect_ratio:
         scales = [min(scales)] * 2
     inner = [max(1, round(own * scale)) for own, scale in zip(size, scales, strict=True)]
+    outer = spec.size if spec.shorter_side is None else (inner[0], inner[1])
     return ImageMeta(
         image_id=meta.image_id,
         path=meta.path,
         original_size=size,
-        input_size=spec.size,
+        input_size=outer,
         scale=(inner[0] / size[0], inner[1] / size[1]),  # after rounding to whole pixels
-        offset=(float((spec.size[0] - inner[0]) // 2), float((spec.size[1] - inner[1]) // 2)),
+        offset=(float((outer[0] - inner[0]) // 2), float((outer[1] - inner[1]) // 2)),
     )
 
 

@@ -1,6 +1,8 @@
 """The detectors, by name. Floor 3."""
 
 from detect.detectors.base import DETECTORS, Detector, evaluating, predict
+from detect.detectors.fast_rcnn import FastRCNN
+from detect.detectors.faster_rcnn import FasterRCNN
 from detect.detectors.localizer import Localizer
 from detect.detectors.rcnn import RCNN
 from detect.detectors.sliding_window import SlidingWindow
@@ -11,6 +13,8 @@ __all__ = [
     "RCNN",
     "YOLO",
     "Detector",
+    "FastRCNN",
+    "FasterRCNN",
     "Localizer",
     "SlidingWindow",
     "evaluating",

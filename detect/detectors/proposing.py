@@ -7,7 +7,7 @@ set or are found now. R-CNN scales pictures to a fixed width before the search, 
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from detect.data import fit_to_input
+from detect.detectors.pictures import filled_part
 from detect.errors import DetectError
 from detect.ops import clip_boxes, has_area
 from detect.proposals import SOURCES, GivenBoxes, ProposalSource, read_proposals
@@ -25,6 +26,10 @@ from detect.registry import nearest
 from detect.structures import Batch, GroundTruth, ImageMeta, InputSpec, Sample
 
 FILE_SUFFIXES = (".npz", ".mat")
+
+# Sources that are made from what stands behind a prefix, as in `rpn:RUN`. How a run is loaded is
+# known above this floor; who knows it files itself here.
+PREFIXES: dict[str, Callable[[str], ProposalSource]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class FittedSource:
             **self.source.settings,
             "input_size": list(self.spec.size),
             "keep_aspect_ratio": self.spec.keep_aspect_ratio,
+            "shorter_side": self.spec.shorter_side,
             "max_boxes": self.max_proposals,
         }
 
@@ -93,8 +99,9 @@ def build_source(name: str, options: Mapping[str, Any]) -> ProposalSource:
     """The source of `detector.proposals`.
 
     Args:
-        name: of `SOURCES`, or the path of a file of boxes (.npz, .mat).
-        options: the source's arguments; a file has none.
+        name: of `SOURCES`, the path of a file of boxes (.npz, .mat), or `rpn:RUN` for those of a
+            trained Faster R-CNN.
+        options: the source's arguments; a file and a run have none.
 
     Raises:
         DetectError: an unknown name or option, or a file that cannot be read.
@@ -102,12 +109,16 @@ def build_source(name: str, options: Mapping[str, Any]) -> ProposalSource:
     if name.lower().endswith(FILE_SUFFIXES):
         _check_keys(name, options, ())
         return GivenBoxes(read_proposals(Path(name)))
+    for prefix, build_from in PREFIXES.items():
+        if name.startswith(prefix):
+            _check_keys(name, options, ())
+            return build_from(name.removeprefix(prefix))
     if name not in SOURCES:
         alike = " or ".join(repr(known) for known in nearest(name, list(SOURCES)))
         hint = f"did you mean {alike}?" if alike else f"there are: {', '.join(SOURCES)}"
         raise DetectError(
             f"detector.proposals: unknown {name!r}; {hint} A file of boxes ends with "
-            f"{' or '.join(FILE_SUFFIXES)}"
+            f"{' or '.join(FILE_SUFFIXES)}; rpn:RUN takes those of a Faster R-CNN"
         )
     build = SOURCES[name]
     _check_keys(name, options, tuple(inspect.signature(build).parameters))
@@ -127,15 +138,3 @@ def _check_keys(name: str, options: Mapping[str, Any], known: tuple[str, ...]) -
             alike = " or ".join(repr(other) for other in nearest(key, known))
             hint = f"did you mean {alike}?" if alike else f"there are: {', '.join(known) or 'none'}"
             raise DetectError(f"detector.proposal_options.{key}: {name} has no such option; {hint}")
-
-
-def filled_part(meta: ImageMeta) -> tuple[int, int, int, int]:
-    """(top, left, bottom, right) of what a picture fills of the input; the rest is padding."""
-    (top, left), (scale_y, scale_x) = meta.offset, meta.scale
-    height, width = meta.original_size
-    return (
-        round(top),
-        round(left),
-        round(top + height * scale_y),
-        round(left + width * scale_x),
-    )

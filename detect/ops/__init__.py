@@ -17,13 +17,22 @@ from detect.ops.iou import (
     elementwise_box_iou,
     generalized_box_iou,
 )
-from detect.ops.matching import BACKGROUND, IGNORED, Match, match, sample_balanced
+from detect.ops.matching import (
+    BACKGROUND,
+    IGNORED,
+    BalancedSample,
+    Match,
+    match,
+    sample_balanced,
+    sample_balanced_batch,
+)
 from detect.ops.merge import MergeWeights, merge_predictions
 from detect.ops.nms import grouped_nms, nms
 
 __all__ = [
     "BACKGROUND",
     "IGNORED",
+    "BalancedSample",
     "IoUKind",
     "Match",
     "MergeWeights",
@@ -43,5 +52,6 @@ __all__ = [
     "merge_predictions",
     "nms",
     "sample_balanced",
+    "sample_balanced_batch",
     "to_center_size",
 ]

@@ -14,16 +14,16 @@ class Match(NamedTuple):
     """For each of N candidates, the object it stands for.
 
     Attributes:
-        indices: `[N]` int64; the index of the object, `BACKGROUND` or `IGNORED`.
-        overlaps: `[N]`; the highest IoU with any object, 0 where there is none.
+        indices: `[*batch, N]` int64; the index of the object, `BACKGROUND` or `IGNORED`.
+        overlaps: `[*batch, N]`; the highest IoU with any object, 0 where there is none.
     """
 
-    indices: Int[Tensor, "N"]
-    overlaps: Float[Tensor, "N"]
+    indices: Int[Tensor, "*batch N"]
+    overlaps: Float[Tensor, "*batch N"]
 
 
 def match(
-    iou: Float[Tensor, "N M"],
+    iou: Float[Tensor, "*batch N M"],
     positive_threshold: float,
     negative_threshold: float,
     *,
@@ -37,6 +37,9 @@ def match(
     it most, all of them when tied, however little that is, as long as they touch (Ren et al. 2015,
     section 3.1.2). Without objects, every candidate is background.
 
+    Pictures of a batch have different numbers of objects: the IoU with one that is not there is to
+    be negative.
+
     Raises:
         ValueError: the negative threshold is greater than the positive one.
     """
@@ -45,19 +48,67 @@ def match(
             f"negative_threshold {negative_threshold} is greater than "
             f"positive_threshold {positive_threshold}"
         )
-    num_candidates, num_objects = iou.shape
-    if num_objects == 0:
-        indices = torch.full((num_candidates,), BACKGROUND, dtype=torch.int64, device=iou.device)
-        return Match(indices, iou.new_zeros(num_candidates))
-    overlaps, best_object = iou.max(dim=1)
+    *shape, num_objects = iou.shape
+    if num_objects == 0 or iou.numel() == 0:
+        indices = torch.full(shape, BACKGROUND, dtype=torch.int64, device=iou.device)
+        return Match(indices, iou.new_zeros(shape))
+    overlaps, best_object = iou.max(dim=-1)
     indices = torch.where(overlaps >= positive_threshold, best_object, IGNORED)
     indices = torch.where(overlaps < negative_threshold, BACKGROUND, indices)
-    if keep_best and num_candidates > 0:
-        is_best = (iou == iou.max(dim=0).values) & (iou > 0)  # [N, M]
+    # where the negative threshold is 0, too, there is no object to stand for
+    indices = torch.where(overlaps < 0, BACKGROUND, indices)
+    if keep_best:
+        is_best = (iou == iou.amax(dim=-2, keepdim=True)) & (iou > 0)  # [*batch, N, M]
         # a candidate that is the best of several objects takes the one it overlaps most
-        forced = torch.where(is_best, iou, -1.0).argmax(dim=1)
-        indices = torch.where(is_best.any(dim=1), forced, indices)
-    return Match(indices, overlaps)
+        forced = torch.where(is_best, iou, -1.0).argmax(dim=-1)
+        indices = torch.where(is_best.any(dim=-1), forced, indices)
+    return Match(indices, overlaps.clamp(min=0))
+
+
+class BalancedSample(NamedTuple):
+    """Candidates drawn from each of B pictures.
+
+    Attributes:
+        indices: `[B, K]`; of the candidates, the positives first.
+        is_positive: `[B, K]`; of the first so many, since their number is the same in all rows.
+        is_drawn: `[B, K]`; other places are empty.
+    """
+
+    indices: Int[Tensor, "B K"]
+    is_positive: Bool[Tensor, "B K"]
+    is_drawn: Bool[Tensor, "B K"]
+
+
+def sample_balanced_batch(
+    positive: Bool[Tensor, "B N"],
+    negative: Bool[Tensor, "B N"],
+    size: int,
+    positive_fraction: float,
+    generator: torch.Generator,
+) -> BalancedSample:
+    """Draw from each picture as `sample_balanced` does, from all at once, on their device.
+
+    Args:
+        positive: masks of the candidates that stand for an object.
+        negative: masks of the background candidates.
+        size: the number wanted of each picture.
+        positive_fraction: the greatest share of positives, in 0…1.
+        generator: the source of the draw, on the device of the masks.
+    """
+    num_candidates = positive.shape[1]
+    keys = torch.rand(positive.shape, generator=generator, device=positive.device)
+    parts = []
+    for mask, count in ((positive, int(size * positive_fraction)), (negative, size)):
+        drawn = torch.where(mask, keys, -1.0).topk(min(count, num_candidates), dim=1)
+        parts.append((drawn.indices, drawn.values >= 0))
+    (positives, are_there), (negatives, are_free) = parts
+    ranks = torch.arange(negatives.shape[1], device=positive.device)
+    are_free = are_free & (ranks < size - are_there.sum(dim=1, keepdim=True))
+    return BalancedSample(
+        torch.cat((positives, negatives), dim=1),
+        torch.cat((torch.ones_like(are_there), torch.zeros_like(are_free)), dim=1),
+        torch.cat((are_there, are_free), dim=1),
+    )
 
 
 def sample_balanced(

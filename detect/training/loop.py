@@ -138,10 +138,11 @@ class TrainingRun:
                 if phase.name in self.position.finished_phases:
                     continue
                 begin = time.perf_counter()
+                told: Mapping[str, Any] = {}
                 if isinstance(phase, GradientPhase):
                     self._descend(phase, interruption)
                 elif isinstance(phase, FitPhase):
-                    self._fit(phase, interruption)
+                    told = self._fit(phase, interruption)
                     if phase is phases[-1] and self.evaluate is not None:
                         self._judge(phase.name)
                 else:
@@ -152,15 +153,20 @@ class TrainingRun:
                 self._save(None)
                 seconds = time.perf_counter() - begin
                 self.journal.write(
-                    kind="phase", phase=phase.name, step=self.position.step, seconds=seconds
+                    kind="phase",
+                    phase=phase.name,
+                    step=self.position.step,
+                    seconds=seconds,
+                    **told,
                 )
                 if interruption.requested:
                     raise interruption.error(self.last)
 
-    def _fit(self, phase: FitPhase, interruption: Interruption) -> None:
+    def _fit(self, phase: FitPhase, interruption: Interruption) -> Mapping[str, Any]:
         begin = time.perf_counter()
-        phase.fit(_Watch(self, phase.name, interruption))
+        told = phase.fit(_Watch(self, phase.name, interruption))
         self.display.say(f"{phase.name}: done in {time.perf_counter() - begin:.1f} s")
+        return told or {}
 
     def _descend(self, phase: GradientPhase, interruption: Interruption) -> None:
         settings, position = phase.settings, self.position

@@ -7,7 +7,7 @@ behind is parameters of the detector, so that checkpoint, evaluation and inferen
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -98,6 +98,9 @@ class GradientPhase:
     settings: GradientSettings
 
 
+Fit = Callable[[Watch], Mapping[str, Any] | None]
+
+
 @dataclass(frozen=True)
 class FitPhase:
     """A step that is no descent: it measures or solves, and leaves the result in the model.
@@ -107,11 +110,11 @@ class FitPhase:
 
     Attributes:
         name: of the phase.
-        fit: does it, deterministically.
+        fit: does it, deterministically; what it returns stands in the journal's line of the phase.
     """
 
     name: str
-    fit: Callable[[Watch], None]
+    fit: Fit
 
 
 @dataclass(frozen=True)

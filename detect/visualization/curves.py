@@ -63,7 +63,7 @@ def draw_curves(metrics_file: Path, out: Path) -> None:
     rate_axes.set_xlabel("step")
     if num_unreadable:
         figure.supxlabel(f"{num_unreadable} unreadable line(s) left out", fontsize="small")
-    _save(figure, out)
+    save_figure(figure, out)
 
 
 def draw_precision_recall(
@@ -100,7 +100,7 @@ def draw_precision_recall(
     axes.grid(alpha=0.25)
     if curves:
         figure.legend(loc="outside right upper", fontsize="small", ncols=1 + len(curves) // 30)
-    _save(figure, out)
+    save_figure(figure, out)
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -293,7 +293,12 @@ def _line_color(index: int) -> tuple[float, float, float]:
     return 0.8 * red / 255, 0.8 * green / 255, 0.8 * blue / 255
 
 
-def _save(figure: Figure, out: Path) -> None:
+def save_figure(figure: Figure, out: Path) -> None:
+    """Write a figure as the suffix of its file says.
+
+    Raises:
+        DetectError: a suffix other than those of `SUFFIXES`.
+    """
     if out.suffix.lower() not in SUFFIXES:
         raise DetectError(
             f"{out}: expected a file with the suffix {', '.join(SUFFIXES)}, "

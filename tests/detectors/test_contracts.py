@@ -9,13 +9,32 @@ import torch
 from torch import nn
 
 from detect.backbones import BACKBONES, Backbone, build_backbone
-from detect.detectors import DETECTORS, RCNN, YOLO, Detector, Localizer, SlidingWindow
+from detect.detectors import (
+    DETECTORS,
+    RCNN,
+    YOLO,
+    Detector,
+    FasterRCNN,
+    FastRCNN,
+    Localizer,
+    SlidingWindow,
+)
 from tests import contracts
 
 NUM_CLASSES = 3
 # The side of the pictures, where it is not 64. It is twice the trunk's stride, so that no map
 # shrinks to one position under BatchNorm; a trunk without padding wants more.
 SIZES = {"yolo_darknet": 128, "squeezenet1_0": 96, "alexnet_owt": 64, "alexnet": 99, "zfnet": 96}
+
+# Untrained, a network gives all anchors nearly the same score: in a batch of another size, rounding
+# would let others survive.
+UNSUPPRESSED = {
+    "test_proposals": (10_000, 10_000),
+    "proposal_iou": 1.0,
+    "iou_threshold": 1.0,
+    "max_detections": 10_000,
+    "score_threshold": 0.0,
+}
 
 BUILDERS: dict[str, Callable[..., Detector]] = {
     "yolo_paper": partial(YOLO, grid_size=3, hidden_features=16),
@@ -45,6 +64,47 @@ BUILDERS: dict[str, Callable[..., Detector]] = {
         negative_iou=1e-6,
     ),
     # a region is warped to as many pixels as the backbone was designed for
+    "fast_rcnn": partial(
+        FastRCNN,
+        shorter_side=None,
+        proposals="random-boxes",
+        proposal_options={"count": 8},
+        regions_per_picture=8,
+        background_iou=(0.0, 0.5),
+    ),
+    "fast_rcnn_scales": partial(
+        FastRCNN,
+        shorter_side=None,
+        proposals="random-boxes",
+        proposal_options={"count": 8},
+        regions_per_picture=8,
+        background_iou=(0.0, 0.5),
+        scales=(1.0, 1.5),
+        head="mlp",
+        hidden_features=(16,),
+        pooling="align",
+    ),
+    "faster_rcnn": partial(
+        FasterRCNN,
+        shorter_side=None,
+        rpn_channels=16,
+        anchor_sizes=(16, 32),
+        train_proposals=(20, 8),
+        **UNSUPPRESSED,
+        regions_per_picture=8,
+    ),
+    "faster_rcnn_fpn": partial(
+        FasterRCNN,
+        shorter_side=None,
+        neck="fpn",
+        head="mlp",
+        hidden_features=(16,),
+        pooling="align",
+        train_proposals=(20, 8),
+        **UNSUPPRESSED,
+        regions_per_picture=8,
+        crossing_anchors=True,
+    ),
     "rcnn": partial(
         RCNN,
         proposals="random-boxes",
@@ -58,14 +118,23 @@ BUILDERS: dict[str, Callable[..., Detector]] = {
 FAMILIES = ["torchvision/mobilenet_v3_small", "timm/resnet10t"]
 # Every detector is swept over every backbone, in the forms that take different things from it: the
 # last map, a map at each stride. Its other forms are swept over the small backbones.
-FORMS = ("yolo_paper", "yolo_modern", "localizer", "sliding_window", "rcnn")
+FORMS = (
+    "yolo_paper",
+    "yolo_modern",
+    "localizer",
+    "sliding_window",
+    "rcnn",
+    "fast_rcnn",
+    "faster_rcnn",
+    "faster_rcnn_fpn",
+)
 SMALL = ("lenet", "mobilenet_v2", "resnet18", "squeezenet1_0", "tiny")
 # Swept in the plain run, in one form; what is neither here nor small is slow.
 MEDIUM = ("googlenet", "plain18", "resnet34", "yolo_darknet_fast", *FAMILIES)
 
 
 def is_quick(kind: str, backbone: str) -> bool:
-    if kind.startswith(("sliding_window", "rcnn")):
+    if kind.startswith(("sliding_window", "rcnn", "fast_rcnn", "faster_rcnn")):
         return backbone in ("lenet", "tiny")
     if kind.startswith("localizer") and kind != "localizer":
         return backbone in ("lenet", "tiny")

@@ -30,13 +30,13 @@ def write(path: Path, lines: list[dict], tail: str = "") -> Path:
 def figures(monkeypatch):
     """The figures that were saved, to look at what they show."""
     saved: list[Figure] = []
-    save = curves._save
+    save = curves.save_figure
 
     def save_and_keep(figure, out):
         save(figure, out)
         saved.append(figure)
 
-    monkeypatch.setattr(curves, "_save", save_and_keep)
+    monkeypatch.setattr(curves, "save_figure", save_and_keep)
     return saved
 
 

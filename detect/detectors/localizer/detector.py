@@ -20,6 +20,7 @@ from detect.detectors.localizer.assignment import Assignment, hungarian_slots, o
 from detect.detectors.localizer.cascade import RefinementStage
 from detect.detectors.localizer.losses import BoxLoss, box_regression_loss
 from detect.detectors.localizer.recipes import PHASE_NAMES, Recipe, recipe_phases
+from detect.detectors.stages import timed
 from detect.errors import DetectError
 from detect.ops import from_center_size, grouped_nms, to_center_size
 from detect.structures import Batch, Detections, GroundTruth, InputSpec
@@ -378,14 +379,17 @@ class Localizer(Detector):
     # --- inference --------------------------------------------------------------------------------
 
     def _detect(self, batch: Batch) -> list[Detections]:
-        grid, features = self.features(batch)
-        probabilities = self.classify(features).float().softmax(dim=-1)[..., : self.num_classes]
-        boxes, joints = self.regress(grid, features)
-        joints = self._refine(batch, joints, len(self.stages))
-        boxes = boxes.expand(-1, -1, self.num_classes, -1)
-        if self.num_objects == 1:
-            return self._guess(probabilities[:, 0], boxes[:, 0], joints)
-        return [self._suppress(*picture) for picture in zip(probabilities, boxes, strict=True)]
+        with timed("network"):
+            grid, features = self.features(batch)
+            logits = self.classify(features).float()
+            boxes, joints = self.regress(grid, features)
+            joints = self._refine(batch, joints, len(self.stages))
+        with timed("post-processing"):
+            probabilities = logits.softmax(dim=-1)[..., : self.num_classes]
+            boxes = boxes.expand(-1, -1, self.num_classes, -1)
+            if self.num_objects == 1:
+                return self._guess(probabilities[:, 0], boxes[:, 0], joints)
+            return [self._suppress(*picture) for picture in zip(probabilities, boxes, strict=True)]
 
     def _guess(
         self,

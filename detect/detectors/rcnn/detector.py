@@ -1,8 +1,7 @@
 """R-CNN: Girshick et al. 2014, "Rich feature hierarchies for accurate object detection"."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -12,36 +11,29 @@ from torch.nn import functional
 
 from detect.backbones import Backbone
 from detect.detectors.base import DETECTORS, Detector, evaluating
-from detect.detectors.proposing import (
-    FittedSource,
-    build_source,
-    filled_part,
-    find_in_batch,
-)
+from detect.detectors.pictures import clip_to_frames, frames_of, unit_pictures
+from detect.detectors.proposing import FittedSource, build_source, find_in_batch
 from detect.detectors.rcnn.box_regression import fit_box_regressors
-from detect.detectors.rcnn.features import (
-    GIGABYTE,
-    FeatureSizes,
-    RegionFeatures,
-    StoredFeatures,
-    StreamedFeatures,
-    feature_address,
-    first_fully_connected,
+from detect.detectors.rcnn.features import first_fully_connected
+from detect.detectors.rcnn.regions import regions_of
+from detect.detectors.rcnn.training_regions import (
+    FeatureCache,
+    RegionSettings,
+    TrainingRegions,
+    solved_layer,
 )
-from detect.detectors.rcnn.mining import mine_svms
-from detect.detectors.rcnn.regions import RegionTable, regions_of, tabulate_regions
+from detect.detectors.stages import timed
 from detect.errors import DetectError
 from detect.ops import (
     box_iou,
-    clip_boxes,
     decode_deltas,
     grouped_nms,
     match,
     sample_balanced,
 )
 from detect.ops.regions import Warp, warp_regions
-from detect.structures import Batch, Detections, ImageMeta, InputSpec
-from detect.training import FitPhase, Phase, PictureSource, Plan, Watch
+from detect.structures import Batch, Detections, InputSpec
+from detect.training import Fit, FitPhase, Phase, Plan, Watch
 
 FeatureLayer = Literal["trunk", "fc6", "head"]
 
@@ -161,7 +153,7 @@ class RCNN(Detector):
         box_regression: bool = True,
         regression_iou: float = 0.6,
         regression_strength: float = 1000.0,
-        feature_cache: Literal["disk", "none"] = "disk",
+        feature_cache: FeatureCache = "disk",
         feature_budget: float = 20.0,
         score_threshold: float | None = None,
         iou_threshold: float = 0.3,
@@ -206,8 +198,8 @@ class RCNN(Detector):
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
         self.trunk_dim = backbone.channels * backbone.grid**2
-        self.svms = _untrained(self._measure_features(), num_classes)
-        self.regressors = _untrained(self.trunk_dim, 4 * num_classes)
+        self.svms = solved_layer(self._measure_features(), num_classes)
+        self.regressors = solved_layer(self.trunk_dim, 4 * num_classes)
         self.register_buffer("has_svms", torch.tensor(False))
         self.register_buffer("has_regressors", torch.tensor(False))
         self._source: FittedSource | None = None
@@ -240,13 +232,7 @@ class RCNN(Detector):
 
     def pictures(self, batch: Batch) -> Float[Tensor, "B 3 H W"]:
         """The input in 0…1; beyond the border of each picture is the mean color."""
-        images = batch.unit_images()
-        for image, meta in zip(images, batch.metas, strict=True):
-            top, left, bottom, right = filled_part(meta)
-            picture = image[:, top:bottom, left:right].clone()
-            image[:] = self.backbone.mean
-            image[:, top:bottom, left:right] = picture
-        return images
+        return unit_pictures(batch, self.backbone.mean)
 
     def warped(
         self,
@@ -322,8 +308,8 @@ class RCNN(Detector):
             phases.append(plan.gradient_phase("finetune", self, self.loss))
         if not self.svm and not self.box_regression:
             return phases
-        regions = TrainingRegions(self, plan)
-        fits: list[tuple[str, Callable[[Watch], None]]] = [("features", regions.prepare)]
+        regions = self._training_regions(plan)
+        fits: list[tuple[str, Fit]] = [("features", regions.prepare)]
         if self.svm:
             fits.append(("svms", partial(self._fit_svms, regions)))
         if self.box_regression:
@@ -364,25 +350,45 @@ class RCNN(Detector):
         )
         return Windows(*(values[chosen] for values in windows))
 
-    @torch.no_grad()
-    def _fit_svms(self, regions: "TrainingRegions", watch: Watch) -> None:
-        mined = mine_svms(
-            regions.table(watch),
-            regions.features(watch),
-            self.svms.weight.device,
-            self.svm_cost,
-            self.mining_epochs,
-            watch,
+    def _training_regions(self, plan: Plan) -> TrainingRegions:
+        settings = RegionSettings(
+            self.num_classes,
+            self.max_proposals,
+            self.negative_iou,
+            self.regression_iou,
+            self.svms.in_features,
+            self.trunk_dim if self.box_regression else 0,
+            self.feature_cache,
+            self.feature_budget,
         )
-        self.svms.weight.copy_(mined.svms.weight)
-        self.svms.bias.copy_(mined.svms.bias)
-        self.has_svms.fill_(True)
-        watch.say(
-            f"trained {mined.num_fits} times; {mined.num_kept:,} hard negatives kept at the end"
-        )
+        address = {
+            "layer": self.feature_layer,
+            "warp": self.warp,
+            "context": self.context,
+            "image_size": self.backbone.image_size,
+        }
+        return TrainingRegions(settings, plan, self._embed_regions, self.backbone, address)
 
     @torch.no_grad()
-    def _fit_regressors(self, regions: "TrainingRegions", watch: Watch) -> None:
+    def _embed_regions(self, batch: Batch, boxes: Float[Tensor, "N 4"]) -> tuple[Tensor, Tensor]:
+        device = self.classifier.weight.device
+        batch, boxes = batch.to(device), boxes.to(device)
+        with evaluating(self):
+            images = self.pictures(batch)
+            numbers = torch.zeros(len(boxes), dtype=torch.int64, device=device)
+            parts = [
+                self.embed(self.warped(images, *part))
+                for part in zip(boxes.split(REGION_CHUNK), numbers.split(REGION_CHUNK), strict=True)
+            ]
+        features, trunk = zip(*parts, strict=True)
+        return torch.cat(features), torch.cat(trunk)
+
+    def _fit_svms(self, regions: TrainingRegions, watch: Watch) -> None:
+        regions.fit_svms(self.svms, self.svm_cost, self.mining_epochs, watch)
+        self.has_svms.fill_(True)
+
+    @torch.no_grad()
+    def _fit_regressors(self, regions: TrainingRegions, watch: Watch) -> None:
         table, device = regions.table(watch), self.regressors.weight.device
         fitted = fit_box_regressors(
             regions.features(watch).regressed(watch).to(device),
@@ -399,11 +405,15 @@ class RCNN(Detector):
     # --- inference --------------------------------------------------------------------------------
 
     def _detect(self, batch: Batch) -> list[Detections]:
-        proposals = find_in_batch(self.proposal_source, batch)
-        outputs = self.outputs(batch, proposals)
-        return [
-            self.suppress(*picture) for picture in zip(proposals, outputs, batch.metas, strict=True)
-        ]
+        with timed("proposals"):
+            proposals = find_in_batch(self.proposal_source, batch)
+        with timed("network"):
+            outputs = self.outputs(batch, proposals)
+        with timed("post-processing"):
+            frames = frames_of(batch)
+            return [
+                self.suppress(*picture) for picture in zip(proposals, outputs, frames, strict=True)
+            ]
 
     def outputs(self, batch: Batch, proposals: Sequence[Float[Tensor, "_ 4"]]) -> list[Outputs]:
         """What is said of the proposals of each picture."""
@@ -446,7 +456,7 @@ class RCNN(Detector):
         return self.svm and bool(self.has_svms)
 
     def suppress(
-        self, proposals: Float[Tensor, "N 4"], outputs: Outputs, meta: ImageMeta
+        self, proposals: Float[Tensor, "N 4"], outputs: Outputs, frame: Float[Tensor, "4"]
     ) -> Detections:
         """The detections of a picture: boxes moved, clipped to it, and suppressed by class."""
         threshold = self.score_threshold
@@ -455,122 +465,9 @@ class RCNN(Detector):
         rows, labels = (outputs.scores >= threshold).nonzero(as_tuple=True)
         scores = outputs.scores[rows, labels]
         boxes = decode_deltas(outputs.deltas[rows, labels], proposals[rows])
-        top, left, bottom, right = filled_part(meta)
-        shift = boxes.new_tensor([left, top, left, top])
-        boxes = clip_boxes(boxes - shift, (bottom - top, right - left)) + shift
+        boxes = clip_to_frames(boxes, frame)
         kept = grouped_nms(boxes, scores, labels, self.iou_threshold)[: self.max_detections]
         return Detections.sorted(boxes[kept], scores[kept], labels[kept])
-
-
-class TrainingRegions:
-    """All regions of the training pictures and their features, found when they are asked for.
-
-    Args:
-        detector: whose network gives the features.
-        plan: gives the pictures, and the folder where features are kept.
-    """
-
-    def __init__(self, detector: RCNN, plan: Plan) -> None:
-        if plan.pictures is None or plan.cache is None:
-            raise ValueError("R-CNN's plan needs the training pictures and a folder for features")
-        self.detector = detector
-        self.source: PictureSource = plan.pictures
-        self.cache: Path = plan.cache
-        self._table: RegionTable | None = None
-        self._features: RegionFeatures | None = None
-
-    def table(self, watch: Watch) -> RegionTable:
-        """The regions, labeled."""
-        if self._table is None:
-            detector = self.detector
-            self._table = tabulate_regions(
-                self.source,
-                detector.num_classes,
-                detector.max_proposals,
-                detector.negative_iou,
-                detector.regression_iou,
-                watch,
-            )
-        return self._table
-
-    def features(self, watch: Watch) -> RegionFeatures:
-        """Their features; what is kept on the disk is not complete yet."""
-        if self._features is None:
-            detector, table = self.detector, self.table(watch)
-            if detector.feature_cache == "none":
-                self._features = StreamedFeatures(self.source, table, self._embed)
-            else:
-                self._features = StoredFeatures(
-                    self.cache / f"regions-{self._address()}",
-                    self._sizes(table),
-                    self.source,
-                    table,
-                    self._embed,
-                    detector.feature_budget * GIGABYTE,
-                )
-        return self._features
-
-    def prepare(self, watch: Watch) -> None:
-        """Compute and keep the features, if they are to be kept."""
-        features = self.features(watch)
-        sizes = self._sizes(self.table(watch))
-        if isinstance(features, StoredFeatures):
-            watch.say(f"{sizes}; in {features.folder}")
-            features.complete(watch)
-        else:
-            watch.say(f"{sizes} would be kept; they are computed for each pass instead")
-
-    def remove(self) -> None:
-        """Give the disk back."""
-        if isinstance(self._features, StoredFeatures):
-            self._features.remove()
-
-    @torch.no_grad()
-    def _embed(self, batch: Batch, boxes: Float[Tensor, "N 4"]) -> tuple[Tensor, Tensor]:
-        detector, device = self.detector, self.detector.classifier.weight.device
-        batch, boxes = batch.to(device), boxes.to(device)
-        with evaluating(detector):
-            images = detector.pictures(batch)
-            numbers = torch.zeros(len(boxes), dtype=torch.int64, device=device)
-            parts = [
-                detector.embed(detector.warped(images, *part))
-                for part in zip(boxes.split(REGION_CHUNK), numbers.split(REGION_CHUNK), strict=True)
-            ]
-        features, trunk = zip(*parts, strict=True)
-        return torch.cat(features), torch.cat(trunk)
-
-    def _sizes(self, table: RegionTable) -> FeatureSizes:
-        regresses = self.detector.box_regression
-        return FeatureSizes(
-            table.num_pictures,
-            table.num_regions,
-            self.detector.svms.in_features,
-            len(table.classes) if regresses else 0,
-            self.detector.trunk_dim if regresses else 0,
-        )
-
-    def _address(self) -> str:
-        detector = self.detector
-        settings = {
-            "pictures": self.source.fingerprint,
-            "max_proposals": detector.max_proposals,
-            "layer": detector.feature_layer,
-            "warp": detector.warp,
-            "context": detector.context,
-            "image_size": detector.backbone.image_size,
-            "box_regression": detector.box_regression,
-            "regression_iou": detector.regression_iou,
-            "device": detector.classifier.weight.device.type,
-        }
-        return feature_address(settings, detector.backbone)
-
-
-def _untrained(inputs: int, outputs: int) -> nn.Linear:
-    """A layer that is solved for, not descended on."""
-    layer = nn.Linear(inputs, outputs)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer.requires_grad_(False)
 
 
 def _check_at_least_one(**values: int) -> None:

@@ -20,6 +20,7 @@ from detect.detectors.sliding_window.windows import (
     pad_to,
     scale_images,
 )
+from detect.detectors.stages import timed
 from detect.ops import grouped_nms, merge_predictions
 from detect.structures import Batch, Detections, GroundTruth, InputSpec
 from detect.training import Phase, Plan
@@ -416,19 +417,26 @@ class SlidingWindow(Detector):
     def _detect(self, batch: Batch) -> list[Detections]:
         images = batch.unit_images()
         boxes, scores, labels, pictures = [], [], [], []
-        for seen in self.look(images):
-            probabilities = seen.logits.softmax(dim=-1)[..., : self.num_classes]
-            picture, row, column, label = (probabilities >= self.score_threshold).nonzero(
-                as_tuple=True
+        with timed("network"):
+            looks = list(self.look(images))
+        with timed("post-processing"):
+            for seen in looks:
+                probabilities = seen.logits.softmax(dim=-1)[..., : self.num_classes]
+                picture, row, column, label = (probabilities >= self.score_threshold).nonzero(
+                    as_tuple=True
+                )
+                own = label if self._num_boxes > 1 else torch.zeros_like(label)
+                boxes.append(seen.boxes[picture, row, column, own])
+                scores.append(probabilities[picture, row, column, label])
+                labels.append(label)
+                pictures.append(picture)
+            return self._combine(
+                torch.cat(boxes),
+                torch.cat(scores),
+                torch.cat(labels),
+                torch.cat(pictures),
+                len(images),
             )
-            own = label if self._num_boxes > 1 else torch.zeros_like(label)
-            boxes.append(seen.boxes[picture, row, column, own])
-            scores.append(probabilities[picture, row, column, label])
-            labels.append(label)
-            pictures.append(picture)
-        return self._combine(
-            torch.cat(boxes), torch.cat(scores), torch.cat(labels), torch.cat(pictures), len(images)
-        )
 
     def _windows_per_object(self) -> Float[Tensor, ""]:
         # of all scales and offsets, as training has counted them at one offset; at least 1

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from detect.backbones import Backbone
 from detect.detectors.base import DETECTORS, Detector
+from detect.detectors.stages import timed
 from detect.detectors.yolo.grid import Grid
 from detect.detectors.yolo.heads import ConvolutionalHead, FullyConnectedHead
 from detect.detectors.yolo.variants import ModernVariant, PaperVariant, Variant
@@ -134,13 +135,15 @@ class YOLO(Detector):
         return self.variant.loss(outputs, confidences, classes, batch.truths, self.grid)
 
     def _detect(self, batch: Batch) -> list[Detections]:
-        outputs, confidences, classes = self._split(self(batch).float())
-        boxes = self.variant.decode(outputs, self.grid)
-        confidences = self.variant.probabilities(confidences)
-        classes = self.variant.probabilities(classes)
-        # Pr(class | object) · Pr(object) · IoU, equation 1
-        scores = confidences[..., None] * classes[..., None, :]  # [B, S, S, boxes, C]
-        return self._suppress(boxes.flatten(1, 3), scores.flatten(1, 3))
+        with timed("network"):
+            outputs, confidences, classes = self._split(self(batch).float())
+        with timed("post-processing"):
+            boxes = self.variant.decode(outputs, self.grid)
+            confidences = self.variant.probabilities(confidences)
+            classes = self.variant.probabilities(classes)
+            # Pr(class | object) · Pr(object) · IoU, equation 1
+            scores = confidences[..., None] * classes[..., None, :]  # [B, S, S, boxes, C]
+            return self._suppress(boxes.flatten(1, 3), scores.flatten(1, 3))
 
     def _suppress(
         self, boxes: Float[Tensor, "B N 4"], scores: Float[Tensor, "B N C"]

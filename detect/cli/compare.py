@@ -1,0 +1,255 @@
+"""`detect compare`: detectors of any family side by side, in one table and one picture."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from detect.cli.train import drawing_curves
+from detect.config import load_config
+from detect.data import VOCDataset, VOCSource, fit_to_input, read_voc
+from detect.detectors import predict
+from detect.detectors.stages import measured_stages
+from detect.errors import DetectError
+from detect.experiment import (
+    Model,
+    describe_device,
+    describe_duration,
+    evaluate,
+    load,
+    read_split,
+    sources,
+    train,
+)
+from detect.files import read_json, write_json
+from detect.structures import Batch
+from detect.training import read_journal
+from detect.visualization import draw_comparison
+
+CONFIG_SUFFIXES = (".yaml", ".yml")
+# Pictures that are looked at before the clock starts: the first ones compile and allocate.
+NUM_WARM = 2
+GIGABYTE = 1e9
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is told of one run.
+
+    Attributes:
+        name: of the run's folder.
+        detector: of the registry.
+        backbone: of the registry.
+        map_area: of the common pictures.
+        map_11point: of the same.
+        seconds: a picture, by part: the median over the pictures that were timed.
+        num_parameters: of the detector.
+        cache_bytes: that the training kept on the disk at most, features and proposals.
+        training_seconds: of all phases; None where the run does not tell.
+    """
+
+    name: str
+    detector: str
+    backbone: str
+    map_area: float
+    map_11point: float
+    seconds: Mapping[str, float]
+    num_parameters: int
+    cache_bytes: int
+    training_seconds: float | None
+
+    @property
+    def total_seconds(self) -> float:
+        """A picture."""
+        return sum(self.seconds.values())
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for.
+
+    Attributes:
+        runs: folders or checkpoints of detectors; configs, or folders of configs, to be trained
+            first; and KEY=VALUE over the settings of those configs.
+        out: folder of the table, the picture and the runs that are trained.
+        data: VOC folder to judge all on; None takes the test split of each run, which must have
+            the same pictures.
+        split: of that folder.
+        num_pictures: that are timed.
+        device: see `choose_device`.
+    """
+
+    runs: Sequence[str]
+    out: Path
+    data: Path | None = None
+    split: str | None = None
+    num_pictures: int = 40
+    device: str = "auto"
+
+
+def run_comparison(request: Request, console: Console) -> None:
+    """Train what is to be trained, judge and time each run, print the table, draw the picture."""
+    if (request.data is None) != (request.split is None):
+        raise DetectError("--data and --split go together: give both, or neither")
+    paths = list(_paths(request))
+    if not paths:
+        raise DetectError("expected at least one run or config, found settings alone")
+    folders = [
+        _trained(path, request, console) if path.suffix in CONFIG_SUFFIXES else path
+        for path in paths
+    ]
+    entries: list[Entry] = []
+    pictures: list[str] | None = None
+    for folder in folders:
+        model = load(folder, request.device)
+        dataset = _pictures(model, request)
+        if pictures is not None and pictures != _fingerprint(dataset):
+            raise DetectError(
+                f"{folder}: its test split has other pictures, objects or classes than that of "
+                f"{folders[0]}; give --data ROOT and --split NAME to judge all on the same"
+            )
+        pictures = _fingerprint(dataset)
+        with console.status(f"Judging {folder}"):
+            entries.append(_judge(folder, model, dataset, request))
+        device = model.device
+    console.print(_table(entries, len(pictures or ()), describe_device(device)))
+    report = {
+        "device": describe_device(device),
+        "torch": torch.__version__,
+        "runs": [asdict(entry) | {"total_seconds": entry.total_seconds} for entry in entries],
+    }
+    write_json(request.out / "comparison.json", report)
+    draw_comparison(
+        [(entry.name, entry.map_area, entry.seconds) for entry in entries],
+        request.out / "comparison.png",
+        f"{describe_device(device)}, one picture at a time",
+    )
+    console.print(
+        f"Report: {request.out / 'comparison.json'}, picture: {request.out / 'comparison.png'}",
+        highlight=False,
+    )
+
+
+def _paths(request: Request) -> Iterator[Path]:
+    for name in request.runs:
+        path = Path(name)
+        if path.is_dir() and not (path / "checkpoints").is_dir():
+            configs = sorted(file for file in path.iterdir() if file.suffix in CONFIG_SUFFIXES)
+            if not configs:
+                raise DetectError(
+                    f"{path}: expected a run (with checkpoints/), or a folder of configs, found "
+                    "neither"
+                )
+            yield from configs
+        elif "=" not in name or path.exists():
+            yield path
+
+
+def _trained(config_file: Path, request: Request, console: Console) -> Path:
+    folder = request.out / config_file.stem
+    overrides = [name for name in request.runs if "=" in name and not Path(name).exists()]
+    config, _ = load_config(config_file, overrides)
+    if not (folder / "evaluation.json").exists():
+        console.rule(str(config_file))
+        with drawing_curves(folder):
+            train(config, folder, resume=True, device=request.device, console=console)
+    return folder
+
+
+def _pictures(model: Model, request: Request) -> VOCDataset:
+    if request.data is not None and request.split is not None:
+        return read_voc([VOCSource(request.data, request.split)], model.class_names)
+    if not sources(model.config, "test_split"):
+        raise DetectError(
+            "data.test_split of a run is null: give --data ROOT and --split NAME to judge all on "
+            "the same pictures"
+        )
+    found = read_split(model.config, "test_split", Console(quiet=True), model.class_names)
+    if not isinstance(found, VOCDataset):
+        raise DetectError("expected pictures with boxes, found pictures with joints")
+    return found
+
+
+def _fingerprint(dataset: VOCDataset) -> list[str]:
+    return [
+        f"{name} {truth.boxes.tolist()} {[dataset.class_names[n] for n in truth.labels]}"
+        for name, truth in zip(dataset.image_ids, dataset.truths, strict=True)
+    ]
+
+
+def _judge(folder: Path, model: Model, dataset: VOCDataset, request: Request) -> Entry:
+    kept = folder / "evaluation.json"
+    if request.data is None and kept.exists():
+        report = read_json(kept)
+    else:
+        report = evaluate(model.detector, dataset, model.config, model.device).as_dict()
+    lines = list(read_journal(folder / "metrics.jsonl"))
+    phases = [line for line in lines if line["kind"] == "phase"]
+    return Entry(
+        folder.name if folder.is_dir() else folder.stem,
+        model.config.detector["name"],
+        model.config.backbone.name,
+        float(report["map_area"]),
+        float(report["map_11point"]),
+        _time_parts(model, dataset, request.num_pictures),
+        sum(parameter.numel() for parameter in model.detector.parameters()),
+        sum(line.get("cache_bytes", 0) for line in lines),
+        sum(line["seconds"] for line in phases) if phases else None,
+    )
+
+
+def _time_parts(model: Model, dataset: VOCDataset, count: int) -> dict[str, float]:
+    rows = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist()
+    times: dict[str, list[float]] = {"proposals": [], "network": [], "post-processing": []}
+    for row in [*rows[:1] * NUM_WARM, *rows]:
+        sample = fit_to_input(dataset[row], model.detector.input_spec)
+        batch = Batch.from_samples([replace(sample, proposals=None)]).to(model.device)
+        with measured_stages() as seconds:
+            predict(model.detector, batch)
+        for name, values in times.items():
+            values.append(seconds.get(name, 0.0))
+    return {name: float(np.median(values[NUM_WARM:])) for name, values in times.items()}
+
+
+def _table(entries: Sequence[Entry], num_pictures: int, device: str) -> Table:
+    table = Table(
+        title=f"{num_pictures} pictures; PASCAL VOC protocol",
+        caption=f"Median seconds of one picture at a time on {device}; reading is not counted.",
+    )
+    table.add_column("run", overflow="fold")
+    table.add_column("detector")
+    for name in (
+        "mAP area",
+        "11-point",
+        "proposals",
+        "network",
+        "post-proc.",
+        "total s",
+        "parameters",
+        "caches",
+        "trained in",
+    ):
+        table.add_column(name, justify="right")
+    for entry in entries:
+        table.add_row(*_cells(entry))
+    return table
+
+
+def _cells(entry: Entry) -> list[str]:
+    seconds: list[Any] = [*entry.seconds.values(), entry.total_seconds]
+    trained = entry.training_seconds
+    return [
+        entry.name,
+        entry.detector,
+        f"{entry.map_area:.3f}",
+        f"{entry.map_11point:.3f}",
+        *(f"{value:.4f}" for value in seconds),
+        f"{entry.num_parameters / 1e6:.2f} M",
+        f"{entry.cache_bytes / GIGABYTE:.2f} GB" if entry.cache_bytes else "–",
+        "–" if trained is None else describe_duration(trained),
+    ]

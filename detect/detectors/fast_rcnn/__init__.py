@@ -1,0 +1,5 @@
+"""Fast R-CNN."""
+
+from detect.detectors.fast_rcnn.detector import FastRCNN
+
+__all__ = ["FastRCNN"]

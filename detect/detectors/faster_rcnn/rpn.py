@@ -1,0 +1,251 @@
+"""The region proposal network (Ren et al. 2015, section 3.1)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from detect.detectors.fast_rcnn.pooling import FeatureMap
+from detect.detectors.fast_rcnn.regions import PaddedTruths, rank_in_picture
+from detect.detectors.faster_rcnn.anchors import base_anchors, grid_anchors
+from detect.detectors.pictures import clip_to_frames
+from detect.ops import (
+    BACKGROUND,
+    BalancedSample,
+    decode_deltas,
+    encode_deltas,
+    grouped_nms,
+    match,
+    sample_balanced_batch,
+)
+
+# Half of the anchors of a step are positive (section 3.1.3).
+POSITIVE_FRACTION = 0.5
+# Where smooth L1 turns into a line, as in the release (RPN's sigma = 3 in py-faster-rcnn).
+BOX_BETA = 1 / 9
+
+
+class AnchorOutputs(NamedTuple):
+    """What the network says of the N anchors of B pictures, all levels after one another.
+
+    Attributes:
+        anchors: `[N, 4]` xyxy pixels of the input.
+        counts: anchors of each level.
+        logits: `[B, N]`; that there is an object.
+        deltas: `[B, N, 4]`; to its box.
+    """
+
+    anchors: Float[Tensor, "N 4"]
+    counts: tuple[int, ...]
+    logits: Float[Tensor, "B N"]
+    deltas: Float[Tensor, "B N 4"]
+
+
+class AnchorTargets(NamedTuple):
+    """Which anchors a step learns from.
+
+    Attributes:
+        sample: drawn for each picture.
+        deltas: `[B, K, 4]`; of the drawn positive ones to their objects, 0 for others.
+    """
+
+    sample: BalancedSample
+    deltas: Float[Tensor, "B K 4"]
+
+
+class PaddedProposals(NamedTuple):
+    """The proposals of B pictures, best first.
+
+    Attributes:
+        boxes: `[B, P, 4]` xyxy pixels of the input.
+        is_there: `[B, P]`; other places are empty.
+    """
+
+    boxes: Float[Tensor, "B P 4"]
+    is_there: Bool[Tensor, "B P"]
+
+
+class RegionProposalNetwork(nn.Module):
+    """A 3×3 convolution, then for each anchor of each position a score and a box.
+
+    Deviations, as the paper allows or its release has them: the score is one logit under a sigmoid,
+    not two under a softmax (footnote 3); both losses are means over the sampled anchors. The paper
+    divides the box loss by the number of positions (about 2,400) and multiplies it by λ = 10, which
+    comes to nearly the same for pictures of its size, and to another balance for others.
+
+    Args:
+        channels: of the maps.
+        hidden: channels of the 3×3 convolution.
+        anchor_sizes: for each level, those of its anchors.
+        anchor_ratios: height by width, of all levels.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        anchor_sizes: Sequence[Sequence[float]],
+        anchor_ratios: Sequence[float],
+    ) -> None:
+        super().__init__()
+        count = len(anchor_sizes[0]) * len(anchor_ratios)
+        self.convolution = nn.Conv2d(channels, hidden, 3, padding=1)
+        self.objectness = nn.Conv2d(hidden, count, 1)
+        self.regressor = nn.Conv2d(hidden, 4 * count, 1)
+        for layer in (self.convolution, self.objectness, self.regressor):  # section 3.1.3
+            nn.init.normal_(layer.weight, std=0.01)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+        for level, sizes in enumerate(anchor_sizes):
+            anchors = base_anchors(sizes, anchor_ratios)
+            self.register_buffer(f"anchors_{level}", anchors, persistent=False)
+
+    def forward(self, maps: Sequence[FeatureMap]) -> AnchorOutputs:
+        """Scores and deltas of all anchors of all levels."""
+        anchors, logits, deltas = [], [], []
+        for level, (values, scale) in enumerate(maps):
+            hidden = functional.relu(self.convolution(values))
+            size = (values.shape[2], values.shape[3])
+            anchors.append(
+                grid_anchors(self.get_buffer(f"anchors_{level}"), size, round(1 / scale))
+            )
+            # [B, A, h, w] → [B, h · w · A]
+            logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
+            moves = self.regressor(hidden).permute(0, 2, 3, 1)  # [B, h, w, 4 A]
+            deltas.append(moves.reshape(len(values), -1, 4))
+        return AnchorOutputs(
+            torch.cat(anchors),
+            tuple(map(len, anchors)),
+            torch.cat(logits, dim=1).float(),
+            torch.cat(deltas, dim=1).float(),
+        )
+
+
+@torch.no_grad()
+def sample_anchors(
+    anchors: Float[Tensor, "N 4"],
+    truths: PaddedTruths,
+    frames: Float[Tensor, "B 4"],
+    *,
+    anchors_per_picture: int,
+    positive_iou: float,
+    negative_iou: float,
+    crossing: bool,
+    generator: torch.Generator,
+) -> AnchorTargets:
+    """Draw the anchors of a step, and say where they are to move (sections 3.1.2 and 3.1.3).
+
+    An anchor is positive if its IoU with an object is `positive_iou` or more, or the greatest that
+    this object has with any; negative if that with all is less than `negative_iou`. Those that
+    cross the border of their picture take no part, nor does what lies beyond it.
+
+    Args:
+        anchors: of all levels.
+        truths: of the pictures.
+        frames: what each picture fills of the input.
+        anchors_per_picture: the number wanted.
+        positive_iou: see above; the paper's is exclusive, which differs for exact ties alone.
+        negative_iou: see above.
+        crossing: whether anchors that cross the border take part all the same.
+        generator: the source of the draw, on the device of the anchors.
+    """
+    low, high = frames[:, None, :2], frames[:, None, 2:]  # [B, 1, 2]
+    if crossing:  # those whose center is in the picture
+        centers = (anchors[:, :2] + anchors[:, 2:]) / 2
+        is_inside = ((centers >= low) & (centers < high)).all(dim=-1)  # [B, N]
+    else:
+        is_inside = ((anchors[:, :2] >= low) & (anchors[:, 2:] <= high)).all(dim=-1)
+    iou = torch.where(is_inside[:, :, None], truths.iou(anchors[None]), -1.0)
+    objects = match(iou, positive_iou, negative_iou, keep_best=True)
+    sample = sample_balanced_batch(
+        is_inside & (objects.indices >= 0),
+        is_inside & (objects.indices == BACKGROUND),
+        anchors_per_picture,
+        POSITIVE_FRACTION,
+        generator,
+    )
+    pictures = torch.arange(len(frames), device=anchors.device)[:, None]
+    meant = objects.indices.gather(1, sample.indices).clamp(min=0)
+    deltas = encode_deltas(truths.boxes[pictures, meant], anchors[sample.indices])
+    is_learned = sample.is_positive & sample.is_drawn
+    return AnchorTargets(sample, torch.where(is_learned[:, :, None], deltas, 0.0))
+
+
+def anchor_losses(
+    outputs: AnchorOutputs, targets: AnchorTargets
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Log loss of the scores and smooth L1 of the boxes (equation 1), over the drawn anchors."""
+    sample = targets.sample
+    count = sample.is_drawn.sum().clamp(min=1)
+    logits = outputs.logits.gather(1, sample.indices)
+    objectness = functional.binary_cross_entropy_with_logits(
+        logits, sample.is_positive.to(logits), reduction="none"
+    )
+    pictures = torch.arange(len(logits), device=logits.device)[:, None]
+    errors = functional.smooth_l1_loss(
+        outputs.deltas[pictures, sample.indices], targets.deltas, reduction="none", beta=BOX_BETA
+    ).sum(dim=-1)
+    is_learned = sample.is_positive & sample.is_drawn
+    return (objectness * sample.is_drawn).sum() / count, (errors * is_learned).sum() / count
+
+
+@torch.no_grad()
+def select_proposals(
+    outputs: AnchorOutputs,
+    frames: Float[Tensor, "B 4"],
+    *,
+    num_before: int,
+    num_after: int,
+    iou_threshold: float,
+    min_size: float,
+) -> PaddedProposals:
+    """The best boxes of each picture after suppression (section 3.3, "sharing features").
+
+    Args:
+        outputs: of all anchors.
+        frames: what each picture fills of the input; boxes are clipped to it.
+        num_before: of each level that go into the suppression.
+        num_after: of each picture that are left.
+        iou_threshold: of the suppression, within a level.
+        min_size: boxes with a shorter side are left out, in pixels.
+    """
+    num_pictures, num_levels = len(frames), len(outputs.counts)
+    best, levels = [], []
+    start = 0
+    for level, count in enumerate(outputs.counts):
+        of_level = outputs.logits[:, start : start + count]
+        found = of_level.topk(min(num_before, count), dim=1).indices + start
+        best.append(found)
+        levels.append(torch.full_like(found, level))
+        start += count
+    chosen = torch.cat(best, dim=1)  # [B, K]
+    pictures = torch.arange(num_pictures, device=chosen.device)[:, None].expand_as(chosen)
+    boxes = decode_deltas(outputs.deltas[pictures, chosen], outputs.anchors[chosen])
+    boxes = clip_to_frames(boxes, frames[:, None])
+    scores = outputs.logits[pictures, chosen]
+    is_large = ((boxes[..., 2:] - boxes[..., :2]) >= min_size).all(dim=-1)
+    pictures, groups = pictures[is_large], (pictures * num_levels + torch.cat(levels, 1))[is_large]
+    boxes, scores = boxes[is_large], scores[is_large]
+    kept = grouped_nms(boxes, scores, groups, iou_threshold)  # by falling score
+    ranks = rank_in_picture(pictures[kept], num_pictures)
+    return _packed(boxes[kept], pictures[kept], ranks, num_pictures, num_after)
+
+
+def _packed(
+    boxes: Float[Tensor, "N 4"],
+    pictures: Int[Tensor, "N"],
+    ranks: Int[Tensor, "N"],
+    num_pictures: int,
+    most: int,
+) -> PaddedProposals:
+    is_kept = ranks < most
+    boxes, pictures, ranks = boxes[is_kept], pictures[is_kept], ranks[is_kept]
+    length = int(ranks.max()) + 1 if len(ranks) else 0
+    values = boxes.new_zeros(num_pictures, length, 4)
+    is_there = torch.zeros(num_pictures, length, dtype=torch.bool, device=boxes.device)
+    values[pictures, ranks] = boxes
+    is_there[pictures, ranks] = True
+    return PaddedProposals(values, is_there)

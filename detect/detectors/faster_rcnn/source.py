@@ -1,0 +1,44 @@
+"""The proposals of a trained Faster R-CNN, for detectors that take theirs from elsewhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from detect.data import fit_to_input
+from detect.detectors.faster_rcnn.detector import FasterRCNN
+from detect.ops import clip_boxes, has_area
+from detect.structures import Batch, GroundTruth, ImageMeta, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class RPNProposals:
+    """The boxes of a region proposal network; a `ProposalSource`.
+
+    Args:
+        detector: that has been trained.
+        fingerprint: of its weights and settings.
+    """
+
+    detector: FasterRCNN
+    fingerprint: str
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the boxes depend on."""
+        return {"method": "rpn", "model": self.fingerprint}
+
+    def __call__(
+        self, image: UInt8[np.ndarray, "H W 3"], image_id: str
+    ) -> Float32[np.ndarray, "N 4"]:
+        """Boxes of a picture of any size, best first."""
+        size = (image.shape[0], image.shape[1])
+        sample = Sample(image, GroundTruth.empty(), ImageMeta(image_id, None, size, size))
+        fitted = fit_to_input(sample, self.detector.input_spec)
+        device = self.detector.classifier.weight.device
+        (boxes,) = self.detector.propose(Batch.from_samples([fitted]).to(device))
+        boxes = clip_boxes(fitted.meta.to_original(boxes.cpu()), size)
+        found: np.ndarray = boxes[has_area(boxes)].numpy()
+        return found
