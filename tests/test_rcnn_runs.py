@@ -12,7 +12,7 @@ from detect.cli.evaluate import evaluate_model
 from detect.config import Settings, resolve
 from detect.data import read_image
 from detect.detectors.rcnn import detector as module
-from detect.detectors.rcnn import features
+from detect.detectors.rcnn import features, training_regions
 from detect.errors import DetectError
 from detect.experiment import load, train
 from detect.training import load_checkpoint

@@ -1,6 +1,6 @@
 import json
 
-from detect.training.journal import Journal
+from detect.training.journal import Journal, read_journal
 
 
 def steps_in(path):
@@ -55,3 +55,44 @@ def test_without_a_file_there_is_nothing_to_forget(tmp_path):
     journal = Journal(tmp_path / "metrics.jsonl")
     journal.forget_after(0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_written_is_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [
+        {"kind": "train", "step": 1, "terms": {"object": 0.5}},
+        {"kind": "evaluation", "step": 1, "map_area": None},
+        {"kind": "phase", "phase": "one\u2028two", "step": 2, "seconds": 1.5},
+    ]
+    for line in lines:
+        Journal(path).write(**line)
+    assert list(read_journal(path)) == lines
+
+
+def test_without_a_file_there_is_nothing_to_read(tmp_path):
+    assert list(read_journal(tmp_path / "metrics.jsonl")) == []
+    (tmp_path / "empty.jsonl").write_text("")
+    assert list(read_journal(tmp_path / "empty.jsonl")) == []
+    assert [entry.name for entry in tmp_path.iterdir()] == ["empty.jsonl"]
+
+
+def test_a_torn_last_line_is_passed_over(tmp_path):
+    journal = Journal(tmp_path / "metrics.jsonl")
+    first, second = {"kind": "train", "step": 1}, {"kind": "train", "step": 2}
+    journal.write(**first)
+    length = len(journal.path.read_text())
+    journal.write(**second)
+    whole = journal.path.read_text()
+    for end in range(length, len(whole) + 1):
+        journal.path.write_text(whole[:end])
+        # without its line end alone, the last line is whole
+        expected = [first, second] if end >= len(whole) - 1 else [first]
+        assert list(read_journal(journal.path)) == expected
+        assert journal.path.read_text() == whole[:end]  # reading changes nothing
+
+
+def test_lines_of_no_kind_are_passed_over(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    kept = '{"kind": "train", "step": 3}'
+    path.write_text("\n".join(["7", '["kind"]', '"kind"', "null", '{"step": 1}', "", kept]))
+    assert list(read_journal(path)) == [{"kind": "train", "step": 3}]

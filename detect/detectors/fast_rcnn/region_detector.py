@@ -27,7 +27,7 @@ from detect.detectors.fast_rcnn.regions import (
     region_losses,
     sample_regions,
 )
-from detect.detectors.fast_rcnn.truncated_svd import with_truncated_layers
+from detect.detectors.fast_rcnn.truncated_svd import check_ranks, with_truncated_layers
 from detect.detectors.pictures import clip_to_frames, generator_on
 from detect.errors import DetectError
 from detect.ops import grouped_nms, has_area
@@ -132,7 +132,7 @@ class RegionDetector(Detector):
             nn.init.zeros_(layer.bias)
         self._truncated: tuple[tuple[int, ...], nn.Module] | None = None
         if truncated_svd is not None:
-            self._head()  # says at once what does not fit
+            check_ranks(self.hidden or backbone.part_behind(self.level), truncated_svd)
 
     def strides(self) -> list[int]:
         """Pixels of the input per position of each map that regions are taken from."""

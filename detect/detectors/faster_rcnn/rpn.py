@@ -153,9 +153,8 @@ def sample_anchors(
         generator: the source of the draw, on the device of the anchors.
     """
     low, high = frames[:, None, :2], frames[:, None, 2:]  # [B, 1, 2]
-    if crossing:  # those whose center is in the picture
-        centers = (anchors[:, :2] + anchors[:, 2:]) / 2
-        is_inside = ((centers >= low) & (centers < high)).all(dim=-1)  # [B, N]
+    if crossing:  # those that touch the picture
+        is_inside = ((anchors[:, 2:] > low) & (anchors[:, :2] < high)).all(dim=-1)  # [B, N]
     else:
         is_inside = ((anchors[:, :2] >= low) & (anchors[:, 2:] <= high)).all(dim=-1)
     iou = torch.where(is_inside[:, :, None], truths.iou(anchors[None]), -1.0)

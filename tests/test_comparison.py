@@ -1,0 +1,187 @@
+"""`detect compare`, and proposals of one run for another."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from detect.cli.compare import Request, run_comparison
+from detect.cli.evaluate import evaluate_model
+from detect.cli.proposals import Request as ProposalRequest
+from detect.cli.proposals import run_proposals
+from detect.config import Settings, resolve
+from detect.detectors.proposing import build_source
+from detect.errors import DetectError
+from detect.evaluation import read_detections_json
+from detect.experiment import load, train
+from detect.proposals import read_proposals
+
+SMALL_HEAD = {"head": "mlp", "hidden_features": [16]}
+DETECTORS = {
+    "yolo": {"name": "yolo", "head": "convolutional", "variant": "modern", "hidden_features": 8},
+    "fast": {
+        "name": "fast_rcnn",
+        "shorter_side": 64,
+        "proposals": "random-boxes",
+        "proposal_options": {"count": 20},
+        "background_iou": [0.0, 0.5],
+        **SMALL_HEAD,
+    },
+    "faster": {
+        "name": "faster_rcnn",
+        "shorter_side": 64,
+        "anchor_sizes": [16, 32],
+        "rpn_channels": 16,
+        "test_proposals": [50, 12],
+        **SMALL_HEAD,
+    },
+}
+
+
+def settings_of(root: Path, name: str) -> dict:
+    data = {
+        "kind": "shapes",
+        "root": str(root / "shapes"),
+        "num_images": 20,
+        "image_size": 64,
+        "augmentation": None,
+        "num_workers": 0,
+        "cache": str(root / "cache"),
+    }
+    training = {"epochs": 1, "batch_size": 6, "learning_rate": 0.001}
+    detector = {"input_size": 64, **DETECTORS[name]}
+    return {"data": data, "detector": detector, "training": training}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compare")
+    (folder / "configs").mkdir()
+    for name in DETECTORS:
+        file = folder / "configs" / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(settings_of(folder, name)))
+    return folder
+
+
+def compare(root: Path, *runs: str, out: str = "out", **options) -> tuple[str, dict]:
+    console = Console(file=io.StringIO(), width=200)
+    request = Request(runs, root / out, num_pictures=3, device="cpu", **options)
+    run_comparison(request, console)
+    return console.file.getvalue(), json.loads((root / out / "comparison.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def compared(root: Path) -> tuple[str, dict]:
+    return compare(root, str(root / "configs"), "training.epochs=1")
+
+
+def test_a_folder_of_configs_is_trained_and_compared(root, compared):
+    text, report = compared
+    rows = {row["name"]: row for row in report["runs"]}
+    assert list(rows) == ["fast", "faster", "yolo"]
+    for name, row in rows.items():
+        assert row["detector"] == DETECTORS[name]["name"]
+        kept = json.loads((root / "out" / name / "evaluation.json").read_text())
+        assert row["map_area"] == kept["map_area"]
+        assert row["map_11point"] == kept["map_11point"]
+        model = load(root / "out" / name, "cpu")
+        assert row["num_parameters"] == sum(p.numel() for p in model.detector.parameters())
+        assert list(row["seconds"]) == ["proposals", "network", "post-processing"]
+        assert row["seconds"]["network"] > 0
+        assert row["total_seconds"] == pytest.approx(sum(row["seconds"].values()))
+        assert row["training_seconds"] > 0
+        assert name in text
+    assert rows["yolo"]["seconds"]["proposals"] == 0
+    assert rows["faster"]["seconds"]["proposals"] > 0
+    # 20 boxes of 16 bytes in each of the 20 pictures
+    assert rows["fast"]["cache_bytes"] == 20 * 20 * 16
+    assert rows["yolo"]["cache_bytes"] == rows["faster"]["cache_bytes"] == 0
+    assert (root / "out" / "comparison.png").stat().st_size > 5000
+    assert "6 pictures" in text  # the test split
+
+
+def test_what_is_trained_is_not_trained_again(root, compared):
+    before = (root / "out" / "yolo" / "checkpoints" / "best.pt").stat().st_mtime_ns
+    _, report = compare(root, str(root / "configs"))
+    assert (root / "out" / "yolo" / "checkpoints" / "best.pt").stat().st_mtime_ns == before
+    assert [row["map_area"] for row in report["runs"]] == [
+        row["map_area"] for row in compared[1]["runs"]
+    ]
+
+
+@pytest.mark.usefixtures("compared")
+def test_another_split_is_judged_anew(root):
+    runs = [str(root / "out" / name) for name in ("yolo", "faster")]
+    text, _ = compare(root, *runs, out="val", data=root / "shapes", split="val")
+    assert "2 pictures" in text
+
+
+@pytest.mark.usefixtures("compared")
+def test_runs_of_other_pictures_are_not_compared(root, tmp_path):
+    settings = settings_of(tmp_path, "yolo")
+    settings["data"]["num_images"] = 30
+    train(resolve(Settings(settings, {}), "this test"), tmp_path / "other", device="cpu")
+    with pytest.raises(DetectError, match="other: its test split has other pictures"):
+        compare(root, str(root / "out" / "yolo"), str(tmp_path / "other"))
+
+
+def test_requests_that_cannot_be(root, tmp_path):
+    with pytest.raises(DetectError, match="at least one run or config"):
+        compare(root, "training.epochs=1")
+    with pytest.raises(DetectError, match="a folder of configs, found"):
+        compare(root, str(tmp_path))
+    with pytest.raises(DetectError, match="--data and --split go together"):
+        compare(root, "a", split="val")
+
+
+# --- proposals of a run ---------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("compared")
+def test_a_fast_rcnn_takes_the_proposals_of_a_faster_one(root, tmp_path):
+    settings = settings_of(root, "fast")
+    settings["detector"]["proposals"] = f"rpn:{root / 'out' / 'faster'}"
+    settings["detector"]["proposal_options"] = {}
+    evaluation = train(resolve(Settings(settings, {}), "this test"), tmp_path / "run", device="cpu")
+    assert evaluation is not None
+    model = load(tmp_path / "run", "cpu")
+    source = model.detector.proposal_source
+    assert source.settings["method"] == "rpn"
+    # what was found beforehand is what is found when there is nothing but a picture
+    console = Console(file=io.StringIO())
+    file = tmp_path / "again.json"
+    evaluate_model(
+        tmp_path / "run", [], root / "shapes", "test", None, None, file, "stop", "cpu", console
+    )
+    first = read_detections_json(tmp_path / "run" / "detections.json")
+    again = read_detections_json(file)
+    for one, other in zip(first.detections, again.detections, strict=True):
+        assert one.scores.tolist() == other.scores.tolist()
+
+
+@pytest.mark.usefixtures("compared")
+def test_the_proposals_of_a_run_can_be_judged(root, tmp_path):
+    console = Console(file=io.StringIO(), width=200)
+    out = tmp_path / "rpn.npz"
+    method = f"rpn:{root / 'out' / 'faster'}"
+    run_proposals(ProposalRequest(root / "shapes", out, "test", method), console)
+    found = read_proposals(out)
+    assert found.settings["method"] == "rpn"
+    assert 0 < found.counts.max() <= 12
+    assert "recall, IoU 0.5" in console.file.getvalue()
+    wrong = ProposalRequest(root / "shapes", out, "test", method, ["min_size=3"])
+    with pytest.raises(DetectError, match="expected no parameters"):
+        run_proposals(wrong, console)
+
+
+@pytest.mark.usefixtures("compared")
+def test_a_run_of_another_detector_has_no_proposals(root):
+    with pytest.raises(DetectError, match="expected a run of a faster_rcnn, found one of a yolo"):
+        build_source(f"rpn:{root / 'out' / 'yolo'}", {})
+    with pytest.raises(DetectError, match="nowhere: expected a checkpoint"):
+        build_source("rpn:nowhere", {})
+    with pytest.raises(DetectError, match=r"proposal_options\.min_size"):
+        build_source(f"rpn:{root / 'out' / 'faster'}", {"min_size": 3})
