@@ -13,7 +13,8 @@ from tests.conftest import REPOSITORY
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 PRETRAINING = [path for path in CONFIGS if path.stem.startswith("pretrain_")]
-DETECTION = [path for path in CONFIGS if path not in PRETRAINING]
+COMPARED = sorted((REPOSITORY / "configs" / "compare").glob("*.yaml"))
+DETECTION = [*(path for path in CONFIGS if path not in PRETRAINING), *COMPARED]
 
 
 @pytest.mark.parametrize("path", PRETRAINING, ids=lambda path: path.stem)
@@ -22,7 +23,7 @@ def test_pretraining_config_builds(path: Path):
     assert build_classifier(config, 7).num_classes == 7
 
 
-@pytest.mark.parametrize("path", DETECTION, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", DETECTION, ids=lambda path: f"{path.parent.stem}-{path.stem}")
 def test_config_builds(path: Path):
     config, _ = load_config(path)
     classes = config.data.classes if isinstance(config.data.classes, list) else VOC_CLASSES
@@ -36,6 +37,16 @@ def test_the_demo_is_the_shapes_config():
     assert (
         load_config(DEMO_CONFIG)[0] == load_config(REPOSITORY / "configs/yolo_tiny_shapes.yaml")[0]
     )
+
+
+def test_the_compared_families_have_an_equal_budget():
+    configs = [load_config(path)[0] for path in COMPARED]
+    names = {config.detector["name"] for config in configs}
+    assert names == {"sliding_window", "rcnn", "fast_rcnn", "faster_rcnn", "yolo"}
+    for config in configs:
+        assert (config.data, config.backbone) == (configs[0].data, configs[0].backbone)
+        own = {**config.training, "learning_rate": 0}
+        assert own == {**configs[0].training, "learning_rate": 0}
 
 
 def test_yolo_voc_config_is_the_papers_recipe():

@@ -4,23 +4,30 @@ python tools/bench.py sliding-window --backbone vgg16 --size 480 640
 python tools/bench.py padding RUN
 python tools/bench.py svm --classes 20 --examples 100000 --features 4096
 python tools/bench.py parts RUN
+python tools/bench.py faster-rcnn configs/faster_rcnn_mobilenet_v2_bccd.yaml --seeds 0 1 2
 python tools/bench.py selective-search DATA --split test --opencv PYTHON_WITH_OPENCV_CONTRIB
 """
 
 import argparse
+import inspect
 import json
 import resource
 import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
+from torchvision_faster_rcnn import TorchvisionFasterRCNN
 
 from detect.backbones import build_backbone
+from detect.config import Config, read_settings, resolve
 from detect.data import (
     VOCDataset,
     VOCSource,
@@ -32,8 +39,15 @@ from detect.data import (
 from detect.detectors import SlidingWindow, predict
 from detect.detectors.stages import measured_stages
 from detect.errors import DetectError
-from detect.evaluation import VOCEvaluator
-from detect.experiment import choose_device, describe_device, load, read_split
+from detect.evaluation import VOCEvaluator, read_detections_json
+from detect.experiment import (
+    build_detector,
+    choose_device,
+    describe_device,
+    load,
+    read_split,
+    train,
+)
 from detect.ops.svm import LinearSVMs, SVMSolver, fit_linear_svms
 from detect.ops.svm_problem import HingeLoss
 from detect.proposals import Proposals, SelectiveSearch, compiled_kernels, measure_coverage
@@ -56,6 +70,9 @@ for line in sys.stdin:
     boxes = list(zip(x.tolist(), y.tolist(), (x + w).tolist(), (y + h).tolist()))
     print(json.dumps({"version": cv2.__version__, "times": times, "boxes": boxes}), flush=True)
 """
+
+# The name of torchvision's Faster R-CNN among the detectors.
+RIVAL = "torchvision_faster_rcnn"
 
 # As the release of R-CNN trains its SVMs: the cost of positives doubled, the bias 10 w₀.
 POSITIVE_WEIGHT = 2.0
@@ -110,11 +127,22 @@ def main() -> None:
     regions.add_argument("run", type=Path)
     regions.add_argument("--pictures", type=int, default=20, help="of the test split")
     regions.add_argument("--device", default="auto")
+    rival = benchmarks.add_parser(
+        "faster-rcnn", help="ours and torchvision's on one backbone: COCO AP by seeds, and times"
+    )
+    rival.add_argument("config", type=Path, help="of a faster_rcnn")
+    rival.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="over its settings")
+    rival.add_argument("--out", type=Path, default=Path("runs/faster-rcnn"), help="of the runs")
+    rival.add_argument("--seeds", type=int, nargs="*", default=[], help="none: times alone")
+    rival.add_argument("--repeats", type=int, default=10, help="of a step and of a detection")
+    rival.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     if arguments.benchmark == "svm":
         compare_machines(arguments)
     elif arguments.benchmark == "parts":
         time_parts(arguments)
+    elif arguments.benchmark == "faster-rcnn":
+        compare_with_torchvision(arguments)
     elif arguments.benchmark == "padding":
         compare_padding(arguments)
     elif arguments.benchmark == "selective-search":
@@ -212,6 +240,123 @@ def time_parts(arguments: argparse.Namespace) -> None:
     print(f"{num_pictures} pictures; seconds a picture")
     for name, values in times.items():
         print(f"  {name}: {describe_spread(values[1:])}")
+
+
+def compare_with_torchvision(arguments: argparse.Namespace) -> None:
+    """Train both by each seed, unless they are there; judge them by pycocotools; time both."""
+    configs = {name: rival_config(arguments, name) for name in ("faster_rcnn", RIVAL)}
+    scores: dict[str, list[tuple[float, ...]]] = {name: [] for name in configs}
+    for seed in arguments.seeds:
+        for name, config in configs.items():
+            folder = arguments.out / f"{name}-{seed}"
+            if not (folder / "detections.json").exists():
+                console = Console()
+                seeded = config.model_copy(update={"seed": seed})
+                train(seeded, folder, resume=True, device=arguments.device, console=console)
+            dataset = read_split(config, "test_split", Console(quiet=True))
+            if not isinstance(dataset, VOCDataset):
+                raise SystemExit(f"{arguments.config}: expected pictures with boxes")
+            found = coco_average_precision(folder / "detections.json", dataset)
+            scores[name].append(found)
+            print(f"  {name}, seed {seed}: AP {found[0]:.3f}, AP50 {found[1]:.3f}, {found[2]:.3f}")
+    for name, rows in scores.items():
+        for number, measure_name in enumerate(("AP", "AP50", "AP75") if rows else ()):
+            values = [row[number] for row in rows]
+            print(f"  {name} {measure_name}: mean {np.mean(values):.3f} ± {np.std(values):.3f}")
+    time_rivals(configs, arguments)
+
+
+def rival_config(arguments: argparse.Namespace, name: str) -> Config:
+    """The config for one of the two; torchvision's takes the keys that it knows."""
+    settings = read_settings(arguments.config)
+    for override in arguments.overrides:
+        settings.override(override)
+    if name == RIVAL:
+        known = inspect.signature(TorchvisionFasterRCNN).parameters
+        own = settings.values["detector"]
+        settings.values["detector"] = {key: own[key] for key in own if key in known}
+        settings.values["detector"]["name"] = RIVAL
+    return resolve(settings, str(arguments.config))
+
+
+def coco_average_precision(detections: Path, dataset: VOCDataset) -> tuple[float, ...]:
+    """AP over IoU 0.5 to 0.95, at 0.5 and at 0.75, by pycocotools; difficult objects are crowds."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    found = read_detections_json(detections)
+    annotations: list[dict[str, Any]] = []
+    rows: list[list[float]] = []
+    for number, (truth, own) in enumerate(zip(dataset.truths, found.detections, strict=True)):
+        for box, label, difficult in zip(
+            truth.boxes.tolist(), truth.labels.tolist(), truth.difficult.tolist(), strict=True
+        ):
+            x, y, width, height = box[0], box[1], box[2] - box[0], box[3] - box[1]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": label,
+                    "bbox": [x, y, width, height],
+                    "area": width * height,
+                    "iscrowd": int(difficult),
+                }
+            )
+        for box, score, label in zip(
+            own.boxes.tolist(), own.scores.tolist(), own.labels.tolist(), strict=True
+        ):
+            rows.append([number, box[0], box[1], box[2] - box[0], box[3] - box[1], score, label])
+    with redirect_stdout(None):
+        truth_set = COCO()
+        truth_set.dataset = {
+            "images": [{"id": number} for number in range(len(dataset))],
+            "categories": [{"id": number} for number in range(len(dataset.class_names))],
+            "annotations": annotations,
+        }
+        truth_set.createIndex()
+        evaluation = COCOeval(truth_set, truth_set.loadRes(np.array(rows)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return tuple(float(value) for value in evaluation.stats[:3])
+
+
+def time_rivals(configs: dict[str, Config], arguments: argparse.Namespace) -> None:
+    """Seconds of a training step and of a detection, the two in turn on the same pictures."""
+    device = choose_device(arguments.device)
+    detectors, batches = {}, {}
+    for name, config in configs.items():
+        dataset = read_split(config, "train_split", Console(quiet=True))
+        detector = build_detector(config.without_weights(), len(dataset.class_names)).to(device)
+        size = config.settings_of("train").batch_size
+        samples = [fit_to_input(dataset[row], detector.input_spec) for row in range(size)]
+        detectors[name], batches[name] = detector, Batch.from_samples(samples).to(device)
+        run = arguments.out / f"{name}-{arguments.seeds[0]}" if arguments.seeds else None
+        if run is not None:  # untrained, a network finds as much as it may everywhere
+            detector.load_state_dict(load(run, arguments.device).detector.state_dict())
+
+    def step(name: str) -> None:
+        detector = detectors[name].train()
+        detector.zero_grad(set_to_none=True)
+        torch.stack(list(detector.loss(batches[name]).values())).sum().backward()
+
+    print(f"{describe_device(device)}, torch {torch.__version__}")
+    for what, run_once in (
+        ("training step", step),
+        ("detection", lambda name: predict(detectors[name], batches[name])),
+    ):
+        times: dict[str, list[float]] = {name: [] for name in detectors}
+        for _ in range(arguments.repeats + 1):
+            for name, values in times.items():
+                values += measure(partial(run_once, name), 1, device)
+        ours, theirs = (values[1:] for values in times.values())
+        ratios = [own / other for own, other in zip(ours, theirs, strict=True)]
+        print(
+            f"  {what}, {len(batches[RIVAL])} pictures: ours {statistics.median(ours):.3f} s "
+            f"({describe_spread(ours)}), torchvision {statistics.median(theirs):.3f} s "
+            f"({describe_spread(theirs)}); ratio {statistics.median(ratios):.2f} "
+            f"({min(ratios):.2f} to {max(ratios):.2f})"
+        )
 
 
 def synchronize(device: torch.device) -> None:

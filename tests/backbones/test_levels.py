@@ -1,4 +1,4 @@
-"""A network cut at one of its levels: what lies up to it, what lies behind, and the grid between."""
+"""A network cut at one of its levels: what lies up to it, what lies behind, the grid between."""
 
 import copy
 
@@ -11,12 +11,19 @@ from detect.backbones import BACKBONES, build_backbone
 
 NAMES = ["tiny", "lenet", "vgg11", "alexnet", "mobilenet_v2", "resnet18", "googlenet"]
 # Without the large fully connected layers, so that a copy costs little.
-SMALL = ["tiny", "lenet", "mobilenet_v2", "resnet18"]
+SMALL = ["tiny", "lenet", "resnet18"]
 # Levels behind which nothing but the last pool lies: conv5_3 of VGG, conv5 of AlexNet.
 BEFORE_THE_POOL = {"vgg11": "C4", "alexnet": "C4"}
+# A side that every trunk leaves something of.
+SIDE = 96
 
 
-@pytest.fixture(scope="module", params=NAMES)
+def with_marks(names):
+    """VGG takes seconds to be built alone; what is special about it is in AlexNet as well."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("vgg")) for name in names]
+
+
+@pytest.fixture(scope="module", params=with_marks(NAMES))
 def named(request):
     """The name of a network, and the network, which its tests leave as it is."""
     torch.manual_seed(0)
@@ -40,7 +47,7 @@ def same(actual, expected):
 
 def test_each_level_is_what_the_pyramid_has(named):
     _, backbone = named
-    images = pictures(backbone.image_size)
+    images = pictures(SIDE)
     for level, features in backbone.pyramid(images).items():
         same(backbone.trunk_to(level, images), features)
     same(backbone.trunk_to(backbone.levels[-1], images), backbone(images))
@@ -55,7 +62,7 @@ def test_the_layers_behind_a_level_do_not_run(named):
     ]
     for level in backbone.levels:
         del ran[:]
-        features = backbone.trunk_to(level, pictures(backbone.image_size))
+        features = backbone.trunk_to(level, pictures(SIDE))
         assert ran == list(range(len(ran)))
         # the next layer, if there is one, makes the map coarser
         following = backbone.trunk[len(ran) :]
@@ -88,7 +95,7 @@ def test_the_layers_behind_a_level_end_the_network(named):
         same(backbone.part_behind(level)(features), expected)
 
 
-@pytest.mark.parametrize("named", BEFORE_THE_POOL, indirect=True)
+@pytest.mark.parametrize("named", with_marks(BEFORE_THE_POOL), indirect=True)
 def test_pooling_regions_takes_the_place_of_the_last_pool(named):
     name, backbone = named
     level = BEFORE_THE_POOL[name]
@@ -111,7 +118,7 @@ def test_every_level_takes_maps_of_its_grid(named):
 @pytest.mark.parametrize("name", SMALL)
 def test_a_network_that_ends_at_a_level_gives_its_map(name):
     whole = build_backbone(name).eval()
-    images = pictures(whole.image_size)
+    images = pictures(SIDE)
     for number in (1, len(whole.levels) // 2, len(whole.levels)):
         level = whole.levels[number - 1]
         cut = copy.deepcopy(whole)
@@ -130,16 +137,16 @@ def test_a_network_that_ends_at_a_level_gives_its_map(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_left_keeps_its_names(name):
     with torch.device("meta"):
-        whole, cut = BACKBONES[name](), BACKBONES[name]()
-    before = whole.state_dict()
-    for level in (whole.levels[-1], whole.levels[0]):  # one network, cut shorter and shorter
-        cut.end_at(level)
-        after = cut.state_dict()
+        backbone = BACKBONES[name]()
+    before = backbone.state_dict()
+    for level in (backbone.levels[-1], backbone.levels[0]):  # one network, cut twice
+        backbone.end_at(level)
+        after = backbone.state_dict()
         assert {name: value.shape for name, value in after.items()} == {
             name: before[name].shape for name in after
         }
         assert not [name for name in after if name.startswith("head.")]
-        assert cut.levels[-1] == level
+        assert backbone.levels[-1] == level
 
 
 def test_resnet_to_its_third_stage():

@@ -5,6 +5,7 @@ from torch.testing import assert_close
 from detect.backbones import build_backbone
 from detect.data import fit_to_input
 from detect.detectors import FastRCNN, predict
+from detect.detectors.fast_rcnn import region_detector
 from detect.errors import DetectError
 from detect.ops import box_iou
 from detect.structures import Batch, GroundTruth, ImageMeta, Sample
