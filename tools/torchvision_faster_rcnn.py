@@ -75,10 +75,11 @@ class TorchvisionFasterRCNN(Detector):
             box_score_thresh=score_threshold,
             box_nms_thresh=iou_threshold,
             box_detections_per_img=max_detections,
-            # pictures come scaled, and the backbone normalizes them
+            # pictures come as large as this, and the backbone normalizes them
+            min_size=shorter_side,
+            max_size=input_size,
             image_mean=[0.0, 0.0, 0.0],
             image_std=[1.0, 1.0, 1.0],
-            _skip_resize=True,
         )
 
     def loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:

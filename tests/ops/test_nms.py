@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 import torchvision
@@ -9,6 +11,9 @@ from tests.ops.random_boxes import SIZES, integer_boxes, real_boxes, scores_with
 from tests.reference.boxes import greedy_nms
 
 # 0.3 and 0.6 are greater as float32 than as float64: an IoU of exactly 3/5 must not exceed 0.6
+# the package has a function of the same name
+nms_module = sys.modules["detect.ops.nms"]
+
 THRESHOLDS = (0.0, 0.3, 0.5, 0.6, 0.7, 1.0)
 
 
@@ -20,13 +25,32 @@ def test_nms_equals_the_oracle(count, iou_threshold):
     assert nms(boxes, scores, iou_threshold).tolist() == expected
 
 
+@pytest.mark.parametrize("method", ["kernel", "matrix"])
 @pytest.mark.parametrize("iou_threshold", THRESHOLDS)
 @pytest.mark.parametrize("count", SIZES)
-def test_grouped_nms_equals_the_oracle(count, iou_threshold):
+def test_grouped_nms_equals_the_oracle(count, iou_threshold, method):
     boxes, scores = integer_boxes(count, 3), scores_with_ties(count, 4)
     groups = torch.randint(-3, 9, (count,), generator=torch.Generator().manual_seed(5))
     expected = greedy_nms(boxes.tolist(), scores.tolist(), groups.tolist(), iou_threshold)
-    assert grouped_nms(boxes, scores, groups, iou_threshold).tolist() == expected
+    assert grouped_nms(boxes, scores, groups, iou_threshold, method=method).tolist() == expected
+
+
+@pytest.mark.parametrize("most_pairs", [1, 5000, 10**9])
+def test_groups_of_any_sizes_in_chunks_of_any_size(most_pairs, monkeypatch):
+    monkeypatch.setattr(nms_module, "MATRIX_PAIRS", most_pairs)
+    boxes, scores = integer_boxes(600, 3), scores_with_ties(600, 4)
+    groups = torch.tensor([0] * 1 + [1] * 2 + [2] * 300 + [3] * 100 + [4] * 98 + [5] * 99)
+    expected = greedy_nms(boxes.tolist(), scores.tolist(), groups.tolist(), 0.4)
+    assert grouped_nms(boxes, scores, groups, 0.4, method="matrix").tolist() == expected
+
+
+def test_a_chain_of_suppression_is_followed_to_its_end():
+    # each box overlaps its neighbors alone, so every second one survives
+    lefts = torch.arange(50.0)[:, None] * 5
+    boxes = torch.cat((lefts, lefts * 0, lefts + 10, lefts * 0 + 10), dim=1)
+    scores = torch.linspace(1, 0, 50)
+    kept = grouped_nms(boxes, scores, torch.zeros(50).long(), 0.3, method="matrix")
+    assert kept.tolist() == list(range(0, 50, 2))
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,6 @@ class FastRCNN(RegionDetector):
             num_classes,
             input_spec=input_spec_of(input_size, shorter_side),
             level=level,
-            neck=None,
-            neck_channels=1,
             head=head,
             hidden_features=hidden_features,
             region_size=region_size,

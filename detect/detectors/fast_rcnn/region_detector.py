@@ -21,7 +21,6 @@ from detect.detectors.fast_rcnn.pooling import (
 )
 from detect.detectors.fast_rcnn.regions import (
     PaddedTruths,
-    SampledRegions,
     moved_boxes,
     rank_in_picture,
     region_losses,
@@ -54,8 +53,6 @@ class RegionDetector(Detector):
         num_classes: C.
         input_spec: how it wants to be fed.
         level: of the map that regions are taken from; None takes stride 16, where there is one.
-        neck: `fpn` for a feature pyramid instead of the one map.
-        neck_channels: of the pyramid's maps.
         head: see `FastRCNN`.
         hidden_features: of the head `mlp`.
         region_size: of the head `mlp`.
@@ -66,6 +63,8 @@ class RegionDetector(Detector):
         background_iou: see `sample_regions`.
         iou_threshold: of the suppression among detections of a class.
         max_detections: kept for each picture.
+        neck: `fpn` for a feature pyramid instead of the one map.
+        neck_channels: of the pyramid's maps.
 
     Raises:
         DetectError: settings that do not fit the backbone or each other.
@@ -78,8 +77,6 @@ class RegionDetector(Detector):
         *,
         input_spec: InputSpec,
         level: str | None,
-        neck: Literal["fpn"] | None,
-        neck_channels: int,
         head: Head,
         hidden_features: Sequence[int],
         region_size: int,
@@ -90,6 +87,8 @@ class RegionDetector(Detector):
         background_iou: tuple[float, float],
         iou_threshold: float,
         max_detections: int,
+        neck: Literal["fpn"] | None = None,
+        neck_channels: int = 256,
     ) -> None:
         super().__init__()
         check_at_least_one(
@@ -123,8 +122,8 @@ class RegionDetector(Detector):
             self.region_size = backbone.grid_at(self.level)
         self.backbone = backbone
         self.map_channels = channels
-        self.feature_dim = hidden_features[-1] if head == "mlp" else backbone.feature_dim
-        feature_dim = self.feature_dim
+        feature_dim = hidden_features[-1] if head == "mlp" else backbone.feature_dim
+        self.feature_dim = feature_dim
         self.classifier = nn.Linear(feature_dim, num_classes + 1)
         self.regressor = nn.Linear(feature_dim, 4 * num_classes)
         for layer, std in ((self.classifier, 0.01), (self.regressor, 0.001)):  # section 2.3
@@ -133,10 +132,6 @@ class RegionDetector(Detector):
         self._truncated: tuple[tuple[int, ...], nn.Module] | None = None
         if truncated_svd is not None:
             check_ranks(self.hidden or backbone.part_behind(self.level), truncated_svd)
-
-    def strides(self) -> list[int]:
-        """Pixels of the input per position of each map that regions are taken from."""
-        return [2 ** int(level[1:]) for level in self.levels]
 
     def maps(
         self,
@@ -155,7 +150,7 @@ class RegionDetector(Detector):
             neck: and its neck.
         """
         backbone = backbone or self.backbone
-        strides = self.strides()
+        strides = [2 ** int(level[1:]) for level in self.levels]
         if self.neck is None:
             return [FeatureMap(backbone.trunk_to(self.level, images), scale / strides[0])]
         found = backbone.pyramid(images)
@@ -223,12 +218,6 @@ class RegionDetector(Detector):
             background_iou=self.background_iou,
             generator=generator_on(proposals.device),
         )
-        return self.loss_of_regions(maps, regions)
-
-    def loss_of_regions(
-        self, maps: Sequence[FeatureMap], regions: SampledRegions
-    ) -> dict[str, Float[Tensor, ""]]:
-        """Terms `classification` and `boxes` of given regions."""
         if len(regions.labels) == 0:  # normalization over nothing is not defined
             nothing: Tensor = 0 * (self.classifier.bias.sum() + self.regressor.bias.sum())
             return {"classification": nothing, "boxes": nothing}
