@@ -250,14 +250,15 @@ def _show(
         )
     console.print(table)
     if computed is not None:
-        kernels = "numba" if compiled_kernels() is not None else "plain numpy"
-        console.print(
+        line = (
             f"{np.median(computed.seconds):.2f} s a picture (median), "
             f"{describe_duration(computed.seconds.sum())} in all; "
-            f"{computed.num_reused} of {len(proposals)} pictures from the cache; "
-            f"inner loops: {kernels}",
-            highlight=False,
+            f"{computed.num_reused} of {len(proposals)} pictures from the cache"
         )
+        if proposals.settings["method"] == "selective-search":
+            kernels = "numba" if compiled_kernels() is not None else "plain numpy"
+            line += f"; inner loops: {kernels}"
+        console.print(line, highlight=False)
 
 
 def _report(

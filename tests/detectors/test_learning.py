@@ -17,6 +17,16 @@ TRAINING = {
     "evaluate_every": 150,
     "log_interval": 50,
 }
+REGIONS = {
+    "shorter_side": 96,
+    "level": "C3",
+    "pooling": "align",
+    "head": "mlp",
+    "hidden_features": [128],
+    "region_size": 5,
+    "regions_per_picture": 64,
+    "iou_threshold": 0.5,
+}
 DETECTORS = {
     "yolo modern": {
         "name": "yolo",
@@ -40,6 +50,19 @@ DETECTORS = {
         "positive_iou": 0.4,
         "box_weight": 5.0,
     },
+    "fast rcnn": {
+        "name": "fast_rcnn",
+        "proposal_options": {"min_size": 8},
+        **REGIONS,
+    },
+    "faster rcnn": {
+        "name": "faster_rcnn",
+        "anchor_sizes": [16, 28, 48],
+        "rpn_channels": 64,
+        "train_proposals": [400, 100],
+        "test_proposals": [400, 50],
+        **REGIONS,
+    },
     "rcnn": {
         "name": "rcnn",
         "proposal_options": {"min_size": 8},
@@ -49,7 +72,7 @@ DETECTORS = {
 }
 
 # which look at each picture at several sizes, or region by region
-SLOW = ("sliding window", "rcnn")
+SLOW = ("sliding window", "rcnn", "fast rcnn", "faster rcnn")
 
 
 @pytest.fixture(scope="module")
