@@ -188,6 +188,8 @@ class Backbone(nn.Module):
         """Forget the layers behind a level, and the head; the others keep their names."""
         self.trunk = self.trunk[: self._level_layers[level] + 1]
         self.drop_head()
+        left = set(self.modules())
+        self._frozen = [module for module in self._frozen if module in left]
         self._measure()
 
     def _layers_behind(self, level: str) -> list[nn.Module]:
@@ -301,7 +303,8 @@ class _Part(nn.Sequential):
 
     def __init__(self, frozen: Sequence[nn.Module], *layers: nn.Module) -> None:
         super().__init__(*layers)
-        self._frozen = tuple(frozen)
+        own = set(self.modules())
+        self._frozen = tuple(module for module in frozen if module in own)
 
     def train(self, mode: bool = True) -> "_Part":
         """Set the training mode, except of what is frozen."""

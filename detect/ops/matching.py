@@ -55,8 +55,6 @@ def match(
     overlaps, best_object = iou.max(dim=-1)
     indices = torch.where(overlaps >= positive_threshold, best_object, IGNORED)
     indices = torch.where(overlaps < negative_threshold, BACKGROUND, indices)
-    # where the negative threshold is 0, too, there is no object to stand for
-    indices = torch.where(overlaps < 0, BACKGROUND, indices)
     if keep_best:
         is_best = (iou == iou.amax(dim=-2, keepdim=True)) & (iou > 0)  # [*batch, N, M]
         # a candidate that is the best of several objects takes the one it overlaps most

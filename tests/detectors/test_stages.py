@@ -1,6 +1,6 @@
 """Seconds of the parts of a detection, by a clock that only the test moves."""
 
-import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -91,8 +91,9 @@ def test_a_failure_inside_a_part_gets_out():
         raise KeyError
 
 
-def test_seconds_are_those_of_the_clock_on_the_wall():
-    begin = time.perf_counter()
+def test_seconds_are_those_of_the_clock_on_the_wall(monkeypatch):
+    readings = iter([5.0, 7.5])
+    monkeypatch.setattr(stages, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
     with measured_stages() as seconds, timed("network"):
-        time.sleep(0.02)
-    assert 0.02 <= seconds["network"] <= time.perf_counter() - begin
+        pass
+    assert seconds == {"network": 2.5}

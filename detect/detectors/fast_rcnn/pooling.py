@@ -87,7 +87,7 @@ def pyramid_level(boxes: Float[Tensor, "N 4"], lowest: int, highest: int) -> Int
         lowest: power of two of the finest map's stride.
         highest: of the coarsest one's.
     """
-    sizes = box_area(boxes).sqrt().clamp(min=1e-6)
+    sizes = box_area(boxes).sqrt()
     levels = (CANONICAL_LEVEL + (sizes / CANONICAL_SIZE).log2() + 1e-6).floor()
     return levels.clamp(lowest, highest).long() - lowest
 
