@@ -252,7 +252,7 @@ class Backbone(nn.Module):
             if part == "batch_norm":
                 modules = [module for module in self.modules() if isinstance(module, _BatchNorm)]
             elif part == "trunk":
-                modules = [self.trunk]
+                modules = [self.trunk, *self.trunk]
             elif part in self._level_layers:
                 modules = list(self.trunk[: self._level_layers[part] + 1])
             else:
