@@ -214,7 +214,8 @@ def test_batch_equals_single_pictures(detector: Detector):
     contracts.check_batch_equals_single_pictures(detector)
 
 
-def test_mode_does_not_change_detections(detector: Detector):
+def test_mode_does_not_change_detections(detector: Detector, pair: tuple[str, str]):
+    skip_large(pair)
     contracts.check_mode_does_not_change_detections(detector)
 
 

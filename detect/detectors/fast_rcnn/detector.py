@@ -71,6 +71,7 @@ class FastRCNN(RegionDetector):
         regions_per_picture: R/N: that a step learns from, a quarter with an object at most.
         positive_iou: least IoU with an object of a region that shows it.
         background_iou: from and to; the greatest IoU with any object of a background region.
+        box_weight: λ, the weight of the regions' box loss (Girshick 2015, equation 1: 1).
         svm: whether SVMs, trained with hard negatives as those of R-CNN, give the scores in place
             of the softmax (section 5.4).
         svm_cost: see `RCNN`.
@@ -115,6 +116,7 @@ class FastRCNN(RegionDetector):
         regions_per_picture: int = 64,
         positive_iou: float = 0.5,
         background_iou: tuple[float, float] = (0.1, 0.5),
+        box_weight: float = 1.0,
         svm: bool = False,
         svm_cost: float = 0.001,
         negative_iou: float = 0.3,
@@ -139,6 +141,7 @@ class FastRCNN(RegionDetector):
             regions_per_picture=regions_per_picture,
             positive_iou=positive_iou,
             background_iou=background_iou,
+            box_weight=box_weight,
             iou_threshold=iou_threshold,
             max_detections=max_detections,
         )

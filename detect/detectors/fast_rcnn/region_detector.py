@@ -61,6 +61,7 @@ class RegionDetector(Detector):
         regions_per_picture: that a step learns from.
         positive_iou: see `sample_regions`.
         background_iou: see `sample_regions`.
+        box_weight: λ of the loss.
         iou_threshold: of the suppression among detections of a class.
         max_detections: kept for each picture.
         neck: `fpn` for a feature pyramid instead of the one map.
@@ -85,6 +86,7 @@ class RegionDetector(Detector):
         regions_per_picture: int,
         positive_iou: float,
         background_iou: tuple[float, float],
+        box_weight: float,
         iou_threshold: float,
         max_detections: int,
         neck: Literal["fpn"] | None = None,
@@ -103,6 +105,7 @@ class RegionDetector(Detector):
         self.regions_per_picture = regions_per_picture
         self.positive_iou = positive_iou
         self.background_iou = background_iou
+        self.box_weight = box_weight
         self.iou_threshold = iou_threshold
         self.max_detections = max_detections
         self.level = _level_of(backbone, level)
@@ -224,7 +227,7 @@ class RegionDetector(Detector):
         features = self.region_features(maps, regions.boxes, regions.pictures)
         logits, deltas = self.classifier(features).float(), self._deltas(features)
         classification, boxes = region_losses(logits, deltas, regions)
-        return {"classification": classification, "boxes": boxes}
+        return {"classification": classification, "boxes": self.box_weight * boxes}
 
     def _deltas(self, features: Float[Tensor, "N D"]) -> Float[Tensor, "N C 4"]:
         deltas: Tensor = self.regressor(features).float()

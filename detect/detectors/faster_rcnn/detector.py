@@ -95,6 +95,7 @@ class FasterRCNN(RegionDetector):
             most.
         positive_iou: least IoU with an object of a region that shows it.
         background_iou: from and to; the greatest IoU with any object of a background region.
+        box_weight: λ, the weight of the regions' box loss (Girshick 2015, equation 1: 1).
         truncated_svd: see `FastRCNN`.
         score_threshold: probabilities below are left out.
         iou_threshold: of the suppression among detections of a class.
@@ -147,6 +148,7 @@ class FasterRCNN(RegionDetector):
         regions_per_picture: int = 128,
         positive_iou: float = 0.5,
         background_iou: tuple[float, float] = (0.0, 0.5),
+        box_weight: float = 1.0,
         truncated_svd: tuple[int, ...] | None = None,
         score_threshold: float = 0.01,
         iou_threshold: float = 0.3,
@@ -167,6 +169,7 @@ class FasterRCNN(RegionDetector):
             regions_per_picture=regions_per_picture,
             positive_iou=positive_iou,
             background_iou=background_iou,
+            box_weight=box_weight,
             iou_threshold=iou_threshold,
             max_detections=max_detections,
         )

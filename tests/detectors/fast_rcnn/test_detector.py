@@ -76,6 +76,18 @@ def test_a_step_learns_from_so_many_regions_of_each_picture():
     assert seen == [24]
 
 
+def test_the_box_loss_has_its_weight():
+    batch = batch_of([(64, 64)], spec=build().input_spec)
+    losses = []
+    for weight in (1.0, 3.0):
+        detector = build(box_weight=weight)
+        torch.manual_seed(0)
+        losses.append(detector.loss(batch))
+    assert_close(losses[1]["boxes"], 3 * losses[0]["boxes"])
+    assert_close(losses[1]["classification"], losses[0]["classification"])
+    assert float(losses[0]["boxes"].detach()) > 0
+
+
 def test_the_trunk_sees_each_picture_once():
     detector = build()
     seen = []
