@@ -1,9 +1,8 @@
 """`detect compare`: detectors of any family side by side, in one table and one picture."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ from detect.visualization import draw_comparison
 CONFIG_SUFFIXES = (".yaml", ".yml")
 # Pictures that are looked at before the clock starts: the first ones compile and allocate.
 NUM_WARM = 2
-GIGABYTE = 1e9
+MEGABYTE = 1e6
 
 
 @dataclass(frozen=True)
@@ -217,39 +216,41 @@ def _time_parts(model: Model, dataset: VOCDataset, count: int) -> dict[str, floa
 
 
 def _table(entries: Sequence[Entry], num_pictures: int, device: str) -> Table:
+    # a column for each run: the rows are many and the terminal may be narrow
     table = Table(
         title=f"{num_pictures} pictures; PASCAL VOC protocol",
-        caption=f"Median seconds of one picture at a time on {device}; reading is not counted.",
+        caption=f"Times are medians of one picture at a time on {device}, without reading it.",
     )
-    table.add_column("run", overflow="fold")
-    table.add_column("detector")
-    for name in (
-        "mAP area",
-        "11-point",
-        "proposals",
-        "network",
-        "post-proc.",
-        "total s",
-        "parameters",
-        "caches",
-        "trained in",
-    ):
-        table.add_column(name, justify="right")
+    table.add_column("")
     for entry in entries:
-        table.add_row(*_cells(entry))
+        table.add_column(entry.name, justify="right", overflow="fold")
+    for name, show in ROWS.items():
+        table.add_row(name, *(show(entry) for entry in entries))
     return table
 
 
-def _cells(entry: Entry) -> list[str]:
-    seconds: list[Any] = [*entry.seconds.values(), entry.total_seconds]
-    trained = entry.training_seconds
-    return [
-        entry.name,
-        entry.detector,
-        f"{entry.map_area:.3f}",
-        f"{entry.map_11point:.3f}",
-        *(f"{value:.4f}" for value in seconds),
-        f"{entry.num_parameters / 1e6:.2f} M",
-        f"{entry.cache_bytes / GIGABYTE:.2f} GB" if entry.cache_bytes else "–",
-        "–" if trained is None else describe_duration(trained),
-    ]
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.1f}"
+
+
+def _cache_size(entry: Entry) -> str:
+    return f"{entry.cache_bytes / MEGABYTE:,.1f} MB" if entry.cache_bytes else "–"
+
+
+def _training_time(entry: Entry) -> str:
+    return "–" if entry.training_seconds is None else describe_duration(entry.training_seconds)
+
+
+ROWS: dict[str, Callable[[Entry], str]] = {
+    "detector": lambda entry: entry.detector,
+    "backbone": lambda entry: entry.backbone,
+    "mAP, area": lambda entry: f"{entry.map_area:.3f}",
+    "mAP, 11-point": lambda entry: f"{entry.map_11point:.3f}",
+    "proposals, ms": lambda entry: _milliseconds(entry.seconds["proposals"]),
+    "network, ms": lambda entry: _milliseconds(entry.seconds["network"]),
+    "post-proc., ms": lambda entry: _milliseconds(entry.seconds["post-processing"]),
+    "a picture, ms": lambda entry: _milliseconds(entry.total_seconds),
+    "parameters": lambda entry: f"{entry.num_parameters / 1e6:.2f} M",
+    "caches": _cache_size,
+    "trained in": _training_time,
+}
