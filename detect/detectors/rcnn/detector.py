@@ -94,8 +94,8 @@ class RCNN(Detector):
         num_classes: C.
         input_size: side of the square that pictures are letterboxed to, in pixels; proposals are
             searched and regions cut out there. The paper searches pictures 500 pixels wide.
-        proposals: the name of a proposal method, or the path of a file of boxes (.npz, .mat) that
-            has those of every picture.
+        proposals: the name of a proposal method, the path of a file of boxes (.npz, .mat) that has
+            those of every picture, or `rpn:RUN` for those of a Faster R-CNN.
         proposal_options: of the method, such as `{mode: quality}`; see docs/proposals.md.
         max_proposals: the best ones of each picture that are used.
         warp: how a region becomes a square (appendix A); see `warp_regions`.
