@@ -97,7 +97,17 @@ class RegionDetector(Detector):
             regions_per_picture=regions_per_picture,
             region_size=region_size,
             neck_channels=neck_channels,
+            max_detections=max_detections,
         )
+        check_shares(positive_iou=positive_iou, iou_threshold=iou_threshold)
+        low, high = background_iou
+        if not 0 <= low < high <= 1:
+            raise DetectError(
+                "detector.background_iou: expected two rising numbers from 0 to 1, found "
+                f"{list(background_iou)}"
+            )
+        if box_weight < 0:
+            raise DetectError(f"detector.box_weight: expected 0 or more, found {box_weight}")
         self.num_classes = num_classes
         self.input_spec = input_spec
         self.pooling: Pooling = pooling
@@ -306,6 +316,13 @@ def check_at_least_one(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
             raise DetectError(f"detector.{name}: expected 1 or more, found {value}")
+
+
+def check_shares(**values: float) -> None:
+    """Refuse settings outside of 0…1."""
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise DetectError(f"detector.{name}: expected 0 to 1, found {value}")
 
 
 def _level_of(backbone: Backbone, level: str | None) -> str:

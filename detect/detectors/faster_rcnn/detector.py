@@ -16,6 +16,7 @@ from detect.detectors.fast_rcnn.region_detector import (
     Head,
     RegionDetector,
     check_at_least_one,
+    check_shares,
     input_spec_of,
 )
 from detect.detectors.fast_rcnn.regions import PaddedTruths, pad_truths
@@ -178,6 +179,15 @@ class FasterRCNN(RegionDetector):
             train_proposals=min(train_proposals),
             test_proposals=min(test_proposals),
         )
+        check_shares(
+            anchor_positive_iou=anchor_positive_iou,
+            anchor_negative_iou=anchor_negative_iou,
+            proposal_iou=proposal_iou,
+        )
+        if not anchor_ratios or min(anchor_ratios) <= 0:
+            raise DetectError(
+                f"detector.anchor_ratios: expected numbers above 0, found {list(anchor_ratios)}"
+            )
         if anchor_negative_iou > anchor_positive_iou:
             raise DetectError(
                 "detector.anchor_negative_iou: expected at most detector.anchor_positive_iou, "

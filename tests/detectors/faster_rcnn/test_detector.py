@@ -52,6 +52,12 @@ def some_batch(num_objects=2):
     [
         ({"anchor_negative_iou": 0.8}, "anchor_negative_iou: expected at most"),
         ({"anchor_sizes": ()}, "anchor_sizes: expected pixels"),
+        ({"anchor_ratios": ()}, "anchor_ratios: expected numbers above 0"),
+        ({"anchor_ratios": (1.0, -2.0)}, "anchor_ratios: expected numbers above 0"),
+        ({"proposal_iou": 7.0}, "proposal_iou: expected 0 to 1, found 7"),
+        ({"background_iou": (0.6, 0.5)}, "background_iou: expected two rising numbers"),
+        ({"box_weight": -1.0}, "box_weight: expected 0 or more"),
+        ({"max_detections": 0}, "max_detections: expected 1 or more"),
         ({"neck": "fpn", "anchor_sizes": (8, 16)}, "one for each of the pyramid's 4 levels"),
         ({"neck": "fpn", "head": "backbone"}, "expected detector.head mlp and no detector.level"),
         ({"neck": "fpn", "level": "C3"}, "expected detector.head mlp and no detector.level"),
