@@ -141,7 +141,10 @@ def is_quick(kind: str, backbone: str) -> bool:
 
 PAIRS = [
     pytest.param(
-        (kind, name), id=f"{kind}-{name}", marks=[pytest.mark.slow] * (not is_quick(kind, name))
+        (kind, name),
+        id=f"{kind}-{name}",
+        # with --dist loadgroup, the tests of a backbone stay together: building it takes long
+        marks=[pytest.mark.xdist_group(name)] + [pytest.mark.slow] * (not is_quick(kind, name)),
     )
     for name in [*BACKBONES, *FAMILIES]
     for kind in BUILDERS
