@@ -165,8 +165,13 @@ def drawn_backbone(name: str) -> Backbone:
 
 def build(kind: str, backbone: str) -> Detector:
     side = next((size for start, size in SIZES.items() if backbone.startswith(start)), 64)
+    options = {}
+    if kind == "faster_rcnn" and backbone not in SMALL:
+        # regions of C4 would go through half of a large network, each at its full resolution
+        options["level"] = drawn_backbone(backbone).levels[-1]
     torch.manual_seed(1)
-    return BUILDERS[kind](copy.deepcopy(drawn_backbone(backbone)), NUM_CLASSES, input_size=side)
+    own = copy.deepcopy(drawn_backbone(backbone))
+    return BUILDERS[kind](own, NUM_CLASSES, input_size=side, **options)
 
 
 @torch.no_grad()
