@@ -15,12 +15,12 @@ from detect.detectors.fast_rcnn.pooling import FeatureMap, Pooling
 from detect.detectors.fast_rcnn.region_detector import (
     Head,
     RegionDetector,
-    check_at_least_one,
     input_spec_of,
 )
 from detect.detectors.fast_rcnn.regions import pad_truths
 from detect.detectors.pictures import frames_of, padded, unit_pictures
 from detect.detectors.proposing import FittedSource, build_source, find_in_batch
+from detect.detectors.ranges import check_at_least_one
 from detect.detectors.rcnn.training_regions import (
     FeatureCache,
     RegionSettings,

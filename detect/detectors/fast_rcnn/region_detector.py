@@ -28,6 +28,7 @@ from detect.detectors.fast_rcnn.regions import (
 )
 from detect.detectors.fast_rcnn.truncated_svd import check_ranks, with_truncated_layers
 from detect.detectors.pictures import clip_to_frames, generator_on
+from detect.detectors.ranges import check_at_least_one, check_shares
 from detect.errors import DetectError
 from detect.ops import grouped_nms, has_area
 from detect.registry import nearest
@@ -309,20 +310,6 @@ def input_spec_of(input_size: int, shorter_side: int | None) -> InputSpec:
         )
     size = (input_size, input_size)
     return InputSpec(size, keep_aspect_ratio=shorter_side is None, shorter_side=shorter_side)
-
-
-def check_at_least_one(**values: int) -> None:
-    """Refuse settings below 1."""
-    for name, value in values.items():
-        if value < 1:
-            raise DetectError(f"detector.{name}: expected 1 or more, found {value}")
-
-
-def check_shares(**values: float) -> None:
-    """Refuse settings outside of 0…1."""
-    for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise DetectError(f"detector.{name}: expected 0 to 1, found {value}")
 
 
 def _level_of(backbone: Backbone, level: str | None) -> str:

@@ -15,8 +15,6 @@ from detect.detectors.fast_rcnn.pooling import FeatureMap, Pooling
 from detect.detectors.fast_rcnn.region_detector import (
     Head,
     RegionDetector,
-    check_at_least_one,
-    check_shares,
     input_spec_of,
 )
 from detect.detectors.fast_rcnn.regions import PaddedTruths, pad_truths
@@ -29,6 +27,7 @@ from detect.detectors.faster_rcnn.rpn import (
     select_proposals,
 )
 from detect.detectors.pictures import frames_of, generator_on, unit_pictures
+from detect.detectors.ranges import check_at_least_one, check_shares
 from detect.detectors.stages import timed
 from detect.errors import DetectError
 from detect.structures import Batch, Detections

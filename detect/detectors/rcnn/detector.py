@@ -13,6 +13,7 @@ from detect.backbones import Backbone
 from detect.detectors.base import DETECTORS, Detector, evaluating
 from detect.detectors.pictures import clip_to_frames, frames_of, unit_pictures
 from detect.detectors.proposing import FittedSource, build_source, find_in_batch
+from detect.detectors.ranges import check_at_least_one
 from detect.detectors.rcnn.box_regression import fit_box_regressors
 from detect.detectors.rcnn.features import first_fully_connected
 from detect.detectors.rcnn.regions import regions_of
@@ -160,7 +161,7 @@ class RCNN(Detector):
         max_detections: int = 100,
     ) -> None:
         super().__init__()
-        _check_at_least_one(
+        check_at_least_one(
             max_proposals=max_proposals,
             windows_per_step=windows_per_step,
             mining_epochs=mining_epochs,
@@ -468,9 +469,3 @@ class RCNN(Detector):
         boxes = clip_to_frames(boxes, frame)
         kept = grouped_nms(boxes, scores, labels, self.iou_threshold)[: self.max_detections]
         return Detections.sorted(boxes[kept], scores[kept], labels[kept])
-
-
-def _check_at_least_one(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise DetectError(f"detector.{name}: expected 1 or more, found {value}")
