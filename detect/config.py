@@ -18,7 +18,7 @@ from detect.data import Augmentation
 from detect.detectors import DETECTORS
 from detect.errors import DetectError
 from detect.registry import nearest
-from detect.training import GradientSettings
+from detect.training import EngineSettings, GradientSettings
 
 # Arguments of a detector's constructor that do not come from its config section.
 GIVEN_TO_DETECTORS = ("self", "backbone", "num_classes")
@@ -64,6 +64,8 @@ class DataSection(Section):
     sets; `max_objects` of a picture and the least and greatest of their `diameters`, as shares of
     the picture's side, of the shapes. `cache` is a folder for what is expensive to compute again,
     such as proposals; only what is computed from the same content is taken from there.
+    `picture_cache` are the GiB of memory in which decoded training pictures are kept, so that an
+    epoch does not decode them again; what is beyond it is decoded each time.
     """
 
     kind: str = "voc"
@@ -81,6 +83,7 @@ class DataSection(Section):
     max_objects: int = Field(default=6, ge=1)
     diameters: tuple[float, float] = (0.15, 0.58)
     cache: str = "cache"
+    picture_cache: float = Field(default=0.0, ge=0)
 
 
 class DetectionDataSection(DataSection):
@@ -127,6 +130,10 @@ class BackboneSection(Section):
     image_size: int | None = Field(default=None, ge=1)
 
 
+# how a run computes and what it writes: the same for every detector
+EngineSection = options_of(EngineSettings)
+
+
 class EvaluationSection(Section):
     """How a detector is judged."""
 
@@ -143,10 +150,18 @@ class Experiment(Section):
 
     if TYPE_CHECKING:  # declared by those who inherit, so that they stand last
         training: dict[str, Any]
+        engine: dict[str, Any]
         evaluation: EvaluationSection
 
     @field_validator(
-        "data", "backbone", "detector", "training", "evaluation", mode="before", check_fields=False
+        "data",
+        "backbone",
+        "detector",
+        "training",
+        "engine",
+        "evaluation",
+        mode="before",
+        check_fields=False,
     )
     @classmethod
     def _fill_empty(cls, section: Any) -> Any:
@@ -167,6 +182,11 @@ class Experiment(Section):
         merged = {**common, **self.training.get(phase, {})}
         return GradientSettings(**dict(options.model_validate(merged)))
 
+    @property
+    def engine_settings(self) -> EngineSettings:
+        """How the run computes and what it writes."""
+        return EngineSettings(**dict(EngineSection.model_validate(self.engine)))
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data, from which `resolve` makes the same config again."""
         return self.model_dump(mode="json")
@@ -182,6 +202,7 @@ class Config(Experiment):
     data: DetectionDataSection = DetectionDataSection()
     detector: dict[str, Any] = Field(default_factory=lambda: {"name": "yolo"})
     training: dict[str, Any] = Field(default_factory=dict)
+    engine: dict[str, Any] = Field(default_factory=dict)
     evaluation: EvaluationSection = EvaluationSection()
     initial_weights: str = "none"
 
@@ -208,6 +229,7 @@ class PretrainConfig(Experiment):
 
     data: ClassificationDataSection = ClassificationDataSection()
     training: dict[str, Any] = Field(default_factory=dict)
+    engine: dict[str, Any] = Field(default_factory=dict)
     evaluation: EvaluationSection = EvaluationSection()
 
     @property
@@ -365,7 +387,8 @@ def resolve_experiment(
         if section["name"] in DETECTORS:
             phases = DETECTORS[section["name"]].phase_names
     training = _check_training(checker, config.training, phases)
-    config = config.model_copy(update={"training": training})
+    engine = _check_engine(checker, config.engine)
+    config = config.model_copy(update={"training": training, "engine": engine})
     if faults:
         raise DetectError("\n".join(faults))
     return config
@@ -488,8 +511,9 @@ def unknown_key(key: str, known: Mapping[str, Any] | Sequence[str]) -> str:
         and issubclass(field.annotation, BaseModel)
         and key in field.annotation.model_fields
     ]
-    if key in {field.name for field in dataclasses.fields(GradientSettings)}:
-        homes.append(f"training.{key}")
+    for name, settings in (("training", GradientSettings), ("engine", EngineSettings)):
+        if key in {field.name for field in dataclasses.fields(settings)}:
+            homes.append(f"{name}.{key}")
     if homes:
         return f"unknown key; did you mean {' or '.join(homes)}?"
     return f"unknown key; there are: {', '.join(known)}"
@@ -530,6 +554,18 @@ def _check_training(
         if own:
             resolved[phase] = getattr(checked, phase).model_dump(mode="json", exclude_unset=True)
     return resolved
+
+
+def _check_engine(checker: _Checker, section: dict[str, Any]) -> dict[str, Any]:
+    checked = checker.check(EngineSection, section, ("engine",))
+    if checked is None:
+        return section
+    try:
+        EngineSettings(**dict(checked))
+    except DetectError as error:
+        key, _, complaint = str(error).removeprefix("engine.").partition(": ")
+        checker.add(("engine", key), complaint)
+    return checked.model_dump(mode="json")
 
 
 def _describe(

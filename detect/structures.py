@@ -11,6 +11,7 @@ Joints are points (x, y) of the same continuous frame: the center of the first p
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +295,23 @@ class Batch:
             tuple(sample.meta for sample in samples),
             _proposals_of(samples),
         )
+
+    def parts(self, number: int) -> list["Batch"]:
+        """The pictures in order, in `number` batches that differ by one picture at most."""
+        if number == 1:
+            return [self]
+        ends = [len(self) * part // number for part in range(number + 1)]
+        return [
+            replace(
+                self,
+                images=self.images[begin:end],
+                truths=self.truths[begin:end],
+                metas=self.metas[begin:end],
+                proposals=None if self.proposals is None else self.proposals[begin:end],
+            )
+            for begin, end in pairwise(ends)
+            if begin < end
+        ]
 
     def unit_images(self) -> Float[Tensor, "B 3 H W"]:
         """The images as float32 in 0…1, as backbones take them."""

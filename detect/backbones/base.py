@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models._api import WeightsEnum
 
+from detect.backbones.recomputation import recomputed
 from detect.errors import DetectError
 from detect.registry import nearest
 
@@ -98,6 +100,7 @@ class Backbone(nn.Module):
         published: the network that weights files are made for, or None for one of our own.
         auxiliaries: classifiers on intermediate maps that its training as a classifier uses.
         num_published_classes: of the network's own last layer, 0 where it had none of its kind.
+        is_recomputed: whether training forgets the maps within a level and computes them again.
     """
 
     mean: Tensor
@@ -124,13 +127,46 @@ class Backbone(nn.Module):
         self.num_published_classes = num_published_classes
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        self.is_recomputed = False
+        self._compiled: dict[tuple[int, int], Callable[..., Any]] | None = None
         self._frozen: list[nn.Module] = []
         self._measure()
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """Features of images in 0…1."""
-        features: Tensor = self.trunk(self.normalize(images))
+        return self.run_layers(self.normalize(images))
+
+    def run_layers(
+        self, features: Float[Tensor, "B _ _ _"], begin: int = 0, end: int | None = None
+    ) -> Float[Tensor, "B _ _ _"]:
+        """The trunk's layers `begin` … `end` − 1, level by level, as `is_recomputed` says.
+
+        Args:
+            features: what the layer before `begin` gives; normalized images for the first.
+            begin: number of a layer.
+            end: number of the layer to stop before; None takes all.
+        """
+        end = len(self.trunk) if end is None else end
+        cuts = {layer + 1 for layer in self._level_layers.values() if begin < layer + 1 < end}
+        for cut in sorted({*cuts, end}):
+            run = self._segment(begin, cut)
+            if self.is_recomputed and self.training and torch.is_grad_enabled():
+                features = recomputed(run, self.trunk[begin:cut], features)
+            else:
+                features = run(features)
+            begin = cut
         return features
+
+    def compile_layers(self) -> None:
+        """Compile the trunk, level by level, at the next run of each (torch.compile)."""
+        self._compiled = {}
+
+    def _segment(self, begin: int, end: int) -> Callable[..., Any]:
+        if self._compiled is None:
+            return self.trunk[begin:end]
+        if (begin, end) not in self._compiled:
+            self._compiled[begin, end] = torch.compile(self.trunk[begin:end])
+        return self._compiled[begin, end]
 
     def normalize(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """Images in 0…1, shifted by `mean` and scaled by `std`."""
@@ -154,18 +190,15 @@ class Backbone(nn.Module):
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
         """Intermediate maps of images in 0…1: level name → `[B, level_channels, H/s, W/s]`."""
         features = self.normalize(images)
-        maps = {}
-        names = {layer: name for name, layer in self._level_layers.items()}
-        for index, layer in enumerate(self.trunk):
-            features = layer(features)
-            if index in names:
-                maps[names[index]] = features
+        maps, begin = {}, 0
+        for name, layer in self._level_layers.items():
+            maps[name] = features = self.run_layers(features, begin, layer + 1)
+            begin = layer + 1
         return maps
 
     def trunk_to(self, level: str, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """The map of a level of images in 0…1; the layers behind it do not run."""
-        features: Tensor = self.trunk[: self._level_layers[level] + 1](self.normalize(images))
-        return features
+        return self.run_layers(self.normalize(images), end=self._level_layers[level] + 1)
 
     def head_from(self, level: str, features: Float[Tensor, "N C k k"]) -> Float[Tensor, "N F"]:
         """What the layers behind a level, then the head, give for `grid_at(level)`-sided maps."""

@@ -48,12 +48,13 @@ class Classifier(nn.Module):
             auxiliary.after: (auxiliary.weight, branch)
             for auxiliary, branch in zip(self.backbone.auxiliaries, self.auxiliaries, strict=True)
         }
-        for index, layer in enumerate(self.backbone.trunk):
-            features = layer(features)
-            if index in branches:
-                weight, branch = branches[index]
-                auxiliary_loss = auxiliary_loss + weight * functional.cross_entropy(
-                    branch(features), labels
-                )
+        begin = 0
+        for after, (weight, branch) in sorted(branches.items()):
+            features = self.backbone.run_layers(features, begin, after + 1)
+            begin = after + 1
+            auxiliary_loss = auxiliary_loss + weight * functional.cross_entropy(
+                branch(features), labels
+            )
+        features = self.backbone.run_layers(features, begin)
         losses = {"classification": functional.cross_entropy(self.classify(features), labels)}
         return {**losses, "auxiliary": auxiliary_loss} if branches else losses

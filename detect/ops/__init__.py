@@ -28,6 +28,7 @@ from detect.ops.matching import (
 )
 from detect.ops.merge import MergeWeights, merge_predictions
 from detect.ops.nms import grouped_nms, nms
+from detect.ops.processes import divisor_over_processes
 
 __all__ = [
     "BACKGROUND",
@@ -42,6 +43,7 @@ __all__ = [
     "complete_box_iou",
     "decode_deltas",
     "distance_box_iou",
+    "divisor_over_processes",
     "elementwise_box_iou",
     "encode_deltas",
     "from_center_size",

@@ -1,6 +1,12 @@
 """Training: phases, the gradient loop, checkpoints. Knows no detector. Floor 2."""
 
-from detect.training.checkpoints import load_checkpoint, save_checkpoint, versions
+from detect.training.batch_norm import synchronize_batch_norm
+from detect.training.checkpoints import (
+    CheckpointFolder,
+    load_checkpoint,
+    save_checkpoint,
+    versions,
+)
 from detect.training.journal import read_journal
 from detect.training.loop import MEAN_AVERAGE_PRECISION, Score, TrainingRun
 from detect.training.phases import (
@@ -14,12 +20,16 @@ from detect.training.phases import (
     Plan,
     Watch,
 )
+from detect.training.processes import ALONE, Processes, joined_processes, local_rank
 from detect.training.progress import ProgressDisplay
-from detect.training.settings import GradientSettings
+from detect.training.settings import EngineSettings, GradientSettings
 
 __all__ = [
+    "ALONE",
     "MEAN_AVERAGE_PRECISION",
     "BatchSource",
+    "CheckpointFolder",
+    "EngineSettings",
     "Fit",
     "FitPhase",
     "GradientPhase",
@@ -28,12 +38,16 @@ __all__ = [
     "Phase",
     "PictureSource",
     "Plan",
+    "Processes",
     "ProgressDisplay",
     "Score",
     "TrainingRun",
     "Watch",
+    "joined_processes",
     "load_checkpoint",
+    "local_rank",
     "read_journal",
     "save_checkpoint",
+    "synchronize_batch_norm",
     "versions",
 ]

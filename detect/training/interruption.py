@@ -30,13 +30,12 @@ class Interruption:
     ) -> None:
         self._restore()
 
-    def error(self, checkpoint: Path) -> Interrupted:
-        """The exception to leave with, once `checkpoint` is written."""
-        assert self.requested is not None
+    def error(self, checkpoint: Path, number: int) -> Interrupted:
+        """The exception to leave with on signal `number`, once `checkpoint` is written."""
         return Interrupted(
-            f"stopped by {self.requested.name}; everything so far is in {checkpoint}. "
+            f"stopped by {signal.Signals(number).name}; everything so far is in {checkpoint}. "
             "The same command with --resume continues",
-            128 + self.requested,
+            128 + number,
         )
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002

@@ -1,10 +1,17 @@
-"""metrics.jsonl: one JSON object a line, for training steps and for evaluations."""
+"""metrics.jsonl: one JSON object a line, for training steps and for evaluations.
 
+The same goes into metrics.csv, a table, and to TensorBoard where that is installed.
+"""
+
+import csv
+import importlib.util
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from detect.errors import DetectError
 from detect.files import write_text
 
 
@@ -19,18 +26,57 @@ class Journal:
     count over all phases.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_writing: bool = True) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.is_writing = is_writing
+        self._board: Any = None
+        if is_writing:
+            path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, **line: Any) -> None:
         """Append one line."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if not self.is_writing:
+            return
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise DetectError(
+                f"{self.path}: cannot be written: {error.strerror or error}; make room, then "
+                "continue with --resume"
+            ) from error
+        self._show(line)
+
+    def write_table(self) -> None:
+        """Write all lines so far as a table, `metrics.csv`, with a column for each number."""
+        if not self.is_writing:
+            return
+        rows = [_flat(line) for line in read_journal(self.path)]
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path.with_suffix(".csv"), text.getvalue())
+
+    def close(self) -> None:
+        """Finish what TensorBoard reads."""
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+    def _show(self, line: Mapping[str, Any]) -> None:
+        # to TensorBoard, where it is installed
+        if self._board is None:
+            self._board = _open_board(self.path.parent / "tensorboard", int(line["step"]))
+        if self._board:
+            for name, value in _flat(line).items():
+                if isinstance(value, int | float) and name not in ("step", "epoch"):
+                    self._board.add_scalar(f"{line['kind']}/{name}", value, int(line["step"]))
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps after `step`, which a resumed run is about to take again."""
-        if not self.path.exists():
+        if not self.is_writing or not self.path.exists():
             return
         kept = []
         for line in self.path.read_text(encoding="utf-8").splitlines():
@@ -53,3 +99,24 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(values, dict) and "kind" in values:
             yield values
+
+
+def _flat(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line without nesting: the terms of the loss become numbers of their own."""
+    flat: dict[str, Any] = {}
+    for name, value in line.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{name}/{inner}": number for inner, number in value.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def _open_board(folder: Path, step: int) -> Any:
+    """TensorBoard's writer, or False where it is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return False
+    from torch.utils.tensorboard import SummaryWriter
+
+    # what a run wrote after the state that it was continued from is hidden
+    return SummaryWriter(str(folder), purge_step=step)

@@ -8,20 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from detect.errors import DetectError
 from detect.structures import Batch
-from detect.training.checkpoints import load_checkpoint, save_checkpoint
+from detect.training.checkpoints import CheckpointFolder, save_checkpoint
+from detect.training.descent import Descent
+from detect.training.generators import generators_state, restore_generators
 from detect.training.interruption import Interruption
 from detect.training.journal import Journal
-from detect.training.optimizers import build_optimizer
+from detect.training.meter import Meter, MeteredStep
 from detect.training.phases import FitPhase, GradientPhase, Phase
-from detect.training.progress import ProgressDisplay, describe_losses
+from detect.training.processes import ALONE, Processes
+from detect.training.progress import ProgressDisplay
 from detect.training.schedules import learning_rate_factor
+from detect.training.settings import EngineSettings
 
-# Seconds between writings of last.pt when evaluations are rarer.
-CHECKPOINT_INTERVAL = 300.0
+DEFAULT_ENGINE = EngineSettings()
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,9 @@ class Position:
 class TrainingRun:
     """Takes a model through its phases and leaves a folder that can be continued.
 
-    The folder holds `metrics.jsonl`, `checkpoints/last.pt` (everything that is needed to go on) and
-    `checkpoints/best.pt` (the model at the best evaluation of its last phase, without the
-    optimizer).
+    The folder holds `metrics.jsonl` and `metrics.csv`, `checkpoints/last.pt` (everything that is
+    needed to go on; `step_<step>.pt` are the states before it) and `checkpoints/best.pt` (the model
+    at the best evaluation of its last phase, without the optimizer).
 
     Args:
         model: trained in place, on `device`.
@@ -75,6 +78,8 @@ class TrainingRun:
         display: shows the progress.
         kind: of the model: the key under which a checkpoint has its state dict.
         score: chooses the best state.
+        engine: how the run computes and what it writes.
+        processes: that take the run together, each on its part of every batch.
     """
 
     def __init__(
@@ -88,6 +93,8 @@ class TrainingRun:
         *,
         kind: str = "detector",
         score: Score = MEAN_AVERAGE_PRECISION,
+        engine: EngineSettings = DEFAULT_ENGINE,
+        processes: Processes = ALONE,
     ) -> None:
         self.model = model
         self.kind = kind
@@ -96,32 +103,56 @@ class TrainingRun:
         self.identity = dict(identity)
         self.evaluate = evaluate
         self.display = display
+        self.engine = engine
+        self.processes = processes
         self.folder = folder
-        self.last = folder / "checkpoints" / "last.pt"
-        self.best = folder / "checkpoints" / "best.pt"
-        self.journal = Journal(folder / "metrics.jsonl")
+        self.checkpoints = CheckpointFolder(folder / "checkpoints", engine.keep)
+        self.journal = Journal(folder / "metrics.jsonl", is_writing=processes.is_first)
         self.position = Position()
-        self._optimizer_state: dict[str, Any] | None = None
+        self._descent_state: dict[str, Any] | None = None
         self._last_saved = time.monotonic()
 
+    @property
+    def last(self) -> Path:
+        """The file of the newest state."""
+        return self.checkpoints.last
+
+    @property
+    def best(self) -> Path:
+        """The file of the model at its best evaluation."""
+        return self.checkpoints.best
+
     def resume(self) -> None:
-        """Take up the state of `last.pt`; without that file the run begins at the beginning."""
-        if not self.last.exists():
+        """Take up the newest state that is sound; where there is none, begin at the beginning.
+
+        Raises:
+            DetectError: all states are damaged, or `last.pt` is none of a training.
+        """
+        with self.processes.first_alone():
+            found = self.checkpoints.load_newest(self.display.say)
+        if found is None:
             return
-        content = load_checkpoint(self.last)
+        path, content = found
         if "training" not in content or self.kind not in content:
             raise DetectError(
-                f"{self.last}: expected the state of a training of a {self.kind}, found "
+                f"{path}: expected the state of a training of a {self.kind}, found "
                 "another file, such as best.pt; give its path as backbone.weights, or begin anew "
                 "in another folder"
             )
         self.model.load_state_dict(content[self.kind])
         state = content["training"]
         self.position = Position(**state["position"])
-        self._optimizer_state = state["optimizer"]
-        torch.set_rng_state(state["torch_generator"])
-        if state["cuda_generator"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_generator"], self.device)
+        self._descent_state = state["descent"]
+        generators = state["generators"]
+        if len(generators) == self.processes.count:
+            restore_generators(generators[self.processes.rank])
+            return
+        # nobody has gone on from here with so many: each draws numbers of its own
+        torch.manual_seed(self.processes.rank + 1000 * self.position.step)
+        self.display.say(
+            f"The run was begun by {len(generators)} processes and goes on with "
+            f"{self.processes.count}: it will not end in the same bits"
+        )
 
     def run(self, phases: Sequence[Phase]) -> None:
         """Run the phases that are not finished, in order.
@@ -159,75 +190,87 @@ class TrainingRun:
                     seconds=seconds,
                     **told,
                 )
-                if interruption.requested:
-                    raise interruption.error(self.last)
+                self.journal.write_table()
+                self._leave_if_asked(interruption)
 
     def _fit(self, phase: FitPhase, interruption: Interruption) -> Mapping[str, Any]:
         begin = time.perf_counter()
-        told = phase.fit(_Watch(self, phase.name, interruption))
+        told: Mapping[str, Any] | None = None
+        if self.processes.is_first:  # it solves one problem: the others wait for what it leaves
+            told = phase.fit(_Watch(self, phase.name, interruption))
+        self.processes.copy_from_first(self.model)
         self.display.say(f"{phase.name}: done in {time.perf_counter() - begin:.1f} s")
         return told or {}
 
     def _descend(self, phase: GradientPhase, interruption: Interruption) -> None:
         settings, position = phase.settings, self.position
-        optimizer = build_optimizer(phase.module, settings)
-        if self._optimizer_state is not None:
-            optimizer.load_state_dict(self._optimizer_state)
-            self._optimizer_state = None
+        descent = Descent(phase, self.model, self.engine, self.device, self.processes)
+        if self._descent_state is not None:
+            descent.load_state_dict(self._descent_state)
+            self._descent_state = None
         steps_per_epoch = len(phase.batches)
         done = position.epoch * steps_per_epoch + position.batch
         self.display.start_phase(phase.name, settings.epochs * steps_per_epoch, done)
         while position.epoch < settings.epochs:
             phase.module.train()
-            meter = Meter(phase, self.journal, self.display, self.position)
+            meter = Meter(phase, self.journal, self.display, self.processes, self.engine.on_nan)
             batches = phase.batches.epoch(position.epoch, position.batch)
             for batch, waited in _timed(batches):
                 step_of_phase = position.epoch * steps_per_epoch + position.batch
                 factor = learning_rate_factor(step_of_phase, steps_per_epoch, settings)
-                for group in optimizer.param_groups:
-                    group["lr"] = factor * settings.learning_rate
-                terms = self._step(phase, optimizer, batch)
+                rate = factor * settings.learning_rate
+                terms, is_bad = descent.step(batch, rate)
                 position.batch += 1
                 position.step += 1
-                meter.add(terms, batch, waited, factor * settings.learning_rate)
-                if position.batch == steps_per_epoch:
-                    continue  # the end of the epoch saves
-                if interruption.requested:
+                step = MeteredStep(position.step, terms, is_bad, batch)
+                meter.add(step, position.epoch + 1, waited, rate)
+                # counted over the epoch, so that a resumed one writes at the same steps
+                if position.batch % settings.log_interval == 0:
                     meter.flush()
-                    self._save(optimizer)
-                    raise interruption.error(self.last)
-                is_old = time.monotonic() - self._last_saved > CHECKPOINT_INTERVAL
-                # losses that were not looked at may not be finite: no checkpoint after those
-                if is_old and meter.is_flushed:
-                    self._save(optimizer)
+                if position.batch < steps_per_epoch:  # the end of the epoch saves
+                    self._look_up(descent, meter, interruption)
             meter.flush()
             position.epoch += 1
             position.batch = 0
-            self._end_epoch(phase, optimizer, meter)
-            if interruption.requested:
-                raise interruption.error(self.last)
+            self._end_epoch(phase, descent, meter)
+            self._leave_if_asked(interruption)
+        if descent.averaged is not None:
+            descent.averaged.keep()
 
-    def _step(
-        self, phase: GradientPhase, optimizer: torch.optim.Optimizer, batch: Batch
-    ) -> dict[str, Tensor]:
-        terms = phase.loss(batch.to(self.device))
-        optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()
-        if phase.settings.gradient_clip is not None:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, phase.settings.gradient_clip)
-        optimizer.step()
-        return {name: term.detach() for name, term in terms.items()}
+    def _look_up(self, descent: Descent, meter: Meter, interruption: Interruption) -> None:
+        """Between two steps: save if it is time, leave if the user wants that."""
+        engine = self.engine
+        is_asked, is_old = self.processes.greatest(
+            [int(interruption.requested or 0), int(self._is_old())]
+        )
+        is_due = engine.checkpoint_steps and self.position.step % engine.checkpoint_steps == 0
+        # losses that were not looked at may not be finite: no checkpoint after those
+        if is_asked or is_due:
+            meter.flush()
+        if is_asked or is_due or (is_old and meter.is_flushed):
+            self._save(descent)
+        self._leave_if_asked(interruption, is_asked)
 
-    def _end_epoch(
-        self, phase: GradientPhase, optimizer: torch.optim.Optimizer, meter: "Meter"
-    ) -> None:
+    def _is_old(self) -> bool:
+        minutes = self.engine.checkpoint_minutes
+        return minutes is not None and time.monotonic() - self._last_saved > 60 * minutes
+
+    def _leave_if_asked(self, interruption: Interruption, signal: int | None = None) -> None:
+        """Leave after Ctrl-C or a termination signal that any of the processes met."""
+        if signal is None:
+            (signal,) = self.processes.greatest([int(interruption.requested or 0)])
+        if signal:
+            raise interruption.error(self.last, signal)
+
+    def _end_epoch(self, phase: GradientPhase, descent: Descent, meter: Meter) -> None:
         settings, position = phase.settings, self.position
         summary = f"{phase.name} epoch {position.epoch}/{settings.epochs}: {meter.summary()}"
         is_due = position.epoch % settings.evaluate_every == 0 or position.epoch == settings.epochs
         if self.evaluate is not None and is_due:
-            summary += f" | {self._judge(phase.name)}"
-        self._save(optimizer)
+            with descent.with_averaged_weights():
+                summary += f" | {self._judge(phase.name)}"
+        self._save(descent)
+        self.journal.write_table()
         self.display.say(summary)
 
     def _judge(self, phase: str) -> str:
@@ -250,22 +293,24 @@ class TrainingRun:
         return f"{self.score.label} {score:.4f}{' (best)' if is_best else ''}"
 
     def save(self) -> None:
-        """Write `last.pt` between two phases."""
+        """Write the state between two phases."""
         self._save(None)
 
-    def _save(self, optimizer: torch.optim.Optimizer | None) -> None:
-        on_cuda = self.device.type == "cuda"
-        training = {
-            "position": dict(vars(self.position)),
-            "optimizer": None if optimizer is None else optimizer.state_dict(),
-            "torch_generator": torch.get_rng_state(),
-            "cuda_generator": torch.cuda.get_rng_state(self.device) if on_cuda else None,
-        }
-        content = {**self.identity, self.kind: self.model.state_dict(), "training": training}
-        save_checkpoint(self.last, content)
+    def _save(self, descent: Descent | None) -> None:
+        generators = self.processes.gather(generators_state())
+        if self.processes.is_first:
+            training = {
+                "position": dict(vars(self.position)),
+                "descent": None if descent is None else descent.state_dict(),
+                "generators": generators,
+            }
+            content = {**self.identity, self.kind: self.model.state_dict(), "training": training}
+            self.checkpoints.save(self.position.step, content)
         self._last_saved = time.monotonic()
 
     def _save_best(self, scores: Mapping[str, float]) -> None:
+        if not self.processes.is_first:
+            return
         content = {**self.identity, self.kind: self.model.state_dict()}
         save_checkpoint(
             self.best, {**content, "scores": dict(scores), "position": dict(vars(self.position))}
@@ -286,116 +331,12 @@ class _Watch:
             self.run.display.step("", done - self._shown[0])
         self._shown = (done, total)
         if self.interruption.requested:
-            self.run.save()
-            raise self.interruption.error(self.run.last)
+            if self.run.processes.count == 1:  # others wait elsewhere; the state before stays
+                self.run.save()
+            raise self.interruption.error(self.run.last, self.interruption.requested)
 
     def say(self, message: str) -> None:
         self.run.display.say(f"{self.name}: {message}")
-
-
-class Meter:
-    """Gathers the losses of an epoch and writes them every few steps.
-
-    Losses stay on the device until they are written, so that the loop does not wait for it.
-    """
-
-    def __init__(
-        self,
-        phase: GradientPhase,
-        journal: Journal,
-        display: ProgressDisplay,
-        position: Position,
-    ) -> None:
-        self.phase = phase
-        self.journal = journal
-        self.display = display
-        self.position = position
-        self._window: list[tuple[int, dict[str, Tensor], Batch]] = []
-        self._sums: dict[str, float] = {}
-        self._num_steps = self._num_images = self._window_images = 0
-        self._waited = self._window_waited = 0.0
-        self._status = ""
-        self._learning_rate = 0.0
-        self._begin = self._window_begin = time.perf_counter()
-
-    def add(
-        self, terms: dict[str, Tensor], batch: Batch, waited: float, learning_rate: float
-    ) -> None:
-        """Take up one step; `waited` are the seconds spent waiting for its batch."""
-        self._window.append((self.position.step, terms, batch))
-        self._window_images += len(batch)
-        self._window_waited += waited
-        self._learning_rate = learning_rate
-        # counted over the epoch, so that a resumed one writes at the same steps
-        if self.position.batch % self.phase.settings.log_interval == 0:
-            self.flush()
-        self.display.step(self._status)
-
-    @property
-    def is_flushed(self) -> bool:
-        """Whether all steps are written."""
-        return not self._window
-
-    def flush(self) -> None:
-        """Write the steps since the last line, if any.
-
-        Raises:
-            DetectError: one of their losses is not finite.
-        """
-        if not self._window:
-            return
-        names = list(self._window[0][1])
-        table = torch.stack([torch.stack(list(terms.values())) for _, terms, _ in self._window])
-        values = table.double().cpu()  # [steps, terms]; the one place that waits for the device
-        self._check_finite(names, values)
-        means = dict(zip(names, values.mean(dim=0).tolist(), strict=True))
-        now = time.perf_counter()
-        elapsed = max(now - self._window_begin, 1e-9)
-        speed, wait = self._window_images / elapsed, self._window_waited / elapsed
-        self.journal.write(
-            kind="train",
-            phase=self.phase.name,
-            epoch=self.position.epoch + 1,
-            step=self.position.step,
-            loss=sum(means.values()),
-            terms=means,
-            learning_rate=self._learning_rate,
-            images_per_second=round(speed, 2),
-            data_wait=round(wait, 4),
-        )
-        for name, value in means.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value * len(self._window)
-        self._num_steps += len(self._window)
-        self._num_images += self._window_images
-        self._waited += self._window_waited
-        self._status = (
-            f"{describe_losses(means)} | {speed:.0f} images/s | waiting for data {wait:.0%}"
-        )
-        self._window, self._window_images, self._window_waited = [], 0, 0.0
-        self._window_begin = now
-
-    def summary(self) -> str:
-        """Mean losses, speed and share of waiting over the epoch."""
-        elapsed = max(self._window_begin - self._begin, 1e-9)
-        means = {name: value / max(self._num_steps, 1) for name, value in self._sums.items()}
-        return (
-            f"{describe_losses(means)} | {self._num_images / elapsed:.1f} images/s | "
-            f"waiting for data {self._waited / elapsed:.0%}"
-        )
-
-    def _check_finite(self, names: list[str], values: Tensor) -> None:
-        rows = (~values.isfinite()).any(dim=1).nonzero()
-        if len(rows) == 0:
-            return
-        row = int(rows[0])
-        step, _, batch = self._window[row]
-        terms = ", ".join(f"{n} {v:g}" for n, v in zip(names, values[row].tolist(), strict=True))
-        files = ", ".join(str(meta.path or meta.image_id) for meta in batch.metas)
-        raise DetectError(
-            f"the loss of step {step} is not finite ({terms}). Its pictures: {files}. "
-            "Lower training.learning_rate, lengthen training.warmup_epochs or set "
-            "training.gradient_clip; checkpoints/last.pt is from before"
-        )
 
 
 def _timed(batches: Any) -> Iterator[tuple[Batch, float]]:

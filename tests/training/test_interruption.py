@@ -84,7 +84,7 @@ def test_outside_the_main_thread_signals_act_as_ever():
 def test_the_error_names_signal_and_checkpoint(caught, number, status):  # noqa: ARG001
     with Interruption() as interruption:
         signal.raise_signal(number)
-    error = interruption.error(Path("run") / "last.pt")
+    error = interruption.error(Path("run") / "last.pt", interruption.requested)
     assert error.status == status
     assert str(error) == (
         f"stopped by {number.name}; everything so far is in {Path('run') / 'last.pt'}. "

@@ -20,6 +20,7 @@ from tests.training.tiny_training import (
     make_settings,
 )
 
+SOON = 1e-9  # minutes
 SPEEDS = ("images_per_second", "data_wait", "seconds")
 
 
@@ -74,11 +75,11 @@ def brightness_score(module):
     return evaluate
 
 
-def train(folder, phases_of, *, resume=False, seed=11):
+def train(folder, phases_of, *, resume=False, seed=11, **engine):
     """A run of fresh objects, as a new process has them."""
     torch.manual_seed(seed)
     module = Brightness()
-    run = make_run(module, folder, brightness_score(module))
+    run = make_run(module, folder, brightness_score(module), **engine)
     if resume:
         torch.manual_seed(999)  # whatever a new process drew before
         run.resume()
@@ -195,16 +196,15 @@ def test_a_run_without_a_checkpoint_resumes_at_the_beginning(tmp_path):
     assert [line["step"] for line in lines_of(tmp_path, "train")] == [1, 2, 3, 4, 5]
 
 
-def test_checkpoints_between_evaluations_can_be_continued(tmp_path, monkeypatch):
+def test_checkpoints_between_evaluations_can_be_continued(tmp_path):
     expected = train(tmp_path / "whole", one_phase(make_settings(log_interval=2)))
-    monkeypatch.setattr(loop_module, "CHECKPOINT_INTERVAL", 0.0)
 
     def stopped(module):
         settings = make_settings(log_interval=2)
         return [make_phase(module, settings, loss=at_step(module, 9, kill))]
 
     with pytest.raises(Killed):
-        train(tmp_path / "parts", stopped)
+        train(tmp_path / "parts", stopped, checkpoint_minutes=SOON)
     position = load_checkpoint(tmp_path / "parts" / "checkpoints" / "last.pt")["training"][
         "position"
     ]
@@ -225,10 +225,9 @@ def test_a_run_that_was_killed_after_an_evaluation_evaluates_again_once(tmp_path
         save(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop_module, "CHECKPOINT_INTERVAL", 0.0)
         patch.setattr(loop_module, "save_checkpoint", save_unless_best)
         with pytest.raises(Killed):
-            train(tmp_path / "parts", one_phase())
+            train(tmp_path / "parts", one_phase(), checkpoint_minutes=SOON)
     assert len(lines_of(tmp_path / "parts", "evaluation")) == 1
     resumed = train(tmp_path / "parts", one_phase(), resume=True)
     assert_same_state(resumed.state_dict(), expected.state_dict())
@@ -391,8 +390,7 @@ def test_without_an_evaluation_there_is_no_best(tmp_path):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, monkeypatch, value):
-    monkeypatch.setattr(loop_module, "CHECKPOINT_INTERVAL", 0.0)
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, value):
     train(tmp_path / "before", one_phase(make_settings(epochs=1)))
 
     def failing(module):
@@ -407,12 +405,13 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, monkeypatch, value):
         return [make_phase(module, make_settings(log_interval=4), loss=loss)]
 
     with pytest.raises(DetectError) as caught:
-        train(tmp_path / "run", failing)
+        train(tmp_path / "run", failing, checkpoint_minutes=SOON)
     message = str(caught.value)
     assert message.startswith("the loss of step 8 is not finite (mean ")
     assert f"(mean {value:g}, contrast 0." in message
     names = ", ".join(f"picture_1_2_{number}" for number in range(BATCH_SIZE))
-    assert f"Its pictures: {names}. Lower training.learning_rate" in message
+    path = tmp_path / "run" / "not_finite" / "step_00000008.pt"
+    assert f"Its pictures: {names}. The batch is in {path}. Lower training.learn" in message
     content = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
     assert content["training"]["position"]["step"] == 5  # the end of the first epoch
     assert all(bool(v.isfinite().all()) for v in content["detector"].values())

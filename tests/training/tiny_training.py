@@ -7,7 +7,13 @@ from rich.console import Console
 from torch import nn
 
 from detect.structures import Batch, GroundTruth, ImageMeta
-from detect.training import GradientPhase, GradientSettings, ProgressDisplay, TrainingRun
+from detect.training import (
+    EngineSettings,
+    GradientPhase,
+    GradientSettings,
+    ProgressDisplay,
+    TrainingRun,
+)
 
 BATCHES = 5
 BATCH_SIZE = 4
@@ -77,6 +83,8 @@ def make_phase(module, settings=None, *, name="train", loss=None, batches=None):
     )
 
 
-def make_run(module, folder, evaluate=None, display=None, identity=None):
+def make_run(module, folder, evaluate=None, display=None, identity=None, **engine):
     identity = {"class_names": ["one"]} if identity is None else identity
-    return TrainingRun(module, folder, CPU, identity, evaluate, display or quiet_display())
+    display = display or quiet_display()
+    engine = EngineSettings(**engine)
+    return TrainingRun(module, folder, CPU, identity, evaluate, display, engine=engine)

@@ -30,7 +30,7 @@ from detect.detectors.fast_rcnn.truncated_svd import check_ranks, with_truncated
 from detect.detectors.pictures import clip_to_frames, generator_on
 from detect.detectors.ranges import check_at_least_one, check_shares
 from detect.errors import DetectError
-from detect.ops import grouped_nms, has_area
+from detect.ops import divisor_over_processes, grouped_nms, has_area
 from detect.registry import nearest
 from detect.structures import Detections, InputSpec
 
@@ -233,6 +233,7 @@ class RegionDetector(Detector):
             generator=generator_on(proposals.device),
         )
         if len(regions.labels) == 0:  # normalization over nothing is not defined
+            divisor_over_processes(0)  # the others count theirs
             nothing: Tensor = 0 * (self.classifier.bias.sum() + self.regressor.bias.sum())
             return {"classification": nothing, "boxes": nothing}
         features = self.region_features(maps, regions.boxes, regions.pictures)

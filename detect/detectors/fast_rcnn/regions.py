@@ -13,7 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from detect.detectors.pictures import padded
-from detect.ops import box_iou, decode_deltas, encode_deltas, match, sample_balanced_batch
+from detect.ops import (
+    box_iou,
+    decode_deltas,
+    divisor_over_processes,
+    encode_deltas,
+    match,
+    sample_balanced_batch,
+)
 from detect.structures import GroundTruth
 
 # What deltas are divided by before they are learned, so that they vary by about 1 ("we normalize
@@ -128,15 +135,15 @@ def region_losses(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The multi-task loss: log loss of the class, smooth L1 of the box (equations 1 to 3, λ = 1).
 
-    Both are means over all regions; of background, the box counts nothing. Without regions they
-    are 0.
+    Both are means over all regions, those of all processes; of background, the box counts nothing.
+    Without regions they are 0.
 
     Args:
         logits: of C classes, then background.
         deltas: normalized, for each class.
         regions: what they are to be.
     """
-    count, num_classes = max(1, len(logits)), deltas.shape[1]
+    count, num_classes = divisor_over_processes(len(logits)), deltas.shape[1]
     classification = functional.cross_entropy(logits, regions.labels, reduction="sum") / count
     rows = torch.arange(len(logits), device=logits.device)
     own = deltas[rows, regions.labels.clamp(max=num_classes - 1)]

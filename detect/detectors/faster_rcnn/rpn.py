@@ -16,6 +16,7 @@ from detect.ops import (
     BACKGROUND,
     BalancedSample,
     decode_deltas,
+    divisor_over_processes,
     encode_deltas,
     grouped_nms,
     match,
@@ -178,7 +179,7 @@ def anchor_losses(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Log loss of the scores and smooth L1 of the boxes (equation 1), over the drawn anchors."""
     sample = targets.sample
-    count = sample.is_drawn.sum().clamp(min=1)
+    count = divisor_over_processes(sample.is_drawn.sum())
     logits = outputs.logits.gather(1, sample.indices)
     objectness = functional.binary_cross_entropy_with_logits(
         logits, sample.is_positive.to(logits), reduction="none"

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from detect.backbones import Backbone
-from detect.ops import from_center_size
+from detect.ops import divisor_over_processes, from_center_size
 from detect.ops.regions import warp_regions
 from detect.structures import Batch
 
@@ -141,7 +141,7 @@ class RefinementStage(nn.Module):
         start = truth + sides[:, None, None] * errors
         wrong = self(images, start, sides) + errors  # errors is start − truth in squares
         losses = torch.where(is_labeled, wrong.square().sum(dim=-1) / 2, 0)
-        return losses.sum() / is_labeled.sum().clamp(min=1)
+        return losses.sum() / divisor_over_processes(is_labeled.sum())
 
     def is_learned_from(self, labeled: Float[Tensor, "B J 3"]) -> Bool[Tensor, "B J"]:
         """Which joints are labeled, in pictures with a torso."""

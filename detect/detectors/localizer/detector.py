@@ -22,7 +22,7 @@ from detect.detectors.localizer.losses import BoxLoss, box_regression_loss
 from detect.detectors.localizer.recipes import PHASE_NAMES, Recipe, recipe_phases
 from detect.detectors.stages import timed
 from detect.errors import DetectError
-from detect.ops import from_center_size, grouped_nms, to_center_size
+from detect.ops import divisor_over_processes, from_center_size, grouped_nms, to_center_size
 from detect.structures import Batch, Detections, GroundTruth, InputSpec
 from detect.training import BatchSource, FitPhase, Phase, Plan, Watch
 
@@ -257,7 +257,7 @@ class Localizer(Detector):
             logits.flatten(0, 1), labels.clamp(min=0), reduction="none"
         )
         has_say = labels >= 0
-        return (losses * has_say).sum() / has_say.sum().clamp(min=1)
+        return (losses * has_say).sum() / divisor_over_processes(has_say.sum())
 
     def _regression_losses(
         self, boxes: Float[Tensor, "B K _ 4"], joints: Float[Tensor, "B J 2"], targets: Targets
@@ -273,7 +273,7 @@ class Localizer(Detector):
         losses = ((joints - targets.joints[..., :2]) / scale).square().sum(dim=-1) / 2
         is_labeled = targets.joints[..., 2] > 0
         losses = torch.where(is_labeled, losses, 0)
-        return self.joint_weight * losses.sum() / is_labeled.sum().clamp(min=1)
+        return self.joint_weight * losses.sum() / divisor_over_processes(is_labeled.sum())
 
     def _stage_loss(self, number: int, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         targets = self._ordered_targets(batch.truths, batch.images.device)
@@ -316,7 +316,7 @@ class Localizer(Detector):
         has_object = targets.has_object
         # boxes of pictures without an object are not looked at, whatever their values
         losses = torch.where(has_object, losses, 0)
-        return self.box_weight * losses.sum() / has_object.sum().clamp(min=1)
+        return self.box_weight * losses.sum() / divisor_over_processes(has_object.sum())
 
     def _targets(
         self,

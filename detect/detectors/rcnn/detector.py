@@ -28,6 +28,7 @@ from detect.errors import DetectError
 from detect.ops import (
     box_iou,
     decode_deltas,
+    divisor_over_processes,
     grouped_nms,
     match,
     sample_balanced,
@@ -290,6 +291,7 @@ class RCNN(Detector):
     def loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Term `classification`, of windows of the batch's pictures."""
         windows = self._sample_windows(batch)
+        count = divisor_over_processes(len(windows.labels))
         if len(windows.labels) == 0:
             return {"classification": 0 * self.classifier.bias.sum()}
         crops = self.warped(self.pictures(batch), windows.boxes, windows.pictures)
@@ -297,7 +299,8 @@ class RCNN(Detector):
         crops = torch.where(is_mirrored[:, None, None, None], crops.flip(-1), crops)
         features = self.backbone.head_features(self.backbone(crops))
         logits = self.classifier(features).float()
-        return {"classification": functional.cross_entropy(logits, windows.labels)}
+        losses = functional.cross_entropy(logits, windows.labels, reduction="sum")
+        return {"classification": losses / count}
 
     def phases(self, plan: Plan) -> Sequence[Phase]:
         """Fine-tuning; the features of all regions; SVMs; box regressors."""

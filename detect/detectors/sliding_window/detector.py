@@ -21,7 +21,7 @@ from detect.detectors.sliding_window.windows import (
     scale_images,
 )
 from detect.detectors.stages import timed
-from detect.ops import grouped_nms, merge_predictions
+from detect.ops import divisor_over_processes, grouped_nms, merge_predictions
 from detect.structures import Batch, Detections, GroundTruth, InputSpec
 from detect.training import Phase, Plan
 
@@ -320,14 +320,14 @@ class SlidingWindow(Detector):
         has_class = examples.labels < logits.shape[1]  # background has none if there is no class
         labels = examples.labels.clamp(max=logits.shape[1] - 1)
         losses = functional.cross_entropy(logits, labels, reduction="none")
-        return (losses * has_class).sum() / has_class.sum().clamp(min=1)
+        return (losses * has_class).sum() / divisor_over_processes(has_class.sum())
 
     def _box_loss(self, units: Float[Tensor, "N boxes 4"], examples: Examples) -> Float[Tensor, ""]:
         rows = examples.labels.clamp(max=self._num_boxes - 1)[:, None, None].expand(-1, 1, 4)
         own = units.gather(1, rows).squeeze(1)
         losses = box_regression_loss(own, examples.units, self.box_loss)
         losses = torch.where(examples.is_positive, losses, 0)
-        return self.box_weight * losses.sum() / examples.is_positive.sum().clamp(min=1)
+        return self.box_weight * losses.sum() / divisor_over_processes(examples.is_positive.sum())
 
     def _examples(self, batch: Batch) -> Examples:
         images = batch.unit_images()

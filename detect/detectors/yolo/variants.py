@@ -15,7 +15,7 @@ from detect.detectors.yolo.grid import (
     assign_to_center_region,
     cell_centers,
 )
-from detect.ops import elementwise_box_iou, from_center_size, to_center_size
+from detect.ops import divisor_over_processes, elementwise_box_iou, from_center_size, to_center_size
 from detect.ops.boxes import MAX_LOG_SCALE
 from detect.structures import GroundTruth
 
@@ -86,7 +86,7 @@ class Variant(ABC):
 
     @abstractmethod
     def divisor(self, assignment: Assignment, num_images: int) -> int:
-        """What the sums are divided by."""
+        """What the sums are divided by, if it is not 0."""
 
     def loss(
         self,
@@ -115,7 +115,7 @@ class Variant(ABC):
         no_object = torch.ones_like(confidences)
         no_object[predictors] = 0
         terms = self.terms(learned, confidences, no_object, grid)
-        divisor = self.divisor(assignment, len(truths))
+        divisor = divisor_over_processes(self.divisor(assignment, len(truths)))
         return {name: term / divisor for name, term in terms.items()}
 
 
@@ -225,8 +225,8 @@ class ModernVariant(Variant):
         }
 
     def divisor(self, assignment: Assignment, num_images: int) -> int:  # noqa: ARG002
-        """The positive cells of the batch, at least 1."""
-        return max(len(assignment.labels), 1)
+        """The positive cells of the batch."""
+        return len(assignment.labels)
 
 
 def responsible_predictor(

@@ -1,0 +1,23 @@
+"""Counts over all processes of a training, for losses that are divided by a number of objects."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def divisor_over_processes(count: Tensor | int) -> Tensor | int:
+    """What a sum over `count` objects is divided by; at least 1 object is counted.
+
+    Several processes that train one model average their gradients. A sum divided by the count of
+    all processes over their number gives, averaged, the mean over all objects, as if one process
+    had all pictures. Dividing by each one's own count would not: a picture with one object would
+    weigh as much as one with ten. Every process must call this the same number of times.
+
+    Args:
+        count: of this process, such as the positives in its part of the batch.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
+    total = torch.as_tensor(count).detach().double()
+    dist.all_reduce(total)
+    return total.clamp(min=1) / dist.get_world_size()
