@@ -1,15 +1,13 @@
 """Training, evaluation and inference from a config: the one place that joins all. Floor 4."""
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from jaxtyping import UInt8
 from rich.console import Console
 from rich.table import Table
@@ -52,35 +50,38 @@ from detect.evaluation import (
     VOCReport,
     write_detections_json,
 )
-from detect.files import write_json, write_text
+from detect.files import write_json
 from detect.proposals import Proposals
 from detect.proposing import ProposedPictures, find_proposals
+from detect.runs import (
+    CHECKPOINTS,
+    cached,
+    choose_device,
+    complete_run,
+    memory_format,
+    prepare_run,
+    record_run,
+    running,
+    start_engine,
+)
 from detect.structures import Batch, Detections, GroundTruth, ImageMeta, Sample
 from detect.training import (
     MEAN_AVERAGE_PRECISION,
+    CheckpointFolder,
     GradientSettings,
-    Phase,
     Plan,
+    Processes,
     ProgressDisplay,
     Score,
     TrainingRun,
     load_checkpoint,
-    save_checkpoint,
+    present_processes,
 )
 
 # data sets of any kind, with or without joints
 Pictures = VOCDataset | KeypointDataset
 Picture = str | Path | UInt8[np.ndarray, "H W 3"]
-CHECKPOINTS = "checkpoints"
 SPLITS = ("train_split", "val_split", "test_split")
-
-# Settings of which a run may be continued with others: they change the result by rounding at most.
-FREE_SETTINGS = (
-    "data.cache",
-    "data.num_workers",
-    "detector.feature_budget",
-    "detector.feature_cache",
-)
 
 
 @dataclass(frozen=True)
@@ -246,33 +247,6 @@ def find_checkpoint(path: Path) -> Path:
     )
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` (CUDA if there is any), `cpu`, `cuda` or `cuda:1`.
-
-    Raises:
-        DetectError: a device that is not here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DetectError(f"device: expected auto, cpu, cuda or cuda:N, found {name!r}") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DetectError(
-            f"device: {name} was asked for, and the number of CUDA devices is "
-            f"{torch.cuda.device_count()}; 'detect doctor' tells more"
-        )
-    return device
-
-
-def describe_device(device: torch.device) -> str:
-    """`cuda:0 (NVIDIA …)` or `cpu (2 threads)`."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)"
-
-
 def build_detector(
     config: Config, num_classes: int, report: Callable[[str], object] | None = None
 ) -> Detector:
@@ -295,8 +269,7 @@ def build_detector(
     detector_class = DETECTORS[config.detector["name"]]
     build: Callable[..., Detector] = detector_class
     detector = build(backbone, num_classes, **config.detector_options)
-    # the layout that convolutions are fastest in, on CPUs as on GPUs
-    return detector.to(memory_format=torch.channels_last)
+    return detector.to(memory_format=memory_format(config))
 
 
 def take_weights(detector: Detector, path: Path) -> list[str]:
@@ -492,52 +465,72 @@ def train(
         DetectError: anything that a user can mend.
         Interrupted: Ctrl-C; the run can be continued.
     """
-    console = console or Console(quiet=True)
-    target = prepare_run(config, folder, resume, device, console)
-    splits = read_splits(config, console)
+    with running(config, console) as (processes, shown):
+        return _train(config, folder, resume, device, shown, processes)
+
+
+def _train(
+    config: Config,
+    folder: Path,
+    resume: bool,
+    device: str,
+    console: Console,
+    processes: Processes,
+) -> Evaluation | None:
+    target = prepare_run(config, folder, resume, device, console, processes)
+    with processes.first_alone():
+        splits = read_splits(config, console)
     training_split, validation_split = splits["train_split"], splits.get("val_split")
     judged_split = splits.get("test_split", validation_split)
     names = training_split.class_names
-    detector = build_detector(config, len(names), console.print)
-    if config.initial_weights != "none" and not (resume and _last(folder).exists()):
+    with processes.first_alone():  # it downloads, the others find the file
+        detector = build_detector(config, len(names), console.print)
+    continues = resume and CheckpointFolder(folder / CHECKPOINTS).has_state()
+    if config.initial_weights != "none" and not continues:
         for line in take_weights(detector, Path(config.initial_weights)):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     detector = detector.to(target)
-    write_run_config(folder, config)
+    record_run(folder, config, target, processes)
     # those of all splits, so that nothing is found to be missing after the training
-    proposals = {
-        split: proposals_of(detector, dataset, config, console) for split, dataset in splits.items()
-    }
+    with processes.first_alone():
+        proposals = {
+            split: proposals_of(detector, dataset, config, console)
+            for split, dataset in splits.items()
+        }
 
     def evaluate_now() -> dict[str, float]:
         assert validation_split is not None
         found = proposals["val_split"]
         return evaluate(detector, validation_split, config, target, proposals=found).scores()
 
-    identity = {"config": config.as_dict(), "class_names": list(names)}
     run = TrainingRun(
         detector,
         folder,
         target,
-        identity,
+        {"config": config.as_dict(), "class_names": list(names)},
         evaluate_now if validation_split is not None else None,
         ProgressDisplay(console),
         score=Score("pck_20", "PCK@0.2") if "pose" in detector.metrics else MEAN_AVERAGE_PRECISION,
+        engine=config.engine_settings,
+        processes=processes,
     )
-    plan = _plan(config, detector, training_split, target, proposals["train_split"])
+    plan = _plan(config, detector, training_split, target, proposals["train_split"], processes)
     kept = [found for found in proposals.values() if found is not None]
-    if kept and not (resume and _last(folder).exists()):
+    if kept and not continues:
         run.journal.write(
             kind="proposals", step=0, cache_bytes=sum(found.boxes.nbytes for found in kept)
         )
-    complete_run(run, detector.phases(plan), resume)
+    phases = detector.phases(plan)
+    start_engine(detector, config, processes)
+    complete_run(run, phases, resume)
     if judged_split is None:
         console.print("Not judged: data.val_split and data.test_split are both null")
         return None
     found = proposals.get("test_split", proposals.get("val_split"))
     evaluation = evaluate(detector, judged_split, config, target, proposals=found)
-    write_detections_json(folder / "detections.json", evaluation.detections)
-    write_json(folder / "evaluation.json", evaluation.as_dict())
+    if processes.is_first:
+        write_detections_json(folder / "detections.json", evaluation.detections)
+        write_json(folder / "evaluation.json", evaluation.as_dict())
     return evaluation
 
 
@@ -570,18 +563,12 @@ def evaluate(
     pose = None
     if "pose" in detector.metrics and isinstance(dataset, KeypointDataset):
         pose = PoseEvaluator(dataset.joint_names, dataset.limbs)
-    found: list[Detections] = []
-    for batch in _batches(detector, dataset, config, proposals):
-        detections = predict(detector, batch.to(device))
-        truths = dataset.truths[len(found) : len(found) + len(detections)]
-        evaluator.update(detections, truths)
-        if localization is not None:
-            localization.update(detections, truths)
-        if pose is not None:
-            pose.update(detections, truths)
-        found += detections
-        if progress is not None:
-            progress(len(detections))
+    found = _detect(detector, dataset, config, device, progress, proposals)
+    evaluator.update(found, dataset.truths)
+    if localization is not None:
+        localization.update(found, dataset.truths)
+    if pose is not None:
+        pose.update(found, dataset.truths)
     return Evaluation(
         DetectionSet(names, dataset.image_ids, tuple(found)),
         evaluator.compute(),
@@ -590,52 +577,33 @@ def evaluate(
     )
 
 
-def complete_run(run: TrainingRun, phases: Sequence[Phase], resume: bool) -> None:
-    """Run the phases that are left and put the model into its best state, that of `best.pt`.
+def _detect(
+    detector: Detector,
+    dataset: Pictures,
+    config: Config,
+    device: torch.device,
+    progress: Callable[[int], None] | None,
+    proposals: Proposals | None,
+) -> list[Detections]:
+    """The detections of all pictures in order; several processes share the batches.
 
-    Args:
-        run: of the model.
-        phases: all of them.
-        resume: take up the state of the run's folder first, if there is one.
+    Each batch is the one that a single process would have, since a picture's numbers depend, in
+    the last bits, on those it is computed with.
     """
-    if resume:
-        run.resume()
-    begin = time.monotonic()
-    run.run(phases)
-    run.display.say(
-        f"Trained in {describe_duration(time.monotonic() - begin)}; the run is in {run.folder}"
+    processes = present_processes()
+    batches = evaluation_batches(
+        dataset if proposals is None else ProposedSamples(dataset, proposals),
+        detector.input_spec,
+        batch_size=config.evaluation.batch_size,
+        num_workers=config.data.num_workers,
+        share=(processes.rank, processes.count),
     )
-    if run.evaluate is None or not run.best.exists():  # no evaluation chose one: it is the last
-        save_checkpoint(run.best, {**run.identity, run.kind: run.model.state_dict()})
-    run.model.load_state_dict(load_checkpoint(run.best)[run.kind])
-
-
-def write_run_config(folder: Path, config: Experiment) -> None:
-    """Write `config.yaml`, resolved, into a run folder."""
-    text = yaml.safe_dump(config.as_dict(), sort_keys=False, allow_unicode=True)
-    write_text(folder / "config.yaml", text)
-
-
-def prepare_run(
-    config: Experiment, folder: Path, resume: bool, device: str, console: Console
-) -> torch.device:
-    """Check that a run may use its folder, and settle on its device.
-
-    Raises:
-        DetectError: the folder has another run, or the device is not here.
-    """
-    _check_folder(config, folder, resume)
-    target = choose_device(device)
-    if target.type == "cpu":
-        _share_cores(config.data.num_workers)
-    console.print(f"Device: {describe_device(target)}")
-    return target
-
-
-def _share_cores(num_workers: int) -> None:
-    # Threads of torch that share a core with a loader worker wait for one another: measured on two
-    # cores, training is up to ten times slower than with a core for each.
-    torch.set_num_threads(max(1, torch.get_num_threads() - num_workers))
+    own: list[list[Detections]] = []
+    for batch in batches:
+        own.append(predict(detector, batch.to(device)))
+        if progress is not None:
+            progress(len(batch))
+    return [found for batch in processes.gather_in_turn(own) for found in batch]
 
 
 def proposals_of(
@@ -656,23 +624,13 @@ def proposals_of(
     return find_proposals(detector, dataset, Path(config.data.cache), console)
 
 
-def _batches(
-    detector: Detector, dataset: Pictures, config: Config, proposals: Proposals | None
-) -> Iterator[Batch]:
-    yield from evaluation_batches(
-        dataset if proposals is None else ProposedSamples(dataset, proposals),
-        detector.input_spec,
-        batch_size=config.evaluation.batch_size,
-        num_workers=config.data.num_workers,
-    )
-
-
 def _plan(
     config: Config,
     detector: Detector,
     dataset: Pictures,
     device: torch.device,
     proposals: Proposals | None,
+    processes: Processes,
 ) -> Plan:
     options = config.data.augmentation
     swaps = dataset.joint_swaps if isinstance(dataset, KeypointDataset) else ()
@@ -680,63 +638,29 @@ def _plan(
     samples = dataset if config.data.include_difficult else dataset.without_difficult()
     spec, num_workers = detector.input_spec, config.data.num_workers
 
+    pictures = cached(samples, config)
+
     def batches(settings: GradientSettings) -> TrainingBatches:
         return TrainingBatches(
-            samples if proposals is None else ProposedSamples(samples, proposals),
+            pictures if proposals is None else ProposedSamples(pictures, proposals),
             augmentation,
             spec,
             batch_size=settings.batch_size,
             seed=config.seed,
             num_workers=num_workers,
             pin_memory=device.type == "cuda",
+            share=(processes.rank, processes.count),
         )
 
     settings = {name: config.settings_of(name) for name in detector.phase_names}
-    pictures = None
+    proposed = None
     if proposals is not None and isinstance(samples, VOCDataset):
-        pictures = ProposedPictures(samples, proposals, spec, num_workers)
-    return Plan(settings, batches, pictures, Path(config.data.cache))
+        proposed = ProposedPictures(samples, proposals, spec, num_workers)
+    return Plan(settings, batches, proposed, Path(config.data.cache))
 
 
 def _roots(config: Experiment) -> list[str]:
     return [config.data.root] if isinstance(config.data.root, str) else config.data.root
-
-
-def _last(folder: Path) -> Path:
-    return folder / CHECKPOINTS / "last.pt"
-
-
-def _check_folder(config: Experiment, folder: Path, resume: bool) -> None:
-    last = _last(folder)
-    if not last.exists():
-        return
-    if not resume:
-        raise DetectError(
-            f"{folder}: there is a run in this folder already; continue it with --resume, or name "
-            "another folder with --out"
-        )
-    before = _flat(load_checkpoint(last)["config"])
-    now = _flat(config.as_dict())
-    changed = [
-        f"{key}: {before.get(key)!r} before, {now.get(key)!r} now"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in FREE_SETTINGS
-    ]
-    if changed:
-        raise DetectError(
-            f"{folder}: the run to be continued was begun with other settings. Take them back, or "
-            "begin anew with another --out:\n" + "\n".join(f"  {line}" for line in changed)
-        )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _draw_shapes(config: Experiment, console: Console) -> None:
@@ -784,10 +708,3 @@ def _as_sample(picture: Picture, number: int) -> Sample:
         image, image_id = read_image(path), path.stem
     size = (image.shape[0], image.shape[1])
     return Sample(image, GroundTruth.empty(), ImageMeta(image_id, path, size, size))
-
-
-def describe_duration(seconds: float) -> str:
-    """Hours, minutes and seconds."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -25,20 +25,25 @@ from detect.data import (
 from detect.detectors.base import evaluating
 from detect.errors import DetectError
 from detect.evaluation import ClassificationEvaluator, ClassificationReport
-from detect.experiment import (
-    SPLITS,
-    complete_run,
-    prepare_run,
-    read_splits,
-    write_run_config,
-)
+from detect.experiment import SPLITS, read_splits
 from detect.files import write_json
+from detect.runs import (
+    cached,
+    complete_run,
+    memory_format,
+    prepare_run,
+    record_run,
+    running,
+    start_engine,
+)
 from detect.structures import Batch, InputSpec
 from detect.training import (
     GradientPhase,
+    Processes,
     ProgressDisplay,
     Score,
     TrainingRun,
+    present_processes,
 )
 
 # Key under which a checkpoint has the classifier's weights.
@@ -75,36 +80,54 @@ def pretrain(
         DetectError: anything that a user can mend.
         Interrupted: Ctrl-C; the run can be continued.
     """
-    console = console or Console(quiet=True)
-    target = prepare_run(config, folder, resume, device, console)
-    splits = read_classification_splits(config, console)
+    with running(config, console) as (processes, shown):
+        return _pretrain(config, folder, resume, device, shown, processes)
+
+
+def _pretrain(
+    config: PretrainConfig,
+    folder: Path,
+    resume: bool,
+    device: str,
+    console: Console,
+    processes: Processes,
+) -> ClassificationReport | None:
+    target = prepare_run(config, folder, resume, device, console, processes)
+    with processes.first_alone():
+        splits = read_classification_splits(config, console)
     training_split, validation_split = splits["train_split"], splits.get("val_split")
     judged_split = splits.get("test_split", validation_split)
     names = training_split.class_names
-    classifier = build_classifier(config, len(names), console).to(target)
-    write_run_config(folder, config)
+    with processes.first_alone():  # it downloads, the others find the file
+        classifier = build_classifier(config, len(names), console)
+    classifier = classifier.to(target)
+    record_run(folder, config, target, processes)
 
     def evaluate_now() -> dict[str, float]:
         assert validation_split is not None
         report = evaluate_classifier(classifier, validation_split, config, target)
         return {"top1": report.top1, "top5": report.top5}
 
-    identity = {"config": config.as_dict(), "class_names": list(names)}
     run = TrainingRun(
         classifier,
         folder,
         target,
-        identity,
+        {"config": config.as_dict(), "class_names": list(names)},
         evaluate_now if validation_split is not None else None,
         ProgressDisplay(console),
         kind=KIND,
         score=Score("top1", "top-1 accuracy"),
+        engine=config.engine_settings,
+        processes=processes,
     )
-    complete_run(run, [_phase(config, classifier, training_split, target)], resume)
+    phase = _phase(config, classifier, training_split, target, processes)
+    start_engine(classifier, config, processes)
+    complete_run(run, [phase], resume)
     report = None
     if judged_split is not None:
         report = evaluate_classifier(classifier, judged_split, config, target)
-        write_json(folder / "evaluation.json", report.as_dict())
+        if processes.is_first:
+            write_json(folder / "evaluation.json", report.as_dict())
     console.print(
         f"Weights for detectors with this backbone: backbone.weights={run.best}",
         highlight=False,
@@ -128,8 +151,7 @@ def build_classifier(
     backbone = build_backbone(
         section.name, section.weights, section.freeze, report, section.image_size
     )
-    # the layout that convolutions are fastest in, on CPUs as on GPUs
-    return Classifier(backbone, num_classes).to(memory_format=torch.channels_last)
+    return Classifier(backbone, num_classes).to(memory_format=memory_format(config))
 
 
 def read_classification_splits(config: PretrainConfig, console: Console) -> dict[str, Pictures]:
@@ -163,18 +185,23 @@ def read_classification_splits(config: PretrainConfig, console: Console) -> dict
 def evaluate_classifier(
     classifier: Classifier, pictures: Pictures, config: PretrainConfig, device: torch.device
 ) -> ClassificationReport:
-    """Run a classifier over a data set and judge it."""
+    """Run a classifier over a data set and judge it; several processes share the batches."""
+    processes = present_processes()
     evaluator = ClassificationEvaluator(pictures.class_names)
     batches = evaluation_batches(
         pictures,
         _input_spec(config, classifier),
         batch_size=config.evaluation.batch_size,
         num_workers=config.data.num_workers,
+        share=(processes.rank, processes.count),
     )
+    found: list[tuple[Tensor, Tensor]] = []
     with torch.no_grad(), evaluating(classifier):
         for batch in batches:
-            batch = batch.to(device)
-            evaluator.update(classifier(batch.unit_images()), labels_of(batch))
+            logits = classifier(batch.to(device).unit_images())
+            found.append((logits.cpu(), labels_of(batch)))
+    for logits, labels in processes.gather_in_turn(found):
+        evaluator.update(logits, labels)
     return evaluator.compute()
 
 
@@ -184,19 +211,24 @@ def labels_of(batch: Batch) -> Int[Tensor, "B"]:
 
 
 def _phase(
-    config: PretrainConfig, classifier: Classifier, pictures: Pictures, device: torch.device
+    config: PretrainConfig,
+    classifier: Classifier,
+    pictures: Pictures,
+    device: torch.device,
+    processes: Processes,
 ) -> GradientPhase:
     (name,) = config.phase_names
     settings = config.settings_of(name)
     options = config.data.augmentation
     batches = TrainingBatches(
-        pictures,
+        cached(pictures, config),
         None if options is None else ClassificationAugmentation(Augmentation(**options)),
         _input_spec(config, classifier),
         batch_size=settings.batch_size,
         seed=config.seed,
         num_workers=config.data.num_workers,
         pin_memory=device.type == "cuda",
+        share=(processes.rank, processes.count),
     )
 
     def loss(batch: Batch) -> dict[str, Tensor]:

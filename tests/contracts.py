@@ -125,5 +125,8 @@ class NoBatches:
     def __len__(self) -> int:
         return 1
 
+    def explain(self, error: RuntimeError) -> Exception:
+        return error
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:  # noqa: ARG002
         return iter(())

@@ -259,7 +259,7 @@ def test_a_key_that_stands_twice_is_refused(faults, text, complaint):
     ("text", "complaint"),
     [
         ("trainig: {}", ":1: trainig: unknown key; did you mean 'training'?"),
-        ("a: 1\n", ":1: a: unknown key; there are: seed, data, backbone, detector, training, ev"),
+        ("a: 1\n", ":1: a: unknown key; there are: seed, data, backbone, detector, training, en"),
         ("\nlearning_rate: 1", ":2: learning_rate: unknown key; did you mean training.learning_"),
         ("on_error: skip", ":1: on_error: unknown key; did you mean data.on_error?"),
         (

@@ -23,6 +23,7 @@ FLOORS = {
     "config": 4,
     "proposing": 4,
     "experiment": 4,
+    "runs": 4,
     "pretraining": 4,
     "cli": 5,
     "visualization": 5,

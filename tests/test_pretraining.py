@@ -15,6 +15,7 @@ from detect.errors import DetectError
 from detect.experiment import load, train
 from detect.pretraining import pretrain, read_classification_splits
 from detect.training import load_checkpoint
+from detect.training.descent import Descent
 
 QUIET = Console(quiet=True)
 
@@ -109,11 +110,9 @@ def test_a_killed_run_ends_in_the_same_weights(tmp_path, shapes):
             raise KilledError
         return step(self, *arguments)
 
-    from detect.training.loop import TrainingRun
-
-    step = TrainingRun._step
+    step = Descent.step
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainingRun, "_step", after_two)
+        patch.setattr(Descent, "step", after_two)
         with pytest.raises(KilledError):
             pretrain(config, halves)
     pretrain(config, halves, resume=True)

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(run: Callable[..., Any], layers: nn.Module, features: Tensor) -> Tensor:
-    """What `run` gives, which runs layers; the maps between them are not kept, but computed again in backward.
+    """What `run` gives, which runs layers; their maps are not kept, but computed once more.
 
     BatchNorm's running statistics, which the second pass would change once more, stay as the first
     one left them; dropout draws the same numbers again.

@@ -5,6 +5,7 @@ pictures that cannot be read); 2 when the input is at fault, with one message th
 128 + the number of the signal when a signal stopped a training run.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -21,7 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         load_plugins()
         app(args=None if arguments is None else list(arguments), prog_name="detect")
     except DetectError as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        rank = os.environ.get("RANK")
+        of = "" if rank is None else f" of process {rank}"
+        text = f"error{of}: {error}"
+        errors.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except Interrupted as interruption:
         errors.print(str(interruption), markup=False, highlight=False, soft_wrap=True)

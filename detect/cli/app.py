@@ -1,5 +1,6 @@
 """The tree of commands. Each command imports what it needs when it runs, so that help is quick."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,7 +9,8 @@ from rich.console import Console
 
 import detect
 
-output = Console()
+# of several processes, the first one talks; each tells its own errors
+output = Console(quiet=os.environ.get("RANK", "0") != "0")
 errors = Console(stderr=True)
 
 app = typer.Typer(
@@ -189,10 +191,12 @@ def evaluate(
         if ground_truth is not None:
             raise typer.BadParameter("--ground-truth goes with --detections; --data with a model")
         from detect.cli.evaluate import evaluate_model
+        from detect.training import joined_processes
 
-        evaluate_model(
-            model, overrides or [], data, split, iou, json, save, on_error, device, output
-        )
+        with joined_processes():
+            evaluate_model(
+                model, overrides or [], data, split, iou, json, save, on_error, device, output
+            )
     elif detections is not None:
         if ground_truth is None or split is None:
             raise typer.BadParameter("--detections needs --ground-truth VOC_ROOT and --split NAME")
@@ -225,8 +229,10 @@ def infer(
 ) -> None:
     """Find objects in pictures; exits with 1 if a picture could not be read."""
     from detect.cli.infer import run_inference
+    from detect.training import joined_processes
 
-    unreadable = run_inference(model, source, out, score, save, device, output)
+    with joined_processes():
+        unreadable = run_inference(model, source, out, score, save, device, output)
     if unreadable:
         raise typer.Exit(1)
 

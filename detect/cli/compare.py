@@ -9,23 +9,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from detect.cli.train import drawing_curves
+from detect.cli.train import run_in_folder
 from detect.config import load_config
 from detect.data import VOCDataset, VOCSource, fit_to_input, read_voc
 from detect.detectors import predict
 from detect.detectors.stages import measured_stages
 from detect.errors import DetectError
-from detect.experiment import (
-    Model,
-    describe_device,
-    describe_duration,
-    evaluate,
-    load,
-    read_split,
-    sources,
-    train,
-)
+from detect.experiment import Model, evaluate, load, read_split, sources, train
 from detect.files import read_json, write_json
+from detect.runs import describe_device, describe_duration
 from detect.structures import Batch
 from detect.training import read_journal
 from detect.visualization import draw_comparison
@@ -155,7 +147,7 @@ def _trained(config_file: Path, request: Request, console: Console) -> Path:
     config, _ = load_config(config_file, overrides)
     if not (folder / "evaluation.json").exists():
         console.rule(str(config_file))
-        with drawing_curves(folder):
+        with run_in_folder(config_file, folder, True, console):
             train(config, folder, resume=True, device=request.device, console=console)
     return folder
 

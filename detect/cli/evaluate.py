@@ -19,6 +19,7 @@ from detect.evaluation import (
 from detect.experiment import Evaluation, evaluate, load, read_split, report_skipped, sources
 from detect.files import write_json
 from detect.registry import nearest
+from detect.training import present_processes
 
 OnError = Literal["stop", "skip"]
 
@@ -35,7 +36,10 @@ def evaluate_model(
     device: str,
     console: Console,
 ) -> None:
-    """Run a model over a split, print the table and save what it found."""
+    """Run a model over a split, print the table and save what it found.
+
+    Several processes share the pictures; the first one prints and saves.
+    """
     model = load(path, device, overrides)
     config = _with_threshold(model.config, iou_threshold)
     if root is None and split is None:
@@ -51,6 +55,8 @@ def evaluate_model(
         dataset = _read(source, model.class_names, on_error, console)
     with console.status(f"Running the detector over {len(dataset)} pictures"):
         evaluation = evaluate(model.detector, dataset, config, model.device)
+    if not present_processes().is_first:
+        return
     _show(evaluation, json_file, console)
     folder = path if path.is_dir() else path.parent
     target = save or folder / f"detections-{split}.json"

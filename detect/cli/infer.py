@@ -3,7 +3,6 @@
 import csv
 import glob
 import io
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,19 @@ from rich.progress import track
 from detect.data import read_image
 from detect.errors import DetectError
 from detect.evaluation import DetectionSet, write_detections_json
-from detect.experiment import Model, describe_device, load
+from detect.experiment import Model, load
 from detect.files import write_text
+from detect.runs import describe_device
 from detect.structures import Detections
+from detect.training import present_processes
 from detect.visualization import crop_detections, draw_detections, save_picture
 
 VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+# name, file and detections of a picture
+Found = tuple[str, Path, Detections]
 
 
 @dataclass(frozen=True)
@@ -43,18 +48,17 @@ class Finding:
     detections: Detections
 
 
-class Writer(ABC):
+class Writer:
     """Writes findings in one form into a folder."""
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
         self.folder = folder
         self.class_names = tuple(class_names)
 
-    @abstractmethod
     def write(self, finding: Finding) -> None:
-        """Take up one picture."""
+        """Write what belongs to one picture."""
 
-    def close(self) -> None:  # noqa: B027 — most forms have nothing to add
+    def write_all(self, found: Sequence[Found]) -> None:
         """Write what belongs to all pictures together."""
 
 
@@ -83,18 +87,10 @@ class CropWriter(Writer):
 class JSONWriter(Writer):
     """`detections.json`, the form that `detect evaluate --detections` reads."""
 
-    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
-        super().__init__(folder, class_names)
-        self._findings: list[tuple[str, Detections]] = []
-
-    def write(self, finding: Finding) -> None:
-        """Remember one picture's detections."""
-        self._findings.append((finding.name, finding.detections))
-
-    def close(self) -> None:
+    def write_all(self, found: Sequence[Found]) -> None:
         """Write the file."""
-        names = tuple(name for name, _ in self._findings)
-        detections = tuple(found for _, found in self._findings)
+        names = tuple(name for name, _, _ in found)
+        detections = tuple(detections for _, _, detections in found)
         write_detections_json(
             self.folder / "detections.json", DetectionSet(self.class_names, names, detections)
         )
@@ -105,23 +101,16 @@ class CSVWriter(Writer):
 
     COLUMNS = ("file", "class", "score", "x1", "y1", "x2", "y2")
 
-    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
-        super().__init__(folder, class_names)
-        self._text = io.StringIO()
-        self._rows = csv.writer(self._text, lineterminator="\n")
-        self._rows.writerow(self.COLUMNS)
-
-    def write(self, finding: Finding) -> None:
-        """Add one picture's rows."""
-        for box, score, label in _rows(finding.detections):
-            corners = [f"{value:.2f}" for value in box]
-            self._rows.writerow(
-                [str(finding.path), self.class_names[label], f"{score:.6f}", *corners]
-            )
-
-    def close(self) -> None:
+    def write_all(self, found: Sequence[Found]) -> None:
         """Write the file."""
-        write_text(self.folder / "detections.csv", self._text.getvalue())
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(self.COLUMNS)
+        for _, path, detections in found:
+            for box, score, label in _rows(detections):
+                corners = [f"{value:.2f}" for value in box]
+                rows.writerow([str(path), self.class_names[label], f"{score:.6f}", *corners])
+        write_text(self.folder / "detections.csv", text.getvalue())
 
 
 class VOCWriter(Writer):
@@ -168,7 +157,7 @@ class YOLOWriter(Writer):
             lines.append(f"{label} " + " ".join(f"{value:.6f}" for value in values) + "\n")
         write_text(self.folder / "labels" / f"{finding.name}.txt", "".join(lines))
 
-    def close(self) -> None:
+    def write_all(self, found: Sequence[Found]) -> None:  # noqa: ARG002
         """Write the names of the classes."""
         write_text(self.folder / "labels" / "classes.txt", "\n".join(self.class_names) + "\n")
 
@@ -192,20 +181,31 @@ def run_inference(
     device: str,
     console: Console,
 ) -> int:
-    """Find objects in all sources and write them; returns the number of unreadable pictures."""
+    """Find objects in all sources and write them; returns the number of unreadable pictures.
+
+    Several processes share the pictures. Each writes the files of its own; the first one writes
+    those that are about all.
+    """
     kinds = parse_kinds(save)
     files = find_pictures(sources)
     model = load(path, device)
+    processes = present_processes()
     console.print(f"Device: {describe_device(model.device)}; {len(files)} pictures")
     writers = [WRITERS[kind](out, model.class_names) for kind in kinds]
-    unreadable: list[str] = []
-    num_found = 0
-    for finding in _findings(model, files, score_threshold, unreadable, console):
-        num_found += len(finding.detections)
+    own_unreadable: list[str] = []
+    batches = processes.share(_batches(model, files))
+    own_findings: list[list[tuple[str, Detections]]] = []
+    for found in _findings(model, files, batches, score_threshold, own_unreadable, console):
+        for finding in found:
+            for writer in writers:
+                writer.write(finding)
+        own_findings.append([(finding.name, finding.detections) for finding in found])
+    unreadable = [text for texts in processes.gather(own_unreadable) for text in texts]
+    findings = [pair for batch in processes.gather_in_turn(own_findings) for pair in batch]
+    if processes.is_first:
         for writer in writers:
-            writer.write(finding)
-    for writer in writers:
-        writer.close()
+            writer.write_all([(name, files[name], found) for name, found in findings])
+    num_found = sum(len(found) for _, found in findings)
     num_read = len(files) - len(unreadable)
     console.print(
         f"{num_found} objects in {num_read} pictures ({', '.join(kinds)}): {out}", highlight=False
@@ -270,17 +270,21 @@ def find_pictures(sources: Sequence[str]) -> dict[str, Path]:
     return named
 
 
+def _batches(model: Model, files: dict[str, Path]) -> list[list[str]]:
+    size = model.config.evaluation.batch_size
+    names = list(files)
+    return [names[begin : begin + size] for begin in range(0, len(names), size)]
+
+
 def _findings(
     model: Model,
     files: dict[str, Path],
+    batches: Sequence[list[str]],
     score_threshold: float,
     unreadable: list[str],
     console: Console,
-) -> Iterator[Finding]:
+) -> Iterator[list[Finding]]:
     # batch by batch, so that memory is bounded; what cannot be read goes into `unreadable`
-    size = model.config.evaluation.batch_size
-    names = list(files)
-    batches = [names[begin : begin + size] for begin in range(0, len(names), size)]
     for batch in track(
         batches, "Looking", console=console, transient=True, disable=not console.is_terminal
     ):
@@ -291,8 +295,10 @@ def _findings(
             except DetectError as error:
                 unreadable.append(str(error))
         detections = model.predict(list(images.values()), score_threshold=score_threshold)
-        for (name, image), found in zip(images.items(), detections, strict=True):
-            yield Finding(name, files[name], image, found)
+        yield [
+            Finding(name, files[name], image, found)
+            for (name, image), found in zip(images.items(), detections, strict=True)
+        ]
 
 
 def _rows(detections: Detections) -> Iterator[tuple[list[float], float, int]]:

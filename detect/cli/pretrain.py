@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from detect.cli.train import drawing_curves, run_folder
+from detect.cli.train import run_in_folder
 from detect.config import PretrainConfig, describe, load_experiment
 from detect.pretraining import pretrain
 
@@ -24,9 +24,7 @@ def run_pretraining(
     if print_config:
         console.print(describe(config, origins), markup=False, highlight=False, soft_wrap=True)
         return
-    folder = out or run_folder(config_file.stem, resume)
-    console.print(f"Run folder: {folder}", highlight=False)
-    with drawing_curves(folder):
+    with run_in_folder(config_file, out, resume, console) as folder:
         report = pretrain(config, folder, resume=resume, device=device, console=console)
     if report is not None:
         console.print(report.table())

@@ -15,7 +15,7 @@ from rich.table import Table
 from detect.config import load_config, options_of, unknown_key
 from detect.data import VOCDataset, VOCSource, read_image, read_voc
 from detect.errors import DetectError
-from detect.experiment import describe_duration, read_split, report_skipped, rpn_source
+from detect.experiment import read_split, report_skipped, rpn_source
 from detect.files import replacing, write_json
 from detect.proposals import (
     IOU_THRESHOLDS,
@@ -34,6 +34,7 @@ from detect.proposals import (
 )
 from detect.proposing import is_network, showing_proposals
 from detect.registry import nearest
+from detect.runs import describe_duration
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")

@@ -9,7 +9,9 @@ from rich.console import Console
 
 from detect.config import describe, load_config
 from detect.errors import DetectError, Interrupted
-from detect.experiment import CHECKPOINTS, train
+from detect.experiment import train
+from detect.runs import CHECKPOINTS
+from detect.training import Processes, joined_processes
 from detect.visualization import draw_curves
 
 RUNS = Path("runs")
@@ -29,31 +31,35 @@ def run_training(
     if print_config:
         console.print(describe(config, origins), markup=False, highlight=False, soft_wrap=True)
         return
-    folder = out or run_folder(config_file.stem, resume)
-    console.print(f"Run folder: {folder}", highlight=False)
-    with drawing_curves(folder):
+    with run_in_folder(config_file, out, resume, console) as folder:
         evaluation = train(config, folder, resume=resume, device=device, console=console)
     for table in [] if evaluation is None else evaluation.tables():
         console.print(table)
 
 
 @contextmanager
-def drawing_curves(folder: Path) -> Iterator[None]:
-    """Draw the curves of the run in `folder` when its training ends or is interrupted.
+def run_in_folder(
+    config_file: Path, out: Path | None, resume: bool, console: Console
+) -> Iterator[Path]:
+    """The folder of a run, whose curves are drawn when its training ends or is interrupted.
 
-    A run that trains nothing has none.
+    Several processes have the same folder; the first one draws. A run that trains nothing has no
+    curves.
     """
-    try:
-        yield
-    except Interrupted:
-        _draw_curves(folder)
-        raise
-    _draw_curves(folder)
+    with joined_processes() as processes:
+        folder = out or processes.gather(run_folder(config_file.stem, resume))[0]
+        console.print(f"Run folder: {folder}", highlight=False)
+        try:
+            yield folder
+        except Interrupted:
+            _draw_curves(folder, processes)
+            raise
+        _draw_curves(folder, processes)
 
 
-def _draw_curves(folder: Path) -> None:
+def _draw_curves(folder: Path, processes: Processes) -> None:
     metrics = folder / "metrics.jsonl"
-    if metrics.exists() and metrics.stat().st_size > 0:
+    if processes.is_first and metrics.exists() and metrics.stat().st_size > 0:
         draw_curves(metrics, folder / "curves.png")
 
 

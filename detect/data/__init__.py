@@ -16,7 +16,8 @@ from detect.data.images import (
     verify_image,
 )
 from detect.data.keypoints import KeypointDataset, person_crops, read_coco_keypoints
-from detect.data.loading import EpochOrder, TrainingBatches, evaluation_batches
+from detect.data.loading import EpochOrder, SampleSource, TrainingBatches, evaluation_batches
+from detect.data.picture_cache import CachedSamples
 from detect.data.proposed import ProposedSamples
 from detect.data.shapes import SHAPE_CLASSES, draw_shapes, ensure_shapes
 from detect.data.transforms import drop_empty, fit_to_input, meta_in_input
@@ -35,6 +36,7 @@ __all__ = [
     "SHAPE_CLASSES",
     "VOC_CLASSES",
     "Augmentation",
+    "CachedSamples",
     "ClassNames",
     "ClassificationAugmentation",
     "DataFaults",
@@ -46,6 +48,7 @@ __all__ = [
     "KeypointDataset",
     "ObjectCrops",
     "ProposedSamples",
+    "SampleSource",
     "TrainingBatches",
     "VOCDataset",
     "VOCReport",

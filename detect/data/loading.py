@@ -1,23 +1,32 @@
 """Batches from a data set, in an order and with random draws that depend on seed and epoch alone.
 
-Each draw of an augmentation comes from a seed made of (seed, epoch, picture). The result does not
-depend on the number of workers, nor on which batches were taken before. The loaders have a
-generator of their own, since they would draw from torch's global one, which dropout uses.
+Each draw of an augmentation comes from a seed made of (seed, epoch, picture), and so do those that
+it takes from a global generator. The result does not depend on the number of workers, nor on which
+batches were taken before, and a worker has no state that a continued run would need. The loaders
+have a generator of their own, since they would draw from torch's global one, which dropout uses.
 """
 
+import os
+import random
+import re
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from detect.data.transforms import fit_to_input
+from detect.errors import DetectError
 from detect.structures import Batch, InputSpec, Sample
 
 # (index of the picture, seed of its augmentation)
 Draw = tuple[int, int]
+# which of the processes that share the pictures this one is, from 0, and their number
+Share = tuple[int, int]
 # an augmentation: a sample and a seed to the changed sample
 Change = Callable[[Sample, int], Sample]
 
@@ -34,16 +43,21 @@ class SampleSource(Protocol):
 class TrainingBatches:
     """Augmented pictures in batches, shuffled anew each epoch.
 
-    The last batch of an epoch is left out when it is not full, unless it is the only one.
+    The last batch of an epoch is left out when it is not full, unless it is the only one. Of
+    several processes, each gets its share of every batch; no picture comes twice.
 
     Args:
         samples: the pictures.
         augmentation: applied to each, or None.
         spec: what the detector wants to be fed.
-        batch_size: pictures per batch.
+        batch_size: pictures per batch, over all processes.
         seed: of the order and of the augmentation.
         num_workers: processes that read ahead; 0 reads in this one.
         pin_memory: page-locked memory, for a faster copy to a GPU.
+        share: of the batches that this process gets.
+
+    Raises:
+        DetectError: there are fewer pictures than processes.
     """
 
     def __init__(
@@ -56,10 +70,13 @@ class TrainingBatches:
         seed: int,
         num_workers: int = 0,
         pin_memory: bool = False,
+        share: Share = (0, 1),
     ) -> None:
-        self._order = EpochOrder(len(samples), batch_size, seed)
+        self._order = EpochOrder(len(samples), batch_size, seed, share)
+        self._reading = _Reading(num_workers)
+        self._samples = samples
         self._loader = DataLoader(
-            _TrainingSamples(samples, augmentation, spec),
+            _TrainingSamples(samples, augmentation, spec, self._reading),
             batch_sampler=self._order,
             collate_fn=Batch.from_samples,
             num_workers=num_workers,
@@ -78,6 +95,10 @@ class TrainingBatches:
         self._order.epoch, self._order.start = epoch, start
         return iter(self._loader)
 
+    def explain(self, error: RuntimeError) -> Exception:
+        """What an error while training says, if it is that a worker died; else the error."""
+        return self._reading.explain(error, self._samples)
+
 
 class EpochOrder:
     """The order of the pictures in each epoch; a batch sampler.
@@ -87,8 +108,14 @@ class EpochOrder:
         start: batch of it that iteration begins with.
     """
 
-    def __init__(self, num_samples: int, batch_size: int, seed: int) -> None:
+    def __init__(self, num_samples: int, batch_size: int, seed: int, share: Share = (0, 1)) -> None:
         self.num_batches = max(1, num_samples // batch_size)
+        if num_samples < share[1]:
+            raise DetectError(
+                f"expected at least one training picture for each of the {share[1]} processes, "
+                f"found {num_samples}; start fewer processes"
+            )
+        self._rank, self._num_processes = share
         self.epoch = self.start = 0
         self._num_samples = num_samples
         self._batch_size = batch_size
@@ -102,16 +129,27 @@ class EpochOrder:
         seeds = np.random.SeedSequence((self._seed, self.epoch)).generate_state(self._num_samples)
         for batch in range(self.start, self.num_batches):
             chosen = order[batch * self._batch_size : (batch + 1) * self._batch_size]
-            yield [(int(index), int(seeds[index])) for index in chosen]
+            own = chosen[self._rank :: self._num_processes]
+            yield [(int(index), int(seeds[index])) for index in own]
 
 
 def evaluation_batches(
-    samples: SampleSource, spec: InputSpec, *, batch_size: int, num_workers: int = 0
+    samples: SampleSource,
+    spec: InputSpec,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    share: Share = (0, 1),
 ) -> DataLoader[Sample]:
-    """All pictures in order, unchanged but for the fit to the input; iterate to get `Batch`es."""
+    """All pictures in order, unchanged but for the fit to the input; iterate to get `Batch`es.
+
+    Of several processes, each gets every so many-th batch; `share` says which.
+    """
+    numbers = list(range(len(samples)))
+    batches = [numbers[n : n + batch_size] for n in range(0, len(numbers), batch_size)]
     return DataLoader(
         _EvaluationSamples(samples, spec),
-        batch_size=batch_size,
+        batch_sampler=batches[share[0] :: share[1]],
         collate_fn=Batch.from_samples,
         num_workers=num_workers,
         worker_init_fn=_start_worker,
@@ -120,15 +158,80 @@ def evaluation_batches(
 
 
 class _TrainingSamples(Dataset[Sample]):
-    def __init__(self, samples: SampleSource, augmentation: Change | None, spec: InputSpec) -> None:
+    def __init__(
+        self,
+        samples: SampleSource,
+        augmentation: Change | None,
+        spec: InputSpec,
+        reading: "_Reading",
+    ) -> None:
         self.samples, self.augmentation, self.spec = samples, augmentation, spec
+        self.reading = reading
 
     def __getitem__(self, draw: Draw) -> Sample:
         index, seed = draw
+        self.reading.note(index)
         sample = self.samples[index]
         if self.augmentation is not None:
-            sample = self.augmentation(sample, seed)
+            with _seeded(seed):
+                sample = self.augmentation(sample, seed)
         return fit_to_input(sample, self.spec)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators, for an augmentation that draws from them; then set them back."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        torch.set_rng_state(before[2])
+
+
+class _Reading:
+    """Which picture each loader worker is at, in memory that outlives it."""
+
+    def __init__(self, num_workers: int) -> None:
+        # of each worker its process and the picture, from 1
+        self._table: Tensor = torch.zeros(num_workers, 2, dtype=torch.int64).share_memory_()
+
+    def note(self, index: int) -> None:
+        """Tell that this worker begins to read a picture."""
+        worker = get_worker_info()
+        if worker is not None:
+            self._table[worker.id] = torch.tensor((os.getpid(), index + 1))
+
+    def explain(self, error: RuntimeError, samples: SampleSource) -> Exception:
+        """The error that names the picture at which a worker died; others as they are."""
+        if not _DEAD_WORKER.search(str(error)):
+            return error
+        pids = {int(pid) for pid in re.findall(r"\d+", str(error).partition("pid")[2])}
+        rows = self._table.tolist()
+        while hasattr(samples, "samples"):  # those of a set, with a cache or proposals around it
+            samples = samples.samples
+        metas = getattr(samples, "metas", None)
+        at = [
+            str(number - 1) if metas is None else str(metas[number - 1].path)
+            for pid, number in rows
+            if pid in pids and number
+        ]
+        where = f" while it read {' and '.join(at)}" if at else ""
+        killed = re.search(r"killed by signal: ([^.]*)", str(error))
+        how = f", killed by signal {killed[1].strip()}" if killed else ""
+        return DetectError(
+            f"a process that reads pictures ended{where}{how}. If the system was out of memory, "
+            "set a smaller data.num_workers or data.picture_cache; if it happens at the same "
+            "picture each time, look at that, with data.num_workers=0. The run continues with "
+            "--resume"
+        )
+
+
+_DEAD_WORKER = re.compile(r"DataLoader worker \(pid")
 
 
 class _EvaluationSamples(Dataset[Sample]):

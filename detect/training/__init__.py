@@ -20,8 +20,15 @@ from detect.training.phases import (
     Plan,
     Watch,
 )
-from detect.training.processes import ALONE, Processes, joined_processes, local_rank
+from detect.training.processes import (
+    ALONE,
+    Processes,
+    joined_processes,
+    local_rank,
+    present_processes,
+)
 from detect.training.progress import ProgressDisplay
+from detect.training.provenance import record_start
 from detect.training.settings import EngineSettings, GradientSettings
 
 __all__ = [
@@ -46,7 +53,9 @@ __all__ = [
     "joined_processes",
     "load_checkpoint",
     "local_rank",
+    "present_processes",
     "read_journal",
+    "record_start",
     "save_checkpoint",
     "synchronize_batch_norm",
     "versions",

@@ -171,7 +171,10 @@ class TrainingRun:
                 begin = time.perf_counter()
                 told: Mapping[str, Any] = {}
                 if isinstance(phase, GradientPhase):
-                    self._descend(phase, interruption)
+                    try:
+                        self._descend(phase, interruption)
+                    except RuntimeError as error:
+                        raise phase.batches.explain(error) from error
                 elif isinstance(phase, FitPhase):
                     told = self._fit(phase, interruption)
                     if phase is phases[-1] and self.evaluate is not None:

@@ -29,6 +29,10 @@ class BatchSource(Protocol):
         """The batches of an epoch (from 0), from batch `start` on."""
         ...
 
+    def explain(self, error: RuntimeError) -> Exception:
+        """What an error while training says of the source, such as a worker that died."""
+        ...
+
 
 @runtime_checkable
 class PictureSource(Protocol):

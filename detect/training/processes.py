@@ -8,15 +8,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from detect.errors import DetectError
+
+Item = TypeVar("Item")
+
 # The first process works alone at times, on proposals or SVMs, while the others wait. That one of
 # them died is found by the connection that breaks, and by torchrun, not by this limit.
 PATIENCE = timedelta(hours=48)
+
+
+# What gloo and NCCL say of a process that is gone.
+_BROKEN = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process")
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,12 @@ class Processes:
         dist.all_gather_object(found, item)
         return found
 
+    def gather_in_turn(self, items: Sequence[Item]) -> list[Item]:
+        """The items of all processes, in the order that `share` took them from."""
+        shares = self.gather(list(items))
+        longest = max(len(share) for share in shares)
+        return [share[n] for n in range(longest) for share in shares if n < len(share)]
+
     def greatest(self, numbers: Sequence[int]) -> list[int]:
         """The greatest of each number over the processes."""
         if self.count == 1:
@@ -89,18 +103,33 @@ def local_rank() -> int | None:
     return int(os.environ["LOCAL_RANK"]) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
 
 
+def present_processes() -> Processes:
+    """The processes that have met."""
+    if dist.is_available() and dist.is_initialized():
+        return Processes(dist.get_rank(), dist.get_world_size())
+    return ALONE
+
+
 @contextmanager
 def joined_processes() -> Iterator[Processes]:
-    """Meet the other processes that torchrun started, if there are any, and part again."""
-    if dist.is_initialized():  # by the caller, who parts as well
-        yield Processes(dist.get_rank(), dist.get_world_size())
-        return
-    if local_rank() is None:
-        yield ALONE
+    """Meet the other processes that torchrun started, if there are any, and part again.
+
+    Raises:
+        DetectError: a connection to another process broke.
+    """
+    if local_rank() is None or dist.is_initialized():  # by the caller, who parts as well
+        yield present_processes()
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size())
+        yield present_processes()
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _BROKEN):
+            raise
+        raise DetectError(
+            f"process {dist.get_rank()}: another process of the run ended; its message says why. "
+            "The run continues with --resume"
+        ) from error
     finally:
         dist.destroy_process_group()

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-import detect
 from detect.training.checkpoints import versions
 
 # A repository on a slow network drive must not hold up a training.
@@ -31,7 +30,7 @@ def record_start(path: Path, device: torch.device, num_processes: int) -> None:
         "folder": str(Path.cwd()),
         "versions": {**versions(), "cuda": torch.version.cuda if on_cuda else None},
         "git": {
-            "code": _git_state(Path(detect.__file__).parent),
+            "code": _git_state(Path(__file__).parent),
             "folder": _git_state(Path.cwd()),
         },
         "device": torch.cuda.get_device_name(device) if on_cuda else str(device),

@@ -282,6 +282,9 @@ def test_a_run_that_was_killed_between_phases_continues(tmp_path):
     expected = train(tmp_path / "whole", two_phases)
 
     class NoPictures(Pictures):
+        def explain(self, error):
+            return error
+
         def epoch(self, epoch, start=0):  # noqa: ARG002
             raise Killed
 

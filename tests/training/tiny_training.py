@@ -56,6 +56,9 @@ class Pictures:
         self.taken.append((epoch, start))
         return [self.batch(epoch, index) for index in range(start, self.num_batches)]
 
+    def explain(self, error):
+        return error
+
     def batch(self, epoch, index):
         generator = torch.Generator().manual_seed(1000 * epoch + index)
         darkness = torch.rand(BATCH_SIZE, 1, 1, 1, generator=generator)
