@@ -18,6 +18,9 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line on `arguments` (those of the process when None) and exit."""
+    if "RANK" in os.environ:
+        # DistributedDataParallel warns where no layer happens to be without a gradient
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         load_plugins()
         app(args=None if arguments is None else list(arguments), prog_name="detect")

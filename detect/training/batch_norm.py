@@ -1,10 +1,32 @@
 """BatchNorm over the pictures of all processes."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes; the gradient is summed as well."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:  # noqa: ARG004
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _sum_over_processes(values: Tensor) -> Tensor:
+    total: Tensor = _SumOverProcesses.apply(values)
+    return total
 
 
 class SynchronizedBatchNorm(_BatchNorm):
@@ -20,9 +42,9 @@ class SynchronizedBatchNorm(_BatchNorm):
             return super().forward(inputs)
         channels = inputs.shape[1]
         table = inputs.transpose(0, 1).reshape(channels, -1)  # [C, B · positions]
-        count = all_reduce(table.new_tensor(float(table.shape[1])))
-        mean = all_reduce(table.sum(dim=1)) / count
-        variance = all_reduce((table - mean[:, None]).square().sum(dim=1)) / count
+        count = _sum_over_processes(table.new_tensor(float(table.shape[1])))
+        mean = _sum_over_processes(table.sum(dim=1)) / count
+        variance = _sum_over_processes((table - mean[:, None]).square().sum(dim=1)) / count
         if self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
                 unbiased = variance * count / (count - 1).clamp(min=1)

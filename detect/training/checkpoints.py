@@ -26,6 +26,8 @@ FORMAT = "detect-checkpoint-2"
 SEAL = b"detect-sha256:"
 SEAL_LENGTH = len(SEAL) + hashlib.sha256().digest_size
 _CHUNK = 2**22  # bytes hashed at once
+# What torch says where a file could not be written.
+_WRITING = ("PytorchStreamWriter", "inline_container", "iostream")
 _STEP_FILE = re.compile(r"step_(\d+)\.pt")
 
 
@@ -190,12 +192,13 @@ def _damage_of(path: Path) -> str | None:
 
 
 def _explain_writing(path: Path, content: dict[str, Any], error: Exception) -> DetectError:
-    # torch tells of a full disk by a RuntimeError without its number
+    # torch tells of a full disk by RuntimeErrors without its number
+    is_writing = isinstance(error, OSError) or any(sign in str(error) for sign in _WRITING)
+    if not is_writing:
+        raise error
     size = sum(tensor.nbytes for tensor in _tensors_in(content))
     free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
     is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or free < size
-    if not (is_full or isinstance(error, OSError) or "PytorchStreamWriter" in str(error)):
-        raise error
     reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
     return DetectError(
         f"{path}: cannot be written: {'the disk is full' if is_full else reason} (about "
