@@ -18,6 +18,7 @@ from detect.data import (
     SHAPE_CLASSES,
     Augmentation,
     DataFaults,
+    EvaluationBatches,
     Fault,
     KeypointDataset,
     ProposedSamples,
@@ -27,7 +28,6 @@ from detect.data import (
     annotation_file,
     ensure_figures,
     ensure_shapes,
-    evaluation_batches,
     fit_to_input,
     image_folder,
     person_crops,
@@ -591,7 +591,7 @@ def _detect(
     the last bits, on those it is computed with.
     """
     processes = present_processes()
-    batches = evaluation_batches(
+    batches = EvaluationBatches(
         dataset if proposals is None else ProposedSamples(dataset, proposals),
         detector.input_spec,
         batch_size=config.evaluation.batch_size,

@@ -15,11 +15,11 @@ from detect.data import (
     Augmentation,
     ClassificationAugmentation,
     DataFaults,
+    EvaluationBatches,
     Fault,
     ImageFolder,
     ObjectCrops,
     TrainingBatches,
-    evaluation_batches,
     read_image_folder,
 )
 from detect.detectors.base import evaluating
@@ -188,7 +188,7 @@ def evaluate_classifier(
     """Run a classifier over a data set and judge it; several processes share the batches."""
     processes = present_processes()
     evaluator = ClassificationEvaluator(pictures.class_names)
-    batches = evaluation_batches(
+    batches = EvaluationBatches(
         pictures,
         _input_spec(config, classifier),
         batch_size=config.evaluation.batch_size,

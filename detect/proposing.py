@@ -15,10 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from detect.data import (
+    EvaluationBatches,
     ProposedSamples,
     VOCDataset,
     drop_empty,
-    evaluation_batches,
     meta_in_input,
     read_image,
 )
@@ -166,7 +166,7 @@ class ProposedPictures:
         samples = torch.utils.data.Subset(
             ProposedSamples(self.dataset, self.proposals), range(start, len(self.dataset))
         )
-        return evaluation_batches(samples, self.spec, batch_size=1, num_workers=self.num_workers)
+        return EvaluationBatches(samples, self.spec, batch_size=1, num_workers=self.num_workers)
 
 
 def _content(path: Path) -> bytes:

@@ -29,9 +29,9 @@ from torchvision_faster_rcnn import TorchvisionFasterRCNN
 from detect.backbones import build_backbone
 from detect.config import Config, read_settings, resolve
 from detect.data import (
+    EvaluationBatches,
     VOCDataset,
     VOCSource,
-    evaluation_batches,
     fit_to_input,
     read_image,
     read_voc,
@@ -194,7 +194,7 @@ def compare_padding(arguments: argparse.Namespace) -> None:
     num_pictures = min(arguments.pictures, len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, num_pictures).astype(int).tolist()
     pictures = dataset.subset(chosen)
-    batches = list(evaluation_batches(pictures, detector.input_spec, batch_size=8, num_workers=0))
+    batches = list(EvaluationBatches(pictures, detector.input_spec, batch_size=8, num_workers=0))
     probabilities: dict[str, list[torch.Tensor]] = {"dense": [], "crops": []}
     print(f"{num_pictures} pictures, scales {list(detector.scales)}")
     for mode, seen in probabilities.items():

@@ -16,7 +16,7 @@ from detect.data.images import (
     verify_image,
 )
 from detect.data.keypoints import KeypointDataset, person_crops, read_coco_keypoints
-from detect.data.loading import EpochOrder, SampleSource, TrainingBatches, evaluation_batches
+from detect.data.loading import EpochOrder, EvaluationBatches, SampleSource, TrainingBatches
 from detect.data.picture_cache import CachedSamples
 from detect.data.proposed import ProposedSamples
 from detect.data.shapes import SHAPE_CLASSES, draw_shapes, ensure_shapes
@@ -41,6 +41,7 @@ __all__ = [
     "ClassificationAugmentation",
     "DataFaults",
     "EpochOrder",
+    "EvaluationBatches",
     "Fault",
     "ImageError",
     "ImageFolder",
@@ -60,7 +61,6 @@ __all__ = [
     "drop_empty",
     "ensure_figures",
     "ensure_shapes",
-    "evaluation_batches",
     "fit_to_input",
     "image_folder",
     "meta_in_input",

@@ -11,7 +11,7 @@ import random
 import re
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -133,28 +133,53 @@ class EpochOrder:
             yield [(int(index), int(seeds[index])) for index in own]
 
 
-def evaluation_batches(
-    samples: SampleSource,
-    spec: InputSpec,
-    *,
-    batch_size: int,
-    num_workers: int = 0,
-    share: Share = (0, 1),
-) -> DataLoader[Sample]:
-    """All pictures in order, unchanged but for the fit to the input; iterate to get `Batch`es.
+class EvaluationBatches:
+    """All pictures in order, unchanged but for the fit to the input, in batches.
 
-    Of several processes, each gets every so many-th batch; `share` says which.
+    Args:
+        samples: the pictures.
+        spec: what the detector wants to be fed.
+        batch_size: pictures per batch.
+        num_workers: processes that read ahead; 0 reads in this one.
+        share: of several processes, each gets every so many-th batch.
     """
-    numbers = list(range(len(samples)))
-    batches = [numbers[n : n + batch_size] for n in range(0, len(numbers), batch_size)]
-    return DataLoader(
-        _EvaluationSamples(samples, spec),
-        batch_sampler=batches[share[0] :: share[1]],
-        collate_fn=Batch.from_samples,
-        num_workers=num_workers,
-        worker_init_fn=_start_worker,
-        generator=torch.Generator(),
-    )
+
+    def __init__(
+        self,
+        samples: SampleSource,
+        spec: InputSpec,
+        *,
+        batch_size: int,
+        num_workers: int = 0,
+        share: Share = (0, 1),
+    ) -> None:
+        numbers = list(range(len(samples)))
+        batches = [numbers[n : n + batch_size] for n in range(0, len(numbers), batch_size)]
+        self._reading = _Reading(num_workers)
+        self._samples = samples
+        self._loader = DataLoader(
+            _EvaluationSamples(samples, spec, self._reading),
+            batch_sampler=batches[share[0] :: share[1]],
+            collate_fn=Batch.from_samples,
+            num_workers=num_workers,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),
+        )
+
+    def __len__(self) -> int:
+        """Batches of this process."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches.
+
+        Raises:
+            DetectError: a picture cannot be read, or a worker died.
+        """
+        try:
+            yield from self._loader
+        except RuntimeError as error:
+            raise self._reading.explain(error, self._samples) from error
 
 
 class _TrainingSamples(Dataset[Sample]):
@@ -206,10 +231,19 @@ class _Reading:
         if worker is not None:
             self._table[worker.id] = torch.tensor((os.getpid(), index + 1))
 
+    def _kill_all(self) -> None:
+        # One that waits for a lock that the dead one held would wait forever, and so would the
+        # end of this process: a termination signal, which it is sent then, is ignored by workers.
+        for pid in self._table[:, 0].tolist():
+            if pid:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
     def explain(self, error: RuntimeError, samples: SampleSource) -> Exception:
         """The error that names the picture at which a worker died; others as they are."""
         if not _DEAD_WORKER.search(str(error)):
             return error
+        self._kill_all()
         pids = {int(pid) for pid in re.findall(r"\d+", str(error).partition("pid")[2])}
         rows = self._table.tolist()
         while hasattr(samples, "samples"):  # those of a set, with a cache or proposals around it
@@ -235,13 +269,14 @@ _DEAD_WORKER = re.compile(r"DataLoader worker \(pid")
 
 
 class _EvaluationSamples(Dataset[Sample]):
-    def __init__(self, samples: SampleSource, spec: InputSpec) -> None:
-        self.samples, self.spec = samples, spec
+    def __init__(self, samples: SampleSource, spec: InputSpec, reading: "_Reading") -> None:
+        self.samples, self.spec, self.reading = samples, spec, reading
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Sample:
+        self.reading.note(index)
         return fit_to_input(self.samples[index], self.spec)
 
 

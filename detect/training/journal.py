@@ -61,9 +61,9 @@ class Journal:
 
     def close(self) -> None:
         """Finish what TensorBoard reads."""
-        if self._board is not None:
+        if self._board:
             self._board.close()
-            self._board = None
+        self._board = None
 
     def _show(self, line: Mapping[str, Any]) -> None:
         # to TensorBoard, where it is installed

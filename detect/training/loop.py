@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,7 @@ class TrainingRun:
         """
         # of an attempt that went further than its last checkpoint, or never reached one
         self.journal.forget_after(self.position.step)
-        with self.display, Interruption() as interruption:
+        with self.display, closing(self.journal), Interruption() as interruption:
             for phase in phases:
                 if phase.name in self.position.finished_phases:
                     continue

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from detect.data import VOCDataset, VOCSource, evaluation_batches, read_voc
+from detect.data import EvaluationBatches, VOCDataset, VOCSource, read_voc
 from detect.data import crops as module
 from detect.data.crops import (
     MAX_TRIES,
@@ -358,7 +358,7 @@ def test_crops_of_a_voc_set(tmp_path):
     np.testing.assert_array_equal(crops[1].image, dataset[0].image[1:25, 0:24])
     easy = ObjectCrops(dataset.without_difficult(), background_per_image=1, avoid=dataset.truths)
     assert easy.class_counts()["cat"] == 0
-    batches = list(evaluation_batches(crops, InputSpec((16, 16)), batch_size=2))
+    batches = list(EvaluationBatches(crops, InputSpec((16, 16)), batch_size=2))
     truths = [truth for batch in batches for truth in batch.truths]
     assert [truth.labels.item() for truth in truths] == crops.labels.tolist()
     assert all(truth.boxes.tolist() == [[0, 0, 16, 16]] for truth in truths)

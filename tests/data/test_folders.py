@@ -11,8 +11,8 @@ from PIL import Image
 from detect.data import (
     Augmentation,
     DataFaults,
+    EvaluationBatches,
     TrainingBatches,
-    evaluation_batches,
     folders,
 )
 from detect.data.folders import (
@@ -403,7 +403,7 @@ def test_truth_of_a_whole_picture():
 def test_the_loaders_serve_as_they_are(root):
     dataset = read_image_folder(root, "train")
     spec = InputSpec((16, 16))
-    (batch,) = evaluation_batches(dataset, spec, batch_size=8)
+    (batch,) = EvaluationBatches(dataset, spec, batch_size=8)
     assert torch.cat([truth.labels for truth in batch.truths]).tolist() == [0, 0, 1, 1, 1]
     for truth in batch.truths:
         assert truth.boxes.tolist() == [[0, 0, 16, 16]]

@@ -1,10 +1,14 @@
+import os
+import random
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from detect.data import Augmentation, TrainingBatches, evaluation_batches
+from detect.data import Augmentation, EvaluationBatches, TrainingBatches
+from detect.errors import DetectError
 from detect.structures import Batch, GroundTruth, ImageMeta, InputSpec, Sample
 
 SPEC = InputSpec((32, 32))
@@ -81,11 +85,100 @@ def test_workers_change_nothing(workers: int):
 def test_loading_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     list(source().epoch(0))
-    list(evaluation_batches(Pictures(5), SPEC, batch_size=2))
+    list(EvaluationBatches(Pictures(5), SPEC, batch_size=2))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_evaluation_takes_all_pictures_in_order():
-    batches: list[Batch] = list(evaluation_batches(Pictures(5), SPEC, batch_size=2))
+    batches: list[Batch] = list(EvaluationBatches(Pictures(5), SPEC, batch_size=2))
     assert ids(batches) == [["0", "1"], ["2", "3"], ["4"]]
     assert (batches[1].images[1] == 3).all()
+
+
+def test_shares_of_processes_make_up_the_batches():
+    whole = [ids(source(count=20, batch_size=4).epoch(epoch)) for epoch in (0, 1)]
+    shares = []
+    for rank in range(2):
+        batches = TrainingBatches(Pictures(20), None, SPEC, batch_size=4, seed=0, share=(rank, 2))
+        shares.append([ids(batches.epoch(epoch)) for epoch in (0, 1)])
+    for epoch in (0, 1):
+        for batch, one, other in zip(whole[epoch], *(s[epoch] for s in shares), strict=True):
+            assert (len(one), len(other)) == (2, 2)
+            assert sorted(one + other) == sorted(batch)
+
+
+def test_more_processes_than_pictures_are_refused():
+    with pytest.raises(DetectError, match="for each of the 3 processes, found 2"):
+        TrainingBatches(Pictures(2), None, SPEC, batch_size=4, seed=0, share=(0, 3))
+
+
+def test_EvaluationBatches_go_round():
+    whole = ids(EvaluationBatches(Pictures(10), SPEC, batch_size=3))
+    shares = [
+        ids(EvaluationBatches(Pictures(10), SPEC, batch_size=3, share=(rank, 3)))
+        for rank in range(3)
+    ]
+    assert shares == [[whole[0], whole[3]], [whole[1]], [whole[2]]]
+
+
+class GlobalDraws:
+    """An augmentation that draws from every global generator, as those of others do."""
+
+    def __call__(self, sample, seed):  # noqa: ARG002
+        draws = (random.random(), np.random.rand(), torch.rand(()).item())  # noqa: NPY002
+        image = sample.image.copy()
+        image[0, 0] = [int(255 * draw) for draw in draws]
+        return Sample(image, sample.truth, sample.meta)
+
+
+def pixels(batches):
+    return [batch.images[:, :, 0, 0].tolist() for batch in batches]
+
+
+def test_draws_from_global_generators_depend_on_seed_epoch_and_picture_alone():
+    def make(workers, seed=0):
+        return TrainingBatches(
+            Pictures(8), GlobalDraws(), SPEC, batch_size=2, seed=seed, num_workers=workers
+        )
+
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
+    expected = pixels(make(0).epoch(1))
+    next_number = np.random.rand()  # noqa: NPY002
+    np.random.seed(1)  # noqa: NPY002
+    assert np.random.rand() == next_number  # nothing was taken from it  # noqa: NPY002
+    assert pixels(make(0).epoch(1)) == expected
+    assert pixels(make(2).epoch(1)) == expected
+    assert pixels(make(2).epoch(1, 2)) == expected[2:]
+    assert pixels(make(0).epoch(2)) != expected
+    assert pixels(make(0, seed=1).epoch(1)) != expected
+
+
+class Deadly(Pictures):
+    """Reading one of its pictures kills the process."""
+
+    metas = tuple(
+        ImageMeta(str(index), Path(f"picture_{index}.jpg"), (32, 32), (32, 32))
+        for index in range(8)
+    )
+
+    def __getitem__(self, index):
+        if index == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_the_picture_at_which_a_worker_died_is_named():
+    batches = TrainingBatches(Deadly(8), None, SPEC, batch_size=2, seed=0, num_workers=2)
+    with pytest.raises(RuntimeError, match="DataLoader worker") as caught:
+        list(batches.epoch(0))
+    error = batches.explain(caught.value)
+    assert isinstance(error, DetectError)
+    assert "a process that reads pictures ended while it read picture_5.jpg" in str(error)
+    assert "data.num_workers" in str(error)
+    other = RuntimeError("something else")
+    assert batches.explain(other) is other
+
+
+def test_a_worker_that_dies_in_an_evaluation_is_named_too():
+    with pytest.raises(DetectError, match=r"while it read picture_5\.jpg"):
+        list(EvaluationBatches(Deadly(8), SPEC, batch_size=2, num_workers=2))

@@ -1,5 +1,9 @@
+import csv
 import json
 
+import pytest
+
+from detect.errors import DetectError
 from detect.training.journal import Journal, read_journal
 
 
@@ -39,7 +43,8 @@ def test_a_torn_last_line_is_forgotten(tmp_path):
         journal.write(kind="train", step=2)
         expected = [1, 2, 2] if length == len(whole) - 1 else [1, 2]
         assert steps_in(journal.path) == expected
-        assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.jsonl"]
+        left = [entry.name for entry in tmp_path.iterdir() if entry.name != "tensorboard"]
+        assert left == ["metrics.jsonl"]
 
 
 def test_a_whole_last_line_without_its_end_is_kept(tmp_path):
@@ -96,3 +101,57 @@ def test_lines_of_no_kind_are_passed_over(tmp_path):
     kept = '{"kind": "train", "step": 3}'
     path.write_text("\n".join(["7", '["kind"]', '"kind"', "null", '{"step": 1}', "", kept]))
     assert list(read_journal(path)) == [{"kind": "train", "step": 3}]
+
+
+def test_the_table_has_a_column_for_each_number(tmp_path):
+    journal = Journal(tmp_path / "metrics.jsonl")
+    journal.write(kind="train", step=1, terms={"object": 0.5, "classes": 2.0})
+    journal.write(kind="evaluation", step=1, map_area=None)
+    journal.write(kind="train", step=2, terms={"object": 0.25, "classes": 1.0})
+    journal.write_table()
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["kind"] for row in rows] == ["train", "evaluation", "train"]
+    assert [row["terms/object"] for row in rows] == ["0.5", "", "0.25"]
+    assert rows[1]["map_area"] == ""
+
+
+def test_processes_that_do_not_write_leave_nothing(tmp_path):
+    journal = Journal(tmp_path / "run" / "metrics.jsonl", is_writing=False)
+    journal.write(kind="train", step=1)
+    journal.write_table()
+    journal.forget_after(0)
+    journal.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_gets_the_numbers(tmp_path):
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    journal = Journal(tmp_path / "metrics.jsonl")
+    for step in (1, 2):
+        journal.write(kind="train", step=step, epoch=1, phase="train", terms={"object": 1 / step})
+    journal.close()
+    accumulator = EventAccumulator(str(tmp_path / "tensorboard"))
+    accumulator.Reload()
+    assert accumulator.Tags()["scalars"] == ["train/terms/object"]
+    events = accumulator.Scalars("train/terms/object")
+    assert [(event.step, event.value) for event in events] == [(1, 1.0), (2, 0.5)]
+
+
+def test_without_tensorboard_nothing_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    journal = Journal(tmp_path / "metrics.jsonl")
+    journal.write(kind="train", step=1, loss=1.0)
+    journal.write(kind="train", step=2, loss=1.0)
+    journal.close()
+    assert steps_in(journal.path) == [1, 2]
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_a_full_disk_is_a_readable_error(tmp_path):
+    journal = Journal(tmp_path / "metrics.jsonl")
+    journal.path.symlink_to("/dev/full")
+    with pytest.raises(DetectError, match=r"metrics\.jsonl: cannot be written: No space left"):
+        journal.write(kind="train", step=1)
