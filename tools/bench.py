@@ -40,17 +40,11 @@ from detect.detectors import SlidingWindow, predict
 from detect.detectors.stages import measured_stages
 from detect.errors import DetectError
 from detect.evaluation import VOCEvaluator, read_detections_json
-from detect.experiment import (
-    build_detector,
-    choose_device,
-    describe_device,
-    load,
-    read_split,
-    train,
-)
+from detect.experiment import build_detector, load, read_split, train
 from detect.ops.svm import LinearSVMs, SVMSolver, fit_linear_svms
 from detect.ops.svm_problem import HingeLoss
 from detect.proposals import Proposals, SelectiveSearch, compiled_kernels, measure_coverage
+from detect.runs import choose_device, describe_device
 from detect.structures import Batch
 
 # Runs in an environment of its own, since a second OpenCV would take the place of ours: reads a

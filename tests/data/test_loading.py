@@ -112,7 +112,7 @@ def test_more_processes_than_pictures_are_refused():
         TrainingBatches(Pictures(2), None, SPEC, batch_size=4, seed=0, share=(0, 3))
 
 
-def test_EvaluationBatches_go_round():
+def test_evaluation_batches_go_round():
     whole = ids(EvaluationBatches(Pictures(10), SPEC, batch_size=3))
     shares = [
         ids(EvaluationBatches(Pictures(10), SPEC, batch_size=3, share=(rank, 3)))
