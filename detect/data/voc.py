@@ -614,7 +614,7 @@ def survey_pictures(
         progress: as in `read_voc`.
         with_extras: keep what training has no use for, such as `<truncated>`.
     """
-    class_names = _listed_class_names(classes)
+    class_names = listed_class_names(classes)
     entries, faults = _without_duplicates(entries)
     annotations = [_read_annotation(entry.annotation_path, with_extras) for entry in entries]
     if class_names is None:
@@ -760,7 +760,7 @@ class _ImageFinder:
 # ---- classes ----------------------------------------------------------------------------------
 
 
-def _listed_class_names(classes: ClassNames) -> tuple[str, ...] | None:
+def listed_class_names(classes: ClassNames) -> tuple[str, ...] | None:
     """The class names that the user gave, or None when they are to be collected."""
     if classes == "auto":
         return None
