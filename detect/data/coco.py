@@ -51,6 +51,8 @@ from detect.registry import nearest
 ANNOTATION_FOLDER = "annotations"
 IMAGE_FOLDER = "images"
 ROBOFLOW_FILE = "_annotations.coco.json"
+# Of the extras of a set: the entries of `categories`, and the other keys of the file of each split.
+CATEGORIES, FILES = "categories", "files"
 # The split of a set that has none.
 NO_SPLIT = ""
 
@@ -302,7 +304,7 @@ def _set_extras(contents: Sequence[_Content], classes: _Classes) -> dict[str, An
     """The categories, and what each file says as a whole, by its split."""
     categories = [dict(category) for category in classes.categories]
     files = {content.split: dict(content.extras) for content in contents if content.extras}
-    return {"categories": categories, **({"files": files} if files else {})}
+    return {CATEGORIES: categories, **({FILES: files} if files else {})}
 
 
 # ---- annotations ------------------------------------------------------------------------------

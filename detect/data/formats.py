@@ -63,11 +63,18 @@ def _what_is_there(root: Path) -> str:
     if not root.is_dir():
         return "another file" if root.exists() else "nothing"
     near = [path for path in sorted([*root.glob("*"), *root.glob("*/*")]) if path.is_dir()]
-    alike = [path for path in (root.parent, *near[:100]) if formats_of(path)]
+    alike = [path for path in (root.parent, *near[:100]) if _is_data_set(path)]
     if alike:
         return f"none of them; did you mean {' or '.join(str(path) for path in alike[:3])}?"
     names = sorted(path.name for path in root.iterdir())
     return f"{', '.join(names[:10])}" if names else "an empty folder"
+
+
+def _is_data_set(folder: Path) -> bool:
+    try:
+        return bool(formats_of(folder))
+    except (DetectError, OSError):  # a folder that cannot be looked into is no hint
+        return False
 
 
 def read_annotated(

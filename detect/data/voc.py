@@ -436,7 +436,8 @@ def list_entries(
 def annotated_entries(root: Path) -> list[PictureEntry]:
     """Every annotation of a VOC data set as a picture, whatever the splits."""
     folder = root / "Annotations"
-    return [PictureEntry(root, path.stem, folder) for path in sorted(folder.glob("*.xml"))]
+    ids = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.xml")]
+    return [PictureEntry(root, image_id, folder) for image_id in sorted(ids)]
 
 
 def _check_layout(root: Path) -> None:

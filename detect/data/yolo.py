@@ -41,9 +41,11 @@ from detect.registry import nearest
 
 IMAGES, LABELS = "images", "labels"
 DARKNET_NAMES = "obj.names"
+# Of the extras of a set: what else its YAML file says.
+YAML_EXTRAS = "yaml"
 _SPLITS = ("train", "val", "test")
 # Keys of the YAML file that are read by themselves.
-_KNOWN_KEYS = ("path", "names", "nc")
+KNOWN_KEYS = ("path", "names", "nc")
 # Six decimals, as most tools write them, make boxes at the border pass it by less than this share.
 _MAX_ROUNDING = 1e-5
 # A box that passes the border by no more than this is cut off there, in pixels.
@@ -85,7 +87,7 @@ def find_yolo_file(root: Path) -> Path | None:
     for path in candidates:
         if path.stem == "data":
             return path
-    named = [path for path in candidates if re.search(r"^names\s*:", _text_of(path), re.MULTILINE)]
+    named = [path for path in candidates if _names_classes(path)]
     if len(named) > 1:
         raise DetectError(
             f"{root}: expected one YAML file that names the classes, found "
@@ -183,11 +185,19 @@ def read_annotated_yolo(
         num_skipped_objects=sum(r.num_faulty_objects for r in records if r.is_sound)
         + sum(len(p.objects) for p in pictures)
         - sum(len(p.objects) for p in sifted),
-        extras={**set_extras.extras, **({"yaml": layout.extras} if layout.extras else {})},
+        extras={**set_extras.extras, **({YAML_EXTRAS: layout.extras} if layout.extras else {})},
     )
 
 
 # ---- the set as a whole -----------------------------------------------------------------------
+
+
+def _names_classes(path: Path) -> bool:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return re.search(r"^names\s*:", text, re.MULTILINE) is not None
 
 
 def _text_of(path: Path) -> str:
@@ -213,7 +223,7 @@ def _read_yaml(file: Path) -> tuple[YOLOLayout, list[Fault]]:
     folder, faults = _base_folder(file, content.get("path"))
     splits, others = {}, {}
     for key, value in content.items():
-        if key in _KNOWN_KEYS or value is None:
+        if key in KNOWN_KEYS or value is None:
             continue
         paths = _split_paths(folder, value)
         if key not in _SPLITS and (paths is None or not all(path.exists() for path in paths)):
@@ -712,7 +722,7 @@ class _StaleError(ValueError):
 
 
 def _join(picture: AnnotatedPicture, entry: Any, with_extras: bool) -> AnnotatedPicture:
-    own = dict(entry["extras"]) if with_extras else {}
+    own = sound_extras(entry["extras"])[0] if with_extras else {}
     objects = list(picture.objects)
     if entry["objects"]:
         text = picture.annotation_path.read_text(encoding="utf-8-sig")
@@ -730,7 +740,7 @@ def _join(picture: AnnotatedPicture, entry: Any, with_extras: bool) -> Annotated
                 item.box,
                 bool(said.get("difficult", False)),
                 bool(said.get("crowd", False)),
-                dict(said.get("extras", {})) if with_extras else {},
+                sound_extras(said.get("extras", {}))[0] if with_extras else {},
             )
     return AnnotatedPicture(
         picture.image_id,
