@@ -11,7 +11,8 @@ from detect.data.annotated_voc import read_annotated_voc
 from detect.data.coco import NO_SPLIT, coco_files, read_annotated_coco
 from detect.data.faults import DataFaults, Fault
 from detect.data.voc import ClassNames, Progress, VOCDataset, VOCSource, plain_splits, read_voc
-from detect.data.yolo import find_yolo_file, read_annotated_yolo, read_yolo_layout
+from detect.data.yolo import read_annotated_yolo
+from detect.data.yolo_layout import find_yolo_file, read_yolo_layout
 from detect.errors import DetectError
 from detect.structures import GroundTruth, ImageMeta
 

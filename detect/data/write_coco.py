@@ -16,7 +16,7 @@ from detect.data.set_files import (
     split_names,
     with_writable_ids,
 )
-from detect.data.yolo import YAML_EXTRAS
+from detect.data.yolo_layout import YAML_EXTRAS
 
 _IMAGES = PurePosixPath(IMAGE_FOLDER)
 _ANNOTATIONS = PurePosixPath(ANNOTATION_FOLDER)

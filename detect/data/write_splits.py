@@ -11,7 +11,7 @@ from detect.data.set_files import lines
 from detect.data.voc import VOCSource
 from detect.data.write_coco import coco_texts
 from detect.data.write_yolo import yaml_text
-from detect.data.yolo import DARKNET_NAMES, find_yolo_file
+from detect.data.yolo_layout import DARKNET_NAMES, find_yolo_file
 from detect.errors import DetectError
 from detect.files import replacing, write_text
 

@@ -15,7 +15,8 @@ from detect.data.set_files import (
     split_names,
     with_writable_ids,
 )
-from detect.data.yolo import IMAGES, KNOWN_KEYS, LABELS, YAML_EXTRAS, label_checksum
+from detect.data.yolo import IMAGES, LABELS, label_checksum
+from detect.data.yolo_layout import KNOWN_KEYS, YAML_EXTRAS
 from detect.errors import DetectError
 
 YAML_FILE = "data.yaml"

@@ -16,17 +16,12 @@ any label file is a fault. `extras.json`, which this package writes beside the Y
 flags and extras that a row has no place for.
 """
 
-import math
-import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-import numpy as np
-import yaml
 
 from detect.data.annotated import AnnotatedObject, AnnotatedPicture, AnnotatedSet
 from detect.data.faults import Fault
@@ -36,83 +31,15 @@ from detect.data.plain_data import sound_extras
 from detect.data.set_extras import EXTRAS_FILE, read_set_extras
 from detect.data.split_names import chosen_splits
 from detect.data.voc import IMAGE_SUFFIXES, ClassNames, Progress, listed_class_names, read_rows
+from detect.data.yolo_layout import YAML_EXTRAS, YOLOLayout, read_yolo_layout
+from detect.data.yolo_rows import BrokenRow, read_row
 from detect.errors import DetectError
 from detect.registry import nearest
 
 IMAGES, LABELS = "images", "labels"
-DARKNET_NAMES = "obj.names"
-# Of the extras of a set: what else its YAML file says.
-YAML_EXTRAS = "yaml"
-_SPLITS = ("train", "val", "test")
-# Keys of the YAML file that are read by themselves.
-KNOWN_KEYS = ("path", "names", "nc")
-# Six decimals, as most tools write them, make boxes at the border pass it by less than this share.
-_MAX_ROUNDING = 1e-5
-# A box that passes the border by no more than this is cut off there, in pixels.
-_MAX_OVERHANG = 1.0
-# Digits of a pixel that rows keep; beyond are the roundings of shares.
-_PIXEL_DIGITS = 6
 # What LabelImg leaves among the labels.
 _NO_LABELS = frozenset({"classes.txt"})
 _MAX_THREADS = 8
-_DELETE_OR_CORRECT = "write `class cx cy w h`, or delete the row"
-
-
-@dataclass(frozen=True, slots=True)
-class YOLOLayout:
-    """Where the parts of a set are.
-
-    Attributes:
-        file: the YAML file, or darknet's `obj.names`.
-        class_names: of the labels 0 … C−1.
-        splits: for each split the folders of pictures, lists of pictures, or single pictures.
-        extras: what else the YAML file says.
-    """
-
-    file: Path
-    class_names: tuple[str, ...]
-    splits: Mapping[str, tuple[Path, ...]]
-    extras: Mapping[str, Any] = field(default_factory=dict)
-
-
-def find_yolo_file(root: Path) -> Path | None:
-    """The YAML file of a set, or its `obj.names`; None where there is neither.
-
-    Raises:
-        DetectError: there are several.
-    """
-    if root.is_file():
-        return root if root.suffix in (".yaml", ".yml") else None
-    candidates = [path for path in sorted(root.glob("*.y*ml")) if path.suffix in (".yaml", ".yml")]
-    for path in candidates:
-        if path.stem == "data":
-            return path
-    named = [path for path in candidates if _names_classes(path)]
-    if len(named) > 1:
-        raise DetectError(
-            f"{root}: expected one YAML file that names the classes, found "
-            f"{', '.join(path.name for path in named)}; give the path of the one that is meant"
-        )
-    darknet = root / DARKNET_NAMES
-    return named[0] if named else darknet if darknet.is_file() else None
-
-
-def read_yolo_layout(root: Path) -> tuple[YOLOLayout, list[Fault]]:
-    """Read the YAML file, or darknet's files, of a set.
-
-    Args:
-        root: the folder, or the YAML file itself.
-
-    Raises:
-        DetectError: there is none, it is broken, or a split leads nowhere.
-    """
-    file = find_yolo_file(root)
-    if file is None:
-        raise DetectError(
-            f"{root}: expected YOLO's format, a data.yaml with the names of the classes or "
-            f"{DARKNET_NAMES}, found neither"
-        )
-    return _read_darknet(file) if file.name == DARKNET_NAMES else _read_yaml(file)
 
 
 def read_annotated_yolo(
@@ -189,130 +116,7 @@ def read_annotated_yolo(
     )
 
 
-# ---- the set as a whole -----------------------------------------------------------------------
-
-
-def _names_classes(path: Path) -> bool:
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return re.search(r"^names\s*:", text, re.MULTILINE) is not None
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DetectError(f"{path}: expected a YAML file in UTF-8: {error}") from error
-
-
-def _read_yaml(file: Path) -> tuple[YOLOLayout, list[Fault]]:
-    try:
-        content = yaml.safe_load(_text_of(file))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = "" if mark is None else f":{mark.line + 1}"
-        reason = getattr(error, "problem", None) or str(error)
-        raise DetectError(f"{file}{line}: expected YAML: {' '.join(reason.split())}") from error
-    if not isinstance(content, dict):
-        raise DetectError(
-            f"{file}: expected the keys train, val and names, found {type(content).__name__}"
-        )
-    names = _names_of(file, content)
-    folder, faults = _base_folder(file, content.get("path"))
-    splits, others = {}, {}
-    for key, value in content.items():
-        if key in KNOWN_KEYS or value is None:
-            continue
-        paths = _split_paths(folder, value)
-        if key not in _SPLITS and (paths is None or not all(path.exists() for path in paths)):
-            others[str(key)] = value  # a key of some tool, no split
-        elif paths is None:
-            raise DetectError(
-                f"{file}: {key}: expected a folder, a list of pictures (.txt) or several of them, "
-                f"found {value!r:.60}"
-            )
-        else:
-            splits[str(key)] = paths
-    extras, bad = sound_extras(others)
-    remedy = "correct it; it is not kept"
-    faults += [Fault(str(file), None, "bad-extras", value, remedy, "warning") for value in bad]
-    return YOLOLayout(file, names, splits, extras), faults
-
-
-def _split_paths(folder: Path, value: Any) -> tuple[Path, ...] | None:
-    values = value if isinstance(value, list) else [value]
-    if not values or not all(isinstance(text, str) and text.strip() for text in values):
-        return None
-    return tuple(_resolve(folder, text) for text in values)
-
-
-def _names_of(file: Path, content: Mapping[Any, Any]) -> tuple[str, ...]:
-    names = content.get("names")
-    if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            raise DetectError(
-                f"{file}: names: expected the numbers 0 … {len(names) - 1} of {len(names)} "
-                f"classes, found {', '.join(str(key) for key in list(names)[:10])}; "
-                "number the classes without gaps from 0"
-            )
-        names = [names[number] for number in range(len(names))]
-    if not isinstance(names, list) or not names:
-        raise DetectError(
-            f"{file}: names: expected a list of class names, or numbers with names, found "
-            f"{names!r:.60}"
-        )
-    # YAML takes some names for something else: no, 1
-    listed = [name if isinstance(name, str) else str(name) for name in names]
-    if any(name is None or isinstance(name, list | dict) for name in names):
-        raise DetectError(f"{file}: names: expected a name for each class, found {names!r:.60}")
-    _check_names(file, listed)
-    num_classes = content.get("nc", len(listed))
-    if num_classes != len(listed):
-        raise DetectError(
-            f"{file}: nc is {num_classes!r:.20}, and names lists {len(listed)}; correct one of them"
-        )
-    return tuple(listed)
-
-
-def _check_names(file: Path, names: Sequence[str]) -> None:
-    repeated = [name for name in names if names.count(name) > 1 or not name.strip()]
-    if repeated or not names:
-        found = f"{repeated[0]!r} {names.count(repeated[0])} times" if repeated else "none"
-        raise DetectError(f"{file}: expected each class name once, found {found}; name each class")
-
-
-def _base_folder(file: Path, stated: Any) -> tuple[Path, list[Fault]]:
-    """The folder that paths count from: `path` of the YAML file, by itself or from the file's."""
-    if stated is None or (isinstance(stated, str) and stated.strip() in ("", ".")):
-        return file.parent, []
-    folder = file.parent / str(stated)
-    if folder.is_dir():
-        return folder, []
-    value = f"path: there is no folder {str(stated)!r:.60}; {file.parent} is taken"
-    remedy = "delete the key, or name the folder of the set"
-    return file.parent, [Fault(str(file), None, "missing-path", value, remedy, "warning")]
-
-
-def _resolve(folder: Path, text: str) -> Path:
-    """A path of the YAML file; Roboflow's exports lead one folder too far up."""
-    path = folder / text
-    if not path.exists() and text.startswith("../") and (folder / text[3:]).exists():
-        return folder / text[3:]
-    return path
-
-
-def _read_darknet(file: Path) -> tuple[YOLOLayout, list[Fault]]:
-    names = read_rows(file)
-    _check_names(file, names)
-    root = file.parent
-    lists = [
-        path
-        for path in sorted(root.glob("*.txt"))
-        if any(Path(row).suffix.lower() in IMAGE_SUFFIXES for row in read_rows(path)[:1])
-    ]
-    return YOLOLayout(file, tuple(names), {path.stem: (path,) for path in lists}), []
+# ---- classes ---------------------------------------------------------------------------------
 
 
 def _class_names(
@@ -390,8 +194,8 @@ class _Record:
                 continue
             title = f"line {number}"
             try:
-                item, warnings = _read_row(row, title, class_names, self.size)
-            except _BrokenRow as broken:
+                item, warnings = read_row(row, title, class_names, self.size)
+            except BrokenRow as broken:
                 self.fault(broken.title, broken.rule, broken.value, broken.remedy)
                 self.num_faulty_objects += 1
                 continue
@@ -477,7 +281,7 @@ def _listed_pictures(root: Path, source: Path) -> tuple[list[Path], list[Fault]]
         tail = PurePosixPath(row.replace("\\", "/"))
         candidates = [source.parent / tail, root / tail]
         candidates += [root.joinpath(*tail.parts[1:])] if len(tail.parts) > 1 else []
-        found = [path for path in candidates if "\0" not in row and path.is_file()]
+        found = [path for path in candidates if _is_file(path)]
         if found:
             paths.append(found[0])
             continue
@@ -485,6 +289,13 @@ def _listed_pictures(root: Path, source: Path) -> tuple[list[Path], list[Fault]]
         remedy = "put the picture there, or delete the row"
         faults.append(Fault(str(source), f"line {number}", "missing-image", value, remedy))
     return paths, faults
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no possible name, or too long for the disk
+        return False
 
 
 def _id_of_listed(layout: YOLOLayout, path: Path) -> str:
@@ -564,122 +375,6 @@ def _without_labels(records: Sequence[_Record]) -> list[Fault]:
             remedy = "see whether labels are missing"
             faults.append(Fault(str(where), None, "few-labels", value, remedy, "warning"))
     return faults
-
-
-# ---- one row ----------------------------------------------------------------------------------
-
-
-class _BrokenRow(Exception):  # noqa: N818 — it carries a fault from where it is found to its record
-    def __init__(self, title: str, rule: str, value: str, remedy: str) -> None:
-        super().__init__(value)
-        self.title, self.rule, self.value, self.remedy = title, rule, value, remedy
-
-
-def _read_row(
-    row: str, title: str, class_names: Sequence[str], size: tuple[int, int] | None
-) -> tuple[AnnotatedObject, list[tuple[str, str, str]]]:
-    """An object, and warnings: rule, value and remedy of each.
-
-    Raises:
-        _BrokenRow: the row is faulty.
-    """
-    columns = row.split()
-    label = _read_label(columns[0], title, class_names)
-    title = f"{title} ({class_names[label]})"
-    if len(columns) != 5:
-        raise _BrokenRow(title, *_wrong_columns(columns))
-    numbers = [_read_share(text, title) for text in columns[1:]]
-    x, y, width, height = numbers
-    if max(numbers) > 2:
-        value = f"{' '.join(columns[1:])}: not shares of the picture's sides; pixels?"
-        remedy = "divide x and width by the picture's width, y and height by its height"
-        raise _BrokenRow(title, "not-normalized", value, remedy)
-    if width <= 0 or height <= 0:
-        value = f"width {columns[3]} and height {columns[4]}: a box of no size"
-        raise _BrokenRow(title, "zero-size-box", value, "redraw the box or delete the row")
-    rows, columns_in_picture = size or (1, 1)
-    scale = (columns_in_picture, rows)
-    box = (
-        round((x - width / 2) * scale[0], _PIXEL_DIGITS),
-        round((y - height / 2) * scale[1], _PIXEL_DIGITS),
-        round((x + width / 2) * scale[0], _PIXEL_DIGITS),
-        round((y + height / 2) * scale[1], _PIXEL_DIGITS),
-    )
-    if size is None:  # the picture is left out anyway
-        return AnnotatedObject(title, class_names[label], box), []
-    inside, warnings = _cut_off(box, scale, title)
-    return AnnotatedObject(title, class_names[label], inside), warnings
-
-
-def _read_label(text: str, title: str, class_names: Sequence[str]) -> int:
-    # some tools write 3.0
-    match = re.fullmatch(r"(-?[0-9]{1,9})(?:\.0*)?", text)
-    if match is None:
-        found = f"expected the number of a class, found {text[:40]!r}"
-        raise _BrokenRow(title, "bad-class", found, _DELETE_OR_CORRECT)
-    label = int(match[1])
-    if not 0 <= label < len(class_names):
-        value = f"class {label}, and there are the classes 0 … {len(class_names) - 1}"
-        remedy = "correct the number, or add the class to names"
-        raise _BrokenRow(title, "unknown-class", value, remedy)
-    return label
-
-
-def _wrong_columns(columns: Sequence[str]) -> tuple[str, str, str]:
-    number = len(columns)
-    if number == 6:
-        value = "6 columns; the sixth looks like a score of a detection"
-        return "wrong-columns", value, "labels have none: delete the column"
-    if number >= 7 and number % 2 == 1:
-        value = f"{number} columns: a polygon, as segmentation sets have them"
-        return "polygon-row", value, "write the box around it as `class cx cy w h`"
-    value = f"{number} columns, expected 5"
-    return "wrong-columns", value, _DELETE_OR_CORRECT
-
-
-def _read_share(text: str, title: str) -> float:
-    try:
-        # Python's float also takes 1_000, which nobody means
-        number = math.nan if "_" in text else float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        value = f"expected a number, found {text[:40]!r}"
-        raise _BrokenRow(title, "not-a-number", value, "write shares of the picture, 0 … 1")
-    return number
-
-
-def _cut_off(
-    box: tuple[float, float, float, float],
-    scale: tuple[int, int],
-    title: str,
-) -> tuple[tuple[float, float, float, float], list[tuple[str, str, str]]]:
-    """The box within the picture, and a warning if more than a rounding was cut."""
-    overhangs = (
-        -box[0] / scale[0],
-        -box[1] / scale[1],
-        box[2] / scale[0] - 1,
-        box[3] / scale[1] - 1,
-    )
-    pixels = max(-box[0], -box[1], box[2] - scale[0], box[3] - scale[1])
-    found = ", ".join(f"{value:g}" for value in box)
-    value = f"the box {found} in pixels, of a picture {scale[0]} wide and {scale[1]} high"
-    if pixels > _MAX_OVERHANG:
-        remedy = "keep cx ± w/2 and cy ± h/2 in 0 … 1"
-        raise _BrokenRow(title, "box-outside-image", value, remedy)
-    inside = (
-        max(box[0], 0.0),
-        max(box[1], 0.0),
-        min(box[2], float(scale[0])),
-        min(box[3], float(scale[1])),
-    )
-    if np.float32(inside[0]) >= np.float32(inside[2]) or np.float32(inside[1]) >= np.float32(
-        inside[3]
-    ):
-        raise _BrokenRow(title, "zero-size-box", value, "redraw the box or delete the row")
-    if max(overhangs) <= _MAX_ROUNDING:
-        return inside, []
-    return inside, [("box-past-border", f"{value}, is cut off", "see whether it fits")]
 
 
 # ---- what rows cannot hold --------------------------------------------------------------------
