@@ -17,7 +17,7 @@ documentation describe the format: coordinates count from 1 and include the last
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,6 +40,7 @@ from detect.data.images import (
     read_image_size,
     verify_image,
 )
+from detect.data.voc_extras import ExtrasError, read_object_extras, read_picture_extras
 from detect.errors import DetectError
 from detect.registry import nearest
 from detect.structures import GroundTruth, ImageMeta, Sample
@@ -330,7 +331,7 @@ def read_pictures(
         DataFaults: there are errors in annotations or pictures, and `on_error` is `stop`.
         DetectError: the classes make no sense, or skipping leaves no picture.
     """
-    survey = _survey(entries, classes, verify_images, progress)
+    survey = survey_pictures(entries, classes, verify_images, progress)
     errors = [fault for fault in survey.faults if fault.severity == "error"]
     if errors and on_error == "stop":
         raise DataFaults(survey.faults, [entry.root for entry in entries], is_voc=is_voc)
@@ -379,29 +380,11 @@ def check_voc(
         DetectError: a folder or a named split is missing, there is nothing to check, or the
             classes make no sense.
     """
-    _check_layout(root)
-    names = list(splits) if splits is not None else _plain_splits(root)
-    entries: list[PictureEntry] = []
-    faults: list[Fault] = []
-    for source in (VOCSource(root, name) for name in names):
-        listed = [
-            PictureEntry(root, image_id, source.split_path) for image_id in _read_split(source)
-        ]
-        if not listed:
-            remedy = "list image ids in it, one a line, or delete it"
-            faults.append(_fault(source.split_path, None, "empty-split", "no picture", remedy))
-        unique, repeated = _without_duplicates(listed)
-        entries += unique
-        faults += repeated
-    if not names:
-        folder = root / "Annotations"
-        entries = [PictureEntry(root, path.stem, folder) for path in sorted(folder.glob("*.xml"))]
-    if not entries and not faults:
-        raise DetectError(f"{root}: expected annotations in Annotations/*.xml, found none")
+    entries, faults = list_entries(root, splits)
     once: dict[str, PictureEntry] = {}
     for entry in entries:
         once.setdefault(entry.image_id, entry)
-    survey = _survey(list(once.values()), classes, verify_images, progress)
+    survey = survey_pictures(list(once.values()), classes, verify_images, progress)
     return VOCReport(
         num_images=len(once),
         num_objects=survey.num_objects,
@@ -415,6 +398,46 @@ def check_voc(
 
 def _split_folder(root: Path) -> Path:
     return root / "ImageSets" / "Main"
+
+
+def list_entries(
+    root: Path, splits: Sequence[str] | None = None
+) -> tuple[list[PictureEntry], list[Fault]]:
+    """The pictures of a VOC data set, one entry for each split that lists one, and what is wrong.
+
+    Args:
+        root: the folder that holds `Annotations`, `JPEGImages` and `ImageSets`.
+        splits: as in `check_voc`; with no name in it, every annotation, whatever the splits.
+
+    Raises:
+        DetectError: a folder or a named split is missing, or there is nothing.
+    """
+    _check_layout(root)
+    names = list(splits) if splits is not None else plain_splits(root)
+    entries: list[PictureEntry] = []
+    faults: list[Fault] = []
+    for source in (VOCSource(root, name) for name in names):
+        listed = [
+            PictureEntry(root, image_id, source.split_path) for image_id in _read_split(source)
+        ]
+        if not listed:
+            remedy = "list image ids in it, one a line, or delete it"
+            faults.append(_fault(source.split_path, None, "empty-split", "no picture", remedy))
+        unique, repeated = _without_duplicates(listed)
+        entries += unique
+        faults += repeated
+    if not names:
+        entries = annotated_entries(root)
+    if not entries and not faults:
+        raise DetectError(f"{root}: expected annotations in Annotations/*.xml, found none")
+    return entries, faults
+
+
+def annotated_entries(root: Path) -> list[PictureEntry]:
+    """Every annotation of a VOC data set as a picture, whatever the splits."""
+    folder = root / "Annotations"
+    ids = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.xml")]
+    return [PictureEntry(root, image_id, folder) for image_id in sorted(ids)]
 
 
 def _check_layout(root: Path) -> None:
@@ -445,7 +468,7 @@ def _read_source(source: VOCSource) -> list[PictureEntry]:
     if not image_ids:
         raise DetectError(
             f"{source.split_path}: expected image ids, one a line, found no picture; "
-            f"choose another split ({', '.join(_plain_splits(source.root)) or 'there is none'})"
+            f"choose another split ({', '.join(plain_splits(source.root)) or 'there is none'})"
         )
     return [PictureEntry(source.root, image_id, source.split_path) for image_id in image_ids]
 
@@ -462,7 +485,7 @@ def _read_split(source: VOCSource) -> list[str]:
     """
     path = source.split_path
     if not path.is_file():
-        known = _plain_splits(source.root)
+        known = plain_splits(source.root)
         there_are = f"there are: {', '.join(known)}" if known else f"{path.parent} has no splits"
         alike = nearest(source.split, known, count=1)
         hint = f"did you mean {alike[0]!r}? {there_are}" if alike else there_are
@@ -495,7 +518,7 @@ def read_rows(path: Path) -> list[str]:
     return [row.strip() for row in text.splitlines() if row.strip()]
 
 
-def _plain_splits(root: Path) -> list[str]:
+def plain_splits(root: Path) -> list[str]:
     """The splits of a data set, without the devkit's files for one class."""
     return [
         path.stem
@@ -535,42 +558,66 @@ class _Image:
 
 
 @dataclass(slots=True)
-class _Picture:
-    """A picture with the objects that are in order; `meta` is None when it cannot be used."""
+class SurveyedPicture:
+    """A picture with the objects that are in order, each with its box and label.
+
+    Attributes:
+        faults: of the picture, its annotation and its objects.
+        meta: None when the picture cannot be used.
+        boxes: half-open.
+        labels: 0 … C−1.
+        objects: as the file has them.
+        extras: what else the file says of the picture, if that was asked for.
+        num_faulty_objects: those that are left out.
+    """
 
     faults: list[Fault]
     meta: ImageMeta | None = None
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
-    difficult: list[bool] = field(default_factory=list)
+    objects: list["VOCObject"] = field(default_factory=list)
+    extras: Mapping[str, Any] = field(default_factory=dict)
     num_faulty_objects: int = 0
 
     def truth(self) -> GroundTruth:
+        """The objects; what is difficult or a crowd is not to be demanded from a detector."""
         return GroundTruth(
             torch.tensor(self.boxes, dtype=torch.float32).reshape(-1, 4),
             torch.tensor(self.labels, dtype=torch.int64),
-            torch.tensor(self.difficult, dtype=torch.bool),
+            torch.tensor([item.is_difficult or item.is_crowd for item in self.objects]).bool(),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Survey:
+class Survey:
+    """What was found in the annotations and pictures of a set."""
+
     class_names: tuple[str, ...]
-    pictures: list[_Picture]
+    pictures: list[SurveyedPicture]
     num_objects: int
     faults: tuple[Fault, ...]
 
 
-def _survey(
+def survey_pictures(
     entries: Sequence[PictureEntry],
     classes: ClassNames,
     verify_images: bool,
     progress: Progress | None,
-) -> _Survey:
-    """Look at every annotation and every picture; faults come in the order of the entries."""
-    class_names = _listed_class_names(classes)
+    *,
+    with_extras: bool = False,
+) -> Survey:
+    """Look at every annotation and every picture; faults come in the order of the entries.
+
+    Args:
+        entries: a picture that is listed again is a fault.
+        classes: as in `read_voc`.
+        verify_images: as in `read_voc`.
+        progress: as in `read_voc`.
+        with_extras: keep what training has no use for, such as `<truncated>`.
+    """
+    class_names = listed_class_names(classes)
     entries, faults = _without_duplicates(entries)
-    annotations = [_read_annotation(entry.annotation_path) for entry in entries]
+    annotations = [_read_annotation(entry.annotation_path, with_extras) for entry in entries]
     if class_names is None:
         class_names, class_faults = _collect_class_names(annotations)
         faults += class_faults
@@ -584,14 +631,14 @@ def _survey(
     ]
     faults += [fault for picture in pictures for fault in picture.faults]
     num_objects = sum(annotation.num_objects for annotation in annotations)
-    return _Survey(class_names, pictures, num_objects, tuple(faults))
+    return Survey(class_names, pictures, num_objects, tuple(faults))
 
 
 def _join(
     image_id: str, annotation: "_Annotation", image: _Image, table: "_ClassTable"
-) -> _Picture:
+) -> SurveyedPicture:
     """Bring an annotation and its picture together."""
-    picture = _Picture([*annotation.faults, *image.faults])
+    picture = SurveyedPicture([*annotation.faults, *image.faults], extras=annotation.extras)
     size = image.size
     if size is not None and annotation.size not in (None, size):
         picture.faults.append(_size_mismatch(annotation, image))
@@ -612,7 +659,7 @@ def _join(
         elif label is not None and box is not None:
             picture.boxes.append(box)
             picture.labels.append(label)
-            picture.difficult.append(item.is_difficult)
+            picture.objects.append(item)
     if size is not None and annotation.is_readable:
         picture.meta = ImageMeta(image_id, image.path, size, size)
     return picture
@@ -714,7 +761,7 @@ class _ImageFinder:
 # ---- classes ----------------------------------------------------------------------------------
 
 
-def _listed_class_names(classes: ClassNames) -> tuple[str, ...] | None:
+def listed_class_names(classes: ClassNames) -> tuple[str, ...] | None:
     """The class names that the user gave, or None when they are to be collected."""
     if classes == "auto":
         return None
@@ -764,7 +811,7 @@ class _ClassTable:
         self._labels = {name: label for label, name in enumerate(class_names)}
         self._remedies: dict[str, str] = {}  # a misspelled name comes many times
 
-    def label_of(self, item: "_Object") -> tuple[int | None, list[Fault]]:
+    def label_of(self, item: "VOCObject") -> tuple[int | None, list[Fault]]:
         if item.name in self._labels:
             return self._labels[item.name], []
         if not item.name.strip():
@@ -795,19 +842,33 @@ class _ClassTable:
 
 
 @dataclass(frozen=True, slots=True)
-class _Object:
-    """An <object> as the file has it; `coordinates` is None when they cannot be read."""
+class VOCObject:
+    """An <object> as the file has it.
+
+    Attributes:
+        path: of the file.
+        title: names the object in a fault.
+        name: of its class.
+        coordinates: None when they cannot be read.
+        is_difficult: VOC's flag.
+        is_crowd: COCO's flag, which this package writes as <crowd>.
+        faults: of the object.
+        extras: what else the file says of it, if that was asked for.
+    """
 
     path: Path
     title: str
     name: str
     coordinates: _Coordinates | None
     is_difficult: bool
+    is_crowd: bool
     faults: list[Fault]
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
     def fault(
         self, rule: str, value: str, remedy: str, severity: Literal["error", "warning"] = "error"
     ) -> Fault:
+        """A fault of this object."""
         return Fault(str(self.path), self.title, rule, value, remedy, severity)
 
 
@@ -819,7 +880,8 @@ class _Annotation:
     is_readable: bool
     faults: list[Fault]
     size: tuple[float, float] | None = None  # (height, width) in pixels
-    objects: tuple[_Object, ...] = ()
+    objects: tuple[VOCObject, ...] = ()
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_objects(self) -> int:
@@ -839,13 +901,13 @@ def _fault(path: Path, title: str | None, rule: str, value: str, remedy: str) ->
     return Fault(str(path), title, rule, value, remedy)
 
 
-def _read_annotation(path: Path) -> _Annotation:
+def _read_annotation(path: Path, with_extras: bool) -> _Annotation:
     try:
         root = _parse(path)
     except _Broken as broken:
         return _Annotation(path, False, [broken.at(path)])
     objects = tuple(
-        _read_object(path, element, number)
+        _read_object(path, element, number, with_extras)
         for number, element in enumerate(root.findall("object"), start=1)
     )
     try:
@@ -856,7 +918,18 @@ def _read_annotation(path: Path) -> _Annotation:
     if size is None:
         value, remedy = "there is no <size>", "add <size> with the picture's <width> and <height>"
         faults.append(Fault(str(path), None, "missing-size", value, remedy, "warning"))
-    return _Annotation(path, True, faults, size, objects)
+    extras: Mapping[str, Any] = {}
+    if with_extras:
+        try:
+            extras = read_picture_extras(root)
+        except ExtrasError as error:
+            faults.append(_bad_extras(path, None, error))
+    return _Annotation(path, True, faults, size, objects, extras)
+
+
+def _bad_extras(path: Path, title: str | None, error: ExtrasError) -> Fault:
+    remedy = "correct it; without it, what the file says besides the boxes is not kept"
+    return Fault(str(path), title, "bad-extras", str(error), remedy, "warning")
 
 
 def _parse(path: Path) -> Element:
@@ -896,17 +969,20 @@ def _read_size(root: Element) -> tuple[float, float] | None:
     return _read_number(size, "height"), _read_number(size, "width")
 
 
-def _read_object(path: Path, element: Element, number: int) -> _Object:
+def _read_object(path: Path, element: Element, number: int, with_extras: bool) -> VOCObject:
     """Read the direct children of an <object>: its <part>s have names and boxes of their own."""
     faults = []
-    title, name, coordinates, is_difficult = f"object {number}", "", None, False
+    title, name, coordinates = f"object {number}", "", None
+    is_difficult = is_crowd = False
+    extras: Mapping[str, Any] = {}
     try:
         name = _read_text(element, "name", strip=False)
         title = f"object {number} ({name.strip()})"
     except _Broken as broken:
         faults.append(broken.at(path, title))
     try:
-        is_difficult = _read_difficult(element)
+        is_difficult = _read_flag(element, "difficult")
+        is_crowd = _read_flag(element, "crowd") or _read_flag(element, "iscrowd")
     except _Broken as broken:
         faults.append(broken.at(path, title))
     try:
@@ -917,7 +993,12 @@ def _read_object(path: Path, element: Element, number: int) -> _Object:
         coordinates = (xmin, ymin, xmax, ymax)
     except _Broken as broken:
         faults.append(broken.at(path, title))
-    return _Object(path, title, name, coordinates, is_difficult, faults)
+    if with_extras:
+        try:
+            extras = read_object_extras(element)
+        except ExtrasError as error:
+            faults.append(_bad_extras(path, title, error))
+    return VOCObject(path, title, name, coordinates, is_difficult, is_crowd, faults, extras)
 
 
 def _child(element: Element, tag: str) -> Element | None:
@@ -951,17 +1032,19 @@ def _read_number(element: Element, tag: str) -> float:
     return number
 
 
-def _read_difficult(element: Element) -> bool:
-    child = _child(element, "difficult")
+def _read_flag(element: Element, tag: str) -> bool:
+    child = _child(element, tag)
     if child is None:
         return False
     text = (child.text or "").strip()
     if text not in ("0", "1"):
-        raise _Broken("bad-difficult", f"difficult is {text[:40]!r}", "write 0 or 1")
+        raise _Broken(f"bad-{tag}", f"{tag} is {text[:40]!r}", "write 0 or 1")
     return text == "1"
 
 
-def _to_box(item: _Object, size: tuple[int, int] | None) -> tuple[_Coordinates | None, list[Fault]]:
+def _to_box(
+    item: VOCObject, size: tuple[int, int] | None
+) -> tuple[_Coordinates | None, list[Fault]]:
     """The half-open box of 1-based, inclusive coordinates, and what is wrong with them.
 
     Args:
