@@ -1,0 +1,1 @@
+"""The checker of data sets: what is faulty, and what is suspicious though no single file is."""
