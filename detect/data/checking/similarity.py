@@ -95,10 +95,13 @@ def _close_pairs(
 
 
 def _count_bits(numbers: UInt64[np.ndarray, "R C"]) -> UInt8[np.ndarray, "R C"]:
+    counts: np.ndarray
     if hasattr(np, "bitwise_count"):  # since NumPy 2
-        return np.bitwise_count(numbers)
-    counts: np.ndarray = _BITS_IN_BYTE[np.ascontiguousarray(numbers).view(np.uint8)]
-    return counts.reshape(*numbers.shape, 8).sum(axis=-1, dtype=np.uint8)
+        counts = np.bitwise_count(numbers)
+    else:
+        of_bytes = _BITS_IN_BYTE[np.ascontiguousarray(numbers).view(np.uint8)]
+        counts = of_bytes.reshape(*numbers.shape, 8).sum(axis=-1, dtype=np.uint8)
+    return counts
 
 
 def _are_alike(
