@@ -42,7 +42,11 @@ def check_pictures(annotated: AnnotatedSet, inspected: Inspected) -> Iterator[Fi
         annotated: the set.
         inspected: its pictures that can be decoded.
     """
-    pictures = [picture for picture in annotated.pictures if picture.image_path in inspected]
+    # by name, so that of two pictures the same one comes first whatever the names of the splits
+    pictures = sorted(
+        (picture for picture in annotated.pictures if picture.image_path in inspected),
+        key=lambda picture: picture.image_id,
+    )
     twins = find_twins(pictures, inspected)
     yield from (_twin(pictures[i], pictures[first]) for i, first in twins.items())
     yield from _similar(pictures, inspected, twins)

@@ -42,8 +42,10 @@ def find_similar(
         For each picture that looks like earlier ones: these, in rising order. Of several pictures
         with one hash, a later one is compared to the first of them alone.
     """
+    if len(hashes) == 0:
+        return {}
     flat = thumbnails.reshape(len(thumbnails), -1)  # [N, pixels]
-    usable = np.flatnonzero(flat.std(axis=1) >= MIN_CONTRAST) if len(flat) else np.arange(0)
+    usable = np.flatnonzero(flat.std(axis=1) >= MIN_CONTRAST)
     similar: dict[int, list[int]] = {}
 
     def note(first: np.ndarray, second: np.ndarray) -> None:
