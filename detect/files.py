@@ -67,6 +67,8 @@ def read_json(path: Path) -> Any:
         raise DetectError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise DetectError(f"{path}: expected JSON: {error}") from error
+    except RecursionError as error:
+        raise DetectError(f"{path}: expected JSON, found lists nested too deeply") from error
 
 
 def _without_nan(content: Any) -> Any:

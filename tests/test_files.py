@@ -80,6 +80,13 @@ def test_what_is_no_json_is_a_readable_error(tmp_path, content):
         read_json(path)
 
 
+def test_json_that_is_nested_too_deeply_is_a_readable_error(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(DetectError, match="nested too deeply"):
+        read_json(path)
+
+
 def test_a_missing_file_is_a_readable_error(tmp_path):
     with pytest.raises(DetectError, match=r"a\.json: cannot be read: No such file"):
         read_json(tmp_path / "a.json")

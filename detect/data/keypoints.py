@@ -17,8 +17,7 @@ of pictures and annotations as `Fault` records; a file that is no such data set 
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -29,23 +28,33 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from detect.data.coco_fields import (
+    BrokenEntry,
+    Complaint,
+    PictureRecord,
+    describe_size,
+    get_box,
+    get_flag,
+    get_id,
+    get_numbers,
+    get_text,
+    kind_of,
+    measure_pictures,
+    read_content,
+    read_picture_entries,
+    some_of,
+)
 from detect.data.crops import crop_boxes
 from detect.data.faults import DataFaults, Fault
-from detect.data.images import ImageError, read_image, read_image_size, verify_image
+from detect.data.images import read_image, read_image_size, verify_image
 from detect.data.transforms import moved_joints
 from detect.data.voc import Progress
 from detect.errors import DetectError
-from detect.files import read_json
 from detect.registry import nearest
 from detect.structures import GroundTruth, ImageMeta, Sample
 
 # The center of a pixel, whose index COCO gives for a joint.
 PIXEL_CENTER = 0.5
-# Coordinates are rounded to hundredths, and some tools count the last pixel differently: a box
-# that passes the border by no more than this is cut off there, in pixels.
-MAX_BOX_OVERHANG = 1.0
-# More threads than this wait for the disk and for each other.
-_MAX_THREADS = 8
 _SIDES = (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"))
 
 Limbs = tuple[tuple[int, int], ...]
@@ -234,7 +243,7 @@ def read_coco_keypoints(
         DetectError: the file is missing, is not JSON or has no such content, the classes make no
             sense or have different keypoints, or no picture is left.
     """
-    content = _read_content(annotation_file)
+    content = read_content(annotation_file, "COCO's keypoint format")
     if not image_folder.is_dir():
         found = "a file" if image_folder.exists() else "nothing"
         raise DetectError(
@@ -242,8 +251,10 @@ def read_coco_keypoints(
             f"found {found}"
         )
     classes = _read_classes(annotation_file, content["categories"], class_names)
-    pictures = _read_pictures(annotation_file, image_folder, content["images"])
-    _measure(pictures, verify_image if verify_images else read_image_size, progress)
+    pictures = read_picture_entries(
+        annotation_file, content["images"], lambda name: image_folder / name, _Picture
+    )
+    measure_pictures(pictures, verify_image if verify_images else read_image_size, progress)
     strays = _read_objects(annotation_file, content["annotations"], pictures, classes)
     faults = [*classes.faults, *(fault for p in pictures for fault in p.faults), *strays]
     errors = [fault for fault in faults if fault.severity == "error"]
@@ -391,89 +402,6 @@ def _mirrored_name(name: str) -> str:
     return ""
 
 
-# ---- the file as a whole ----------------------------------------------------------------------
-
-
-class _Broken(Exception):  # noqa: N818 — it carries a fault from where it is found to its record
-    def __init__(self, rule: str, value: str, remedy: str) -> None:
-        super().__init__(value)
-        self.rule, self.value, self.remedy = rule, value, remedy
-
-    def at(self, path: Path, title: str) -> Fault:
-        return Fault(str(path), title, self.rule, self.value, self.remedy)
-
-
-def _read_content(path: Path) -> dict[str, Any]:
-    """The content of a COCO file, with its lists images, annotations and categories.
-
-    Raises:
-        DetectError: there is no such file, or its content is something else.
-    """
-    content = read_json(path)
-    expected = "COCO's keypoint format, an object with the lists images, annotations and categories"
-    if not isinstance(content, dict):
-        raise DetectError(f"{path}: expected {expected}, found {_kind(content)}")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list):
-            found = _kind(content[key]) if key in content else f"only {_some(content)}"
-            raise DetectError(f"{path}: expected {expected}, found no list {key!r} but {found}")
-    if not content["images"]:
-        raise DetectError(f"{path}: expected pictures in 'images', found none; take another file")
-    return content
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", type(None): "null"}
-    return names.get(type(value), f"{value}")
-
-
-def _some(names: Iterable[str]) -> str:
-    """The first of many names."""
-    listed = list(names)
-    if not listed:
-        return "nothing"
-    return ", ".join(listed[:10]) + (f", … ({len(listed)} in all)" if len(listed) > 10 else "")
-
-
-def _get(entry: Any, key: str) -> Any:
-    if not isinstance(entry, dict):
-        raise _Broken(
-            "wrong-type", f"expected an object, found {_kind(entry)}", "see COCO's format"
-        )
-    if key not in entry:
-        raise _Broken("missing-field", f"there is no {key!r}", "add it, or delete the entry")
-    return entry[key]
-
-
-def _get_text(entry: Any, key: str) -> str:
-    value = _get(entry, key)
-    if not isinstance(value, str) or not value.strip():
-        raise _Broken("wrong-type", f"{key} is {value!r:.40}", "write a name in quotation marks")
-    return value
-
-
-def _get_id(entry: Any, key: str) -> int | str:
-    value = _get(entry, key)
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise _Broken("wrong-type", f"{key} is {value!r:.40}", "write a whole number")
-    return value
-
-
-def _get_numbers(entry: Any, key: str, count: int, meaning: str) -> list[float]:
-    values = _get(entry, key)
-    if not isinstance(values, list) or len(values) != count:
-        found = f"{len(values)} numbers" if isinstance(values, list) else _kind(values)
-        raise _Broken(
-            "wrong-length", f"{key} is {found}, not the {count} of {meaning}", "correct it"
-        )
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _Broken("not-a-number", f"{key} holds {value!r:.40}", "write a number of pixels")
-        if not abs(value) < 1e9:  # nan and the infinite included; beyond any picture
-            raise _Broken("not-a-number", f"{key} holds {value}", "write a finite number of pixels")
-    return [float(value) for value in values]
-
-
 # ---- categories -------------------------------------------------------------------------------
 
 
@@ -513,14 +441,14 @@ def _read_classes(
     skeletons: dict[str, Skeleton] = {}
     for number, category in enumerate(categories, start=1):
         try:
-            name, category_id = _get_text(category, "name"), _get_id(category, "id")
+            name, category_id = get_text(category, "name"), get_id(category, "id")
             if name in titles.values() or category_id in titles:
                 value = f"the name {name!r} or the id {category_id!r} is taken by another category"
-                raise _Broken("duplicate-category", value, "give each its own")
+                raise BrokenEntry("duplicate-category", value, "give each its own")
             titles[category_id] = name
             if "keypoints" in category:
                 skeletons[name] = _read_skeleton(category)
-        except _Broken as broken:
+        except BrokenEntry as broken:
             raise DetectError(str(broken.at(path, f"category {number}"))) from broken
     used = [name for name in skeletons if class_names is None or name in class_names]
     skeleton = _common_skeleton(path, skeletons, used)
@@ -549,18 +477,18 @@ def _read_skeleton(category: Mapping[str, Any]) -> Skeleton:
     is_named = isinstance(names, list) and all(isinstance(n, str) and n.strip() for n in names)
     if not is_named or not names or len(set(names)) < len(names):
         value = f"keypoints is {names!r:.80}"
-        raise _Broken("bad-keypoints", value, "list the name of each joint, each once")
+        raise BrokenEntry("bad-keypoints", value, "list the name of each joint, each once")
     limbs = category.get("skeleton", [])
     remedy = f"list pairs of joint numbers; COCO counts them from 1, here to {len(names)}"
     if not isinstance(limbs, list):
-        raise _Broken("bad-skeleton", f"skeleton is {_kind(limbs)}", remedy)
+        raise BrokenEntry("bad-skeleton", f"skeleton is {kind_of(limbs)}", remedy)
     for limb in limbs:
         if (
             not isinstance(limb, list)
             or len(limb) != 2
             or not all(type(end) is int and 1 <= end <= len(names) for end in limb)
         ):
-            raise _Broken("bad-skeleton", f"skeleton holds {limb!r:.40}", remedy)
+            raise BrokenEntry("bad-skeleton", f"skeleton holds {limb!r:.40}", remedy)
     return Skeleton(tuple(names), tuple((first - 1, second - 1) for first, second in limbs))
 
 
@@ -575,7 +503,7 @@ def _common_skeleton(
     if not used:
         raise DetectError(
             f"{path}: expected a category with keypoints of the class names that were asked for, "
-            f"found only {_some(skeletons)}; correct the class names"
+            f"found only {some_of(skeletons)}; correct the class names"
         )
     first = skeletons[used[0]]
     for name in used[1:]:
@@ -583,8 +511,8 @@ def _common_skeleton(
         if other.joint_names != first.joint_names:
             raise DetectError(
                 f"{path}: expected categories with the same keypoints, found "
-                f"{used[0]!r} with {len(first.joint_names)} ({_some(first.joint_names)}) and "
-                f"{name!r} with {len(other.joint_names)} ({_some(other.joint_names)}); "
+                f"{used[0]!r} with {len(first.joint_names)} ({some_of(first.joint_names)}) and "
+                f"{name!r} with {len(other.joint_names)} ({some_of(other.joint_names)}); "
                 "split the file by category, or name one class and skip the others"
             )
     return first
@@ -598,7 +526,7 @@ def _unused_category(
         value, remedy = "it has no keypoints; it is no class", "delete it, or name its joints"
         return Fault(str(path), title, "category-without-keypoints", value, remedy, "warning")
     alike = nearest(name, class_names, count=1)
-    hint = f"did you mean {alike[0]!r}? " if alike else f"the classes are {_some(class_names)}; "
+    hint = f"did you mean {alike[0]!r}? " if alike else f"the classes are {some_of(class_names)}; "
     remedy = f"{hint}correct the name, or add it to the classes"
     return Fault(str(path), title, "unknown-class", f"unknown class {name!r}", remedy)
 
@@ -613,7 +541,7 @@ def _one_sided_joints(path: Path, skeleton: Skeleton) -> list[Fault]:
     ]
     if not alone:
         return []
-    value = f"{_some(alone)}: there is no such joint of the other side"
+    value = f"{some_of(alone)}: there is no such joint of the other side"
     remedy = "name pairs as left_x and right_x, or don't mirror the pictures"
     return [Fault(str(path), "keypoints", "one-sided-joint", value, remedy, "warning")]
 
@@ -622,21 +550,13 @@ def _one_sided_joints(path: Path, skeleton: Skeleton) -> list[Fault]:
 
 
 @dataclass(slots=True)
-class _Picture:
+class _Picture(PictureRecord):
     """A picture with the objects that are in order; `meta` is None when it cannot be used."""
 
-    title: str
-    faults: list[Fault]
-    key: int | str | None = None
-    path: Path | None = None
-    image_id: str = ""
-    stated_size: tuple[int, int] | None = None
-    meta: ImageMeta | None = None
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     difficult: list[bool] = field(default_factory=list)
     joints: list[np.ndarray] = field(default_factory=list)  # each [K, 3]
-    num_faulty_objects: int = 0
 
     def truth(self, num_joints: int) -> GroundTruth:
         return GroundTruth(
@@ -645,80 +565,6 @@ class _Picture:
             torch.tensor(self.difficult, dtype=torch.bool),
             torch.tensor(np.array(self.joints), dtype=torch.float32).reshape(-1, num_joints, 3),
         )
-
-
-def _read_pictures(path: Path, folder: Path, entries: Sequence[Any]) -> list[_Picture]:
-    """The entries of `images`; each id and each file may stand once."""
-    pictures = []
-    keys: dict[int | str, str] = {}
-    names: dict[str, str] = {}
-    for number, entry in enumerate(entries, start=1):
-        picture = _Picture(f"image {number}", [])
-        pictures.append(picture)
-        try:
-            key = _get_id(entry, "id")
-            picture.title = f"image {number} (id {key!r:.20})"
-            if key in keys:
-                value = f"{keys[key]} has that id too"
-                raise _Broken("duplicate-image", value, "give each picture an id of its own")
-            keys[key] = picture.title
-            picture.key = key
-            file_name = _get_text(entry, "file_name")
-            picture.title = f"image {number} ({file_name})"
-            if not Path(file_name).name or "\0" in file_name:
-                raise _Broken("bad-file-name", f"file_name is {file_name!r:.40}", "name a picture")
-            image_id = Path(file_name).with_suffix("").as_posix()
-            if image_id in names:
-                value = f"{names[image_id]} has that file name too, suffixes apart"
-                raise _Broken("duplicate-image", value, "delete one, or rename its file")
-            names[image_id] = picture.title
-            sides = (_get(entry, "height"), _get(entry, "width"))
-            if not all(type(side) is int and side > 0 for side in sides):
-                value = f"height and width are {sides[0]!r:.20} and {sides[1]!r:.20}"
-                raise _Broken("bad-size", value, "write whole numbers of pixels")
-            picture.stated_size, picture.image_id = sides, image_id
-            picture.path = folder / file_name
-        except _Broken as broken:
-            picture.faults.append(broken.at(path, picture.title))
-    return pictures
-
-
-def _measure(
-    pictures: Sequence[_Picture],
-    measure: Callable[[Path], tuple[int, int]],
-    progress: Progress | None,
-) -> None:
-    """Look at the file of every picture, in a few threads: decoders work without Python's lock."""
-
-    def measure_one(picture: _Picture) -> None:
-        if picture.path is None:
-            return
-        try:
-            size = measure(picture.path)
-        except ImageError as error:
-            rule = "unreadable-image" if picture.path.exists() else "missing-image"
-            fault = Fault(str(picture.path), None, rule, error.value, error.remedy)
-            picture.faults.append(fault)
-            return
-        if size != picture.stated_size:
-            assert picture.stated_size is not None
-            value = f"the picture is {_describe(size)}, its entry says "
-            remedy = "see whether it is the picture that was annotated, then correct the entry"
-            value += _describe(picture.stated_size)
-            fault = Fault(str(picture.path), picture.title, "size-mismatch", value, remedy)
-            picture.faults.append(fault)
-            return
-        picture.meta = ImageMeta(picture.image_id, picture.path, size, size)
-
-    with ThreadPoolExecutor(_MAX_THREADS) as pool:
-        for done, _ in enumerate(pool.map(measure_one, pictures), start=1):
-            if progress is not None:
-                progress(done, len(pictures))
-
-
-def _describe(size: tuple[int, int]) -> str:
-    height, width = size
-    return f"{width} wide and {height} high"
 
 
 # ---- annotations ------------------------------------------------------------------------------
@@ -735,18 +581,18 @@ def _read_objects(
         try:
             if isinstance(entry, dict) and "id" in entry:
                 title += f" (id {entry['id']!r:.20})"
-            key = _get_id(entry, "image_id")
+            key = get_id(entry, "image_id")
             if key not in by_key:
                 value = f"there is no image with the id {key!r:.20}"
-                raise _Broken("unknown-image", value, "add the image, or delete the annotation")
-        except _Broken as broken:
+                raise BrokenEntry("unknown-image", value, "add the image, or delete the annotation")
+        except BrokenEntry as broken:
             strays.append(broken.at(path, title))
             continue
         picture = by_key[key]
         try:
             warnings = _read_object(entry, picture, classes)
             picture.faults += [Fault(str(path), title, *warning, "warning") for warning in warnings]
-        except _Broken as broken:
+        except BrokenEntry as broken:
             picture.num_faulty_objects += 1
             picture.faults.append(broken.at(path, title))
         except _LeftOut:
@@ -758,80 +604,51 @@ class _LeftOut(Exception):  # noqa: N818 — its fault was said once, with the c
     pass
 
 
-def _read_object(entry: Any, picture: _Picture, classes: _Classes) -> list[tuple[str, str, str]]:
+def _read_object(entry: Any, picture: _Picture, classes: _Classes) -> list[Complaint]:
     """Add an object to its picture; return warnings: rule, value and remedy of each.
 
     Raises:
-        _Broken: it is faulty.
+        BrokenEntry: it is faulty.
         _LeftOut: its category is no class.
     """
     label = _read_label(entry, classes)
     names = classes.skeleton.joint_names
-    numbers = _get_numbers(entry, "keypoints", 3 * len(names), f"{len(names)} joints x, y, v")
+    numbers = get_numbers(entry, "keypoints", 3 * len(names), f"{len(names)} joints x, y, v")
     joints = np.array(numbers).reshape(-1, 3)  # [K, 3]
     unknown = [name for name, v in zip(names, joints[:, 2], strict=True) if v not in (0, 1, 2)]
     if unknown:
         value = f"the visibility of {unknown[0]} is {joints[names.index(unknown[0]), 2]:g}"
         remedy = "write 0 (not labeled), 1 (labeled, hidden) or 2 (visible)"
-        raise _Broken("bad-visibility", value, remedy)
-    crowd = entry.get("iscrowd", 0)
-    if crowd not in (0, 1):
-        raise _Broken("bad-iscrowd", f"iscrowd is {crowd!r:.40}", "write 0 or 1")
-    box, warnings = _read_box(entry, picture)
+        raise BrokenEntry("bad-visibility", value, remedy)
+    crowd = get_flag(entry, "iscrowd")
+    box, warnings = get_box(entry, picture.stated_size)
     warnings += _stated_count(entry, joints)
     joints[:, :2] += PIXEL_CENTER
     warnings += _outside_joints(joints, names, picture.stated_size)
     joints[joints[:, 2] == 0] = 0
     picture.boxes.append(box)
     picture.labels.append(label)
-    picture.difficult.append(bool(crowd) or not joints[:, 2].any())
+    picture.difficult.append(crowd or not joints[:, 2].any())
     picture.joints.append(joints)
     return warnings
 
 
 def _read_label(entry: Any, classes: _Classes) -> int:
-    category_id = _get_id(entry, "category_id")
+    category_id = get_id(entry, "category_id")
     if category_id not in classes.labels:
         known = ", ".join(f"{key!r} ({name})" for key, name in list(classes.titles.items())[:10])
         value = f"there is no category with the id {category_id!r:.20}"
-        raise _Broken("unknown-category", value, f"correct it; there are: {known}")
+        raise BrokenEntry("unknown-category", value, f"correct it; there are: {known}")
     label = classes.labels[category_id]
     if label is not None:
         return label
     if category_id in classes.ids_without_keypoints:
         value = f"its category {classes.titles[category_id]!r} has no keypoints"
-        raise _Broken("class-without-keypoints", value, "name the joints of the category")
+        raise BrokenEntry("class-without-keypoints", value, "name the joints of the category")
     raise _LeftOut
 
 
-def _read_box(
-    entry: Any, picture: _Picture
-) -> tuple[tuple[float, float, float, float], list[tuple[str, str, str]]]:
-    """The box as xyxy, cut off at the border, and a warning if it had to be."""
-    x, y, width, height = _get_numbers(entry, "bbox", 4, "x, y, width and height")
-    found = f"bbox {x:g}, {y:g}, {width:g}, {height:g}"
-    if width <= 0 or height <= 0:
-        value = f"{found}: a box of no area"
-        raise _Broken("zero-size-box", value, "redraw the box or delete the annotation")
-    box = (x, y, x + width, y + height)
-    if picture.stated_size is None:
-        return box, []  # the picture is left out anyway
-    limits = (picture.stated_size[1], picture.stated_size[0])
-    overhang = max(-x, -y, box[2] - limits[0], box[3] - limits[1])
-    value = f"{found} in a picture {_describe(picture.stated_size)}"
-    if overhang > MAX_BOX_OVERHANG:
-        remedy = f"keep x + width in 0 … {limits[0]} and y + height in 0 … {limits[1]}"
-        raise _Broken("box-outside-image", value, remedy)
-    box = (max(x, 0.0), max(y, 0.0), min(box[2], limits[0]), min(box[3], limits[1]))
-    if np.float32(box[0]) >= np.float32(box[2]) or np.float32(box[1]) >= np.float32(box[3]):
-        value = f"{found}: nothing of the box is in the picture, {_describe(picture.stated_size)}"
-        raise _Broken("zero-size-box", value, "redraw the box or delete the annotation")
-    if overhang <= 0:
-        return box, []
-    return box, [("box-past-border", f"{value} is cut off at the border", "see whether it fits")]
-
-
-def _stated_count(entry: Mapping[str, Any], joints: np.ndarray) -> list[tuple[str, str, str]]:
+def _stated_count(entry: Mapping[str, Any], joints: np.ndarray) -> list[Complaint]:
     labeled = int((joints[:, 2] > 0).sum())
     stated = entry.get("num_keypoints", labeled)
     if stated == labeled:
@@ -842,7 +659,7 @@ def _stated_count(entry: Mapping[str, Any], joints: np.ndarray) -> list[tuple[st
 
 def _outside_joints(
     joints: np.ndarray, names: Sequence[str], size: tuple[int, int] | None
-) -> list[tuple[str, str, str]]:
+) -> list[Complaint]:
     """Make labeled joints outside the picture not labeled; return a warning if there are any."""
     if size is None:
         return []
@@ -852,7 +669,7 @@ def _outside_joints(
     if not outside.any():
         return []
     joints[outside, 2] = 0
-    who = _some(name for name, is_out in zip(names, outside, strict=True) if is_out)
+    who = some_of(name for name, is_out in zip(names, outside, strict=True) if is_out)
     x, y = points[outside][0] - PIXEL_CENTER
-    value = f"{who} at {x:g}, {y:g} in a picture {_describe(size)}; taken as not labeled"
+    value = f"{who} at {x:g}, {y:g} in a picture {describe_size(size)}; taken as not labeled"
     return [("joint-outside-image", value, "correct the place, or write 0, 0, 0")]

@@ -5,14 +5,16 @@ licenses. The rows of YOLO's text have none for flags, ids or polygons either. T
 here and the readers take it back.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from detect.data.faults import Fault
+from detect.data.plain_data import sound_extras
 from detect.errors import DetectError
-from detect.files import read_json, write_json
+from detect.files import read_json
 
 EXTRAS_FILE = "extras.json"
 _VERSION = 1
@@ -34,8 +36,8 @@ class SetExtras:
     pictures: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write_set_extras(root: Path, extras: SetExtras) -> None:
-    """Write `extras.json` into the folder of a set."""
+def set_extras_text(extras: SetExtras) -> str:
+    """The content of `extras.json`."""
     content = {
         "written_by": _WRITTEN_BY,
         "version": _VERSION,
@@ -43,7 +45,7 @@ def write_set_extras(root: Path, extras: SetExtras) -> None:
         "extras": dict(extras.extras),
         "pictures": dict(extras.pictures),
     }
-    write_json(root / EXTRAS_FILE, content)
+    return json.dumps(content, allow_nan=False) + "\n"
 
 
 def read_set_extras(root: Path) -> tuple[SetExtras, list[Fault]]:
@@ -63,12 +65,33 @@ def read_set_extras(root: Path) -> tuple[SetExtras, list[Fault]]:
             and len(set(names)) == len(names)
             and isinstance(extras, dict)
             and isinstance(pictures, dict)
+            and _are_sound(extras)
         )
     except (DetectError, KeyError, RecursionError) as error:
         return SetExtras(), [_unreadable(path, f"{error}".removeprefix(f"{path}: "))]
     if not is_sound:
         return SetExtras(), [_unreadable(path, "its content is not as it was written")]
-    return SetExtras(tuple(names), extras, pictures), []
+    extras, bad = sound_extras(extras)
+    return SetExtras(tuple(names), extras, pictures), [_unreadable(path, text) for text in bad]
+
+
+def _are_sound(extras: Mapping[str, Any]) -> bool:
+    """Whether what the writers look into is as they left it."""
+    categories, others = (
+        extras.get("categories", []),
+        [extras.get(k, {}) for k in ("files", "yaml")],
+    )
+    return (
+        isinstance(categories, list)
+        and all(
+            isinstance(entry, dict)
+            and isinstance(entry.get("name"), str)
+            and isinstance(entry.get("id"), int | str)
+            for entry in categories
+        )
+        and all(isinstance(other, dict) for other in others)
+        and all(isinstance(content, dict) for content in others[0].values())
+    )
 
 
 def _unreadable(path: Path, value: str) -> Fault:

@@ -436,7 +436,8 @@ def list_entries(
 def annotated_entries(root: Path) -> list[PictureEntry]:
     """Every annotation of a VOC data set as a picture, whatever the splits."""
     folder = root / "Annotations"
-    return [PictureEntry(root, path.stem, folder) for path in sorted(folder.glob("*.xml"))]
+    ids = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.xml")]
+    return [PictureEntry(root, image_id, folder) for image_id in sorted(ids)]
 
 
 def _check_layout(root: Path) -> None:
@@ -614,7 +615,7 @@ def survey_pictures(
         progress: as in `read_voc`.
         with_extras: keep what training has no use for, such as `<truncated>`.
     """
-    class_names = _listed_class_names(classes)
+    class_names = listed_class_names(classes)
     entries, faults = _without_duplicates(entries)
     annotations = [_read_annotation(entry.annotation_path, with_extras) for entry in entries]
     if class_names is None:
@@ -760,7 +761,7 @@ class _ImageFinder:
 # ---- classes ----------------------------------------------------------------------------------
 
 
-def _listed_class_names(classes: ClassNames) -> tuple[str, ...] | None:
+def listed_class_names(classes: ClassNames) -> tuple[str, ...] | None:
     """The class names that the user gave, or None when they are to be collected."""
     if classes == "auto":
         return None

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 
+from detect.data.plain_data import sound_extras
+
 # Read and written by themselves; the file name is that of the picture.
 PICTURE_TAGS = frozenset({"object", "size", "filename"})
 OBJECT_TAGS = frozenset({"name", "bndbox", "difficult", "crowd", "iscrowd"})
@@ -67,6 +69,11 @@ def write_extras(parent: Element, extras: Mapping[str, Any], reserved: Iterable[
         SubElement(parent, _JSON_TAG).text = text
 
 
+def is_plain_text(text: str) -> bool:
+    """Whether XML gives the text back as it is."""
+    return _PLAIN_TEXT.fullmatch(text) is not None
+
+
 def _read_children(element: Element, without: Iterable[str]) -> dict[str, Any]:
     content = _children_of(element, _MAX_DEPTH, {*without, _JSON_TAG})
     texts = [child.text or "" for child in element.findall(_JSON_TAG)]
@@ -77,7 +84,10 @@ def _read_children(element: Element, without: Iterable[str]) -> dict[str, Any]:
             raise ExtrasError(f"<{_JSON_TAG}> is no JSON: {text[:40]!r}") from error
         if not isinstance(others, dict):
             raise ExtrasError(f"<{_JSON_TAG}> is no JSON object: {text[:40]!r}")
-        content.update(others)
+        sound, bad = sound_extras(others)
+        if bad:
+            raise ExtrasError(f"<{_JSON_TAG}>: {bad[0]}")
+        content.update(sound)
     return content
 
 
@@ -111,7 +121,7 @@ def _is_tag(key: str) -> bool:
 def _fits_xml(value: Any) -> bool:
     """Whether reading the element of a value gives the value back."""
     if isinstance(value, str):
-        return _PLAIN_TEXT.fullmatch(value) is not None and not _WHOLE_NUMBER.fullmatch(value)
+        return is_plain_text(value) and not _WHOLE_NUMBER.fullmatch(value)
     if isinstance(value, Mapping):
         # an empty mapping would come back as empty text
         return bool(value) and all(_is_tag(k) and _fits_xml(v) for k, v in value.items())

@@ -3,7 +3,7 @@ from xml.etree.ElementTree import Element, fromstring, tostring
 import pytest
 
 from detect.data.annotated_voc import read_annotated_voc
-from detect.data.set_extras import SetExtras, write_set_extras
+from detect.data.set_extras import EXTRAS_FILE, SetExtras, set_extras_text
 from detect.data.voc import VOCSource, read_voc
 from detect.data.voc_extras import (
     OBJECT_TAGS,
@@ -106,7 +106,8 @@ def test_pictures_are_verified_on_demand(folder):
 def test_class_order_of_the_extras_file(folder):
     folder.add("a", annotation_xml(object_xml("ant"), object_xml("dog", (9, 9, 30, 30))))
     folder.split("train", "a")
-    write_set_extras(folder.root, SetExtras(("dog", "cat"), {"licenses": [1]}))
+    text = set_extras_text(SetExtras(("dog", "cat"), {"licenses": [1]}))
+    (folder.root / EXTRAS_FILE).write_text(text)
     annotated = read_annotated_voc(folder.root)
     assert annotated.class_names == ("dog", "cat", "ant")
     assert annotated.extras == {"licenses": [1]}

@@ -1,0 +1,65 @@
+"""Pictures that several splits list become one record each, with an id unique in the set."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from detect.data.annotated import AnnotatedPicture
+from detect.data.faults import Fault
+
+
+def merge_splits(
+    pictures: Iterable[AnnotatedPicture],
+) -> tuple[list[AnnotatedPicture], list[Fault]]:
+    """Join the records of the same picture from several splits.
+
+    Pictures of one id that are different files, as `train/0001.jpg` and `val/0001.jpg`, get the
+    name of their split before the id.
+
+    Args:
+        pictures: each with the one split, or none, that it was read from.
+
+    Returns:
+        The pictures in order, and the faults of those whose splits give them different objects;
+        of these, the first split holds.
+    """
+    by_path: dict[Path, AnnotatedPicture] = {}
+    faults = []
+    for picture in pictures:
+        earlier = by_path.setdefault(picture.image_path, picture)
+        if earlier is picture:
+            continue
+        if _content(earlier) != _content(picture):
+            value = (
+                f"the picture {picture.image_id} has other objects in {picture.annotation_path} "
+                f"than in {earlier.annotation_path}"
+            )
+            remedy = "give both the same objects, or leave the picture out of one"
+            file = str(picture.annotation_path)
+            faults.append(Fault(file, None, "different-in-splits", value, remedy))
+            continue
+        splits = tuple(sorted({*earlier.splits, *picture.splits}))
+        by_path[picture.image_path] = replace(earlier, splits=splits)
+    return _with_unique_ids(list(by_path.values())), faults
+
+
+def _content(picture: AnnotatedPicture) -> list[Any]:
+    # ids may be counted anew in each file
+    extras = [
+        {key: value for key, value in item.extras.items() if key != "id"}
+        for item in picture.objects
+    ]
+    items = [(item.name, item.box, item.difficult, item.crowd) for item in picture.objects]
+    return [*items, *extras]
+
+
+def _with_unique_ids(pictures: Sequence[AnnotatedPicture]) -> list[AnnotatedPicture]:
+    counts = Counter(picture.image_id for picture in pictures)
+    return [
+        replace(picture, image_id="/".join((*picture.splits[:1], picture.image_id)))
+        if counts[picture.image_id] > 1
+        else picture
+        for picture in pictures
+    ]

@@ -1,0 +1,128 @@
+"""Sharing the pictures of a set between splits, each class in proportion.
+
+Sechidis, Tsoumakas and Vlahavas 2011, "On the stratification of multi-label data", algorithm 1: a
+picture with objects of several classes is given to the split that lacks its rarest class the most.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from detect.errors import DetectError
+
+# Shares are written with few decimals, as 0.33,0.33,0.34 or 0.3333,0.3333,0.3334.
+_MAX_EXCESS = 1e-3
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """`train=0.8,val=0.1,test=0.1` as a mapping.
+
+    >>> parse_shares("train=0.8,val=0.2")
+    {'train': 0.8, 'val': 0.2}
+
+    Raises:
+        DetectError: it is nothing of that form, or the shares do not add up to 1.
+    """
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = (piece.strip() for piece in part.partition("="))
+        try:
+            share = float(number)
+        except ValueError:
+            share = math.nan
+        if not name or name in shares or not 0 < share <= 1:
+            raise DetectError(
+                f"--shares: expected names with shares between 0 and 1, such as "
+                f"train=0.8,val=0.1,test=0.1, found {part.strip()!r} in {text!r}"
+            )
+        if name.startswith(".") or any(sign in name for sign in "/\\\0"):
+            raise DetectError(f"--shares: {name!r} cannot be the name of a file; name it otherwise")
+        shares[name] = share
+    total = sum(shares.values())
+    if abs(total - 1) > _MAX_EXCESS:
+        raise DetectError(
+            f"--shares: expected shares that add up to 1, found {total:g} in {text!r}"
+        )
+    return {name: share / total for name, share in shares.items()}
+
+
+def stratify(
+    class_counts: Int[np.ndarray, "N C"], shares: Mapping[str, float], seed: int
+) -> list[str]:
+    """The split of each picture.
+
+    The algorithm counts pictures with a class. Here objects are counted, since that is what a
+    detector learns from; a picture without objects is shared out last, by the number of pictures.
+
+    Args:
+        class_counts: the number of objects of each class in each picture.
+        shares: of each split; they add up to 1.
+        seed: of the order of pictures and of the choice between equal splits.
+
+    Raises:
+        DetectError: there are fewer pictures than splits.
+    """
+    num_pictures = len(class_counts)
+    if num_pictures < len(shares):
+        raise DetectError(
+            f"expected at least as many pictures as splits, found {num_pictures} for {len(shares)}"
+        )
+    generator = np.random.default_rng(seed)
+    names = list(shares)
+    portions = np.array([shares[name] for name in names])  # [S]
+    lacking_pictures = portions * num_pictures  # [S]
+    lacking = portions[:, None] * class_counts.sum(axis=0)  # [S, C]
+    chosen = np.full(num_pictures, -1)
+    order = generator.permutation(num_pictures)
+    while True:
+        remaining = order[chosen[order] < 0]
+        left = (class_counts[remaining] > 0).sum(axis=0)  # pictures with the class, [C]
+        if not left.any():
+            break
+        rarest = int(np.where(left > 0, left, num_pictures + 1).argmin())
+        own = remaining[class_counts[remaining, rarest] > 0]
+        # those with the most objects first: the small ones even out what they leave
+        for picture in own[np.argsort(-class_counts[own, rarest], kind="stable")]:
+            split = _neediest(lacking[:, rarest], lacking_pictures, generator)
+            chosen[picture] = split
+            lacking[split] -= class_counts[picture]
+            lacking_pictures[split] -= 1
+    for picture in order[chosen[order] < 0]:
+        split = _neediest(lacking_pictures, lacking_pictures, generator)
+        chosen[picture] = split
+        lacking_pictures[split] -= 1
+    _fill_empty(chosen, class_counts, len(names))
+    return [names[split] for split in chosen]
+
+
+def _neediest(
+    lacking: np.ndarray, lacking_pictures: np.ndarray, generator: np.random.Generator
+) -> int:
+    """The split that lacks the most; of equal ones that of most pictures, then by chance."""
+    candidates = np.flatnonzero(np.isclose(lacking, lacking.max(), rtol=0, atol=1e-9))
+    pictures = lacking_pictures[candidates]
+    candidates = candidates[np.isclose(pictures, pictures.max(), rtol=0, atol=1e-9)]
+    return int(generator.choice(candidates))
+
+
+def _fill_empty(chosen: np.ndarray, class_counts: np.ndarray, num_splits: int) -> None:
+    """Give a split that got no picture one of the largest: an empty split is of no use."""
+    for split in range(num_splits):
+        if (chosen == split).any():
+            continue
+        largest = int(np.bincount(chosen, minlength=num_splits).argmax())
+        own = np.flatnonzero(chosen == largest)
+        chosen[own[class_counts[own].sum(axis=1).argmin()]] = split
+
+
+def counts_by_split(
+    class_counts: Int[np.ndarray, "N C"], splits: Sequence[str], names: Sequence[str]
+) -> dict[str, tuple[int, list[int]]]:
+    """For each split the number of pictures, and of objects of each class."""
+    of = np.array(splits)
+    return {
+        name: (int((of == name).sum()), class_counts[of == name].sum(axis=0).tolist())
+        for name in names
+    }

@@ -1,0 +1,753 @@
+"""Data sets in YOLO's text format, read strictly.
+
+```
+root/data.yaml                 path, train, val, test, and the names of the classes
+root/images/train/0012.jpg     the pictures of a split
+root/labels/train/0012.txt     its objects, rows `class cx cy w h`, as shares of the picture's sides
+```
+
+`train`, `val` and any other split of the YAML file (Ultralytics' layout) are a folder of pictures,
+a text file that lists pictures, or a list of those. The labels of `…/images/….jpg` are
+`…/labels/….txt`, or lie beside the picture. Darknet's `obj.names` with lists `train.txt` is read
+as well.
+
+A picture without a label file has no objects: that is how background is written. A split without
+any label file is a fault. `extras.json`, which this package writes beside the YAML file, holds the
+flags and extras that a row has no place for.
+"""
+
+import math
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import yaml
+
+from detect.data.annotated import AnnotatedObject, AnnotatedPicture, AnnotatedSet
+from detect.data.faults import Fault
+from detect.data.images import ImageError, read_image_size, verify_image
+from detect.data.merging import merge_splits
+from detect.data.plain_data import sound_extras
+from detect.data.set_extras import EXTRAS_FILE, read_set_extras
+from detect.data.split_names import chosen_splits
+from detect.data.voc import IMAGE_SUFFIXES, ClassNames, Progress, listed_class_names, read_rows
+from detect.errors import DetectError
+from detect.registry import nearest
+
+IMAGES, LABELS = "images", "labels"
+DARKNET_NAMES = "obj.names"
+# Of the extras of a set: what else its YAML file says.
+YAML_EXTRAS = "yaml"
+_SPLITS = ("train", "val", "test")
+# Keys of the YAML file that are read by themselves.
+KNOWN_KEYS = ("path", "names", "nc")
+# Six decimals, as most tools write them, make boxes at the border pass it by less than this share.
+_MAX_ROUNDING = 1e-5
+# A box that passes the border by no more than this is cut off there, in pixels.
+_MAX_OVERHANG = 1.0
+# Digits of a pixel that rows keep; beyond are the roundings of shares.
+_PIXEL_DIGITS = 6
+# What LabelImg leaves among the labels.
+_NO_LABELS = frozenset({"classes.txt"})
+_MAX_THREADS = 8
+_DELETE_OR_CORRECT = "write `class cx cy w h`, or delete the row"
+
+
+@dataclass(frozen=True, slots=True)
+class YOLOLayout:
+    """Where the parts of a set are.
+
+    Attributes:
+        file: the YAML file, or darknet's `obj.names`.
+        class_names: of the labels 0 … C−1.
+        splits: for each split the folders of pictures, lists of pictures, or single pictures.
+        extras: what else the YAML file says.
+    """
+
+    file: Path
+    class_names: tuple[str, ...]
+    splits: Mapping[str, tuple[Path, ...]]
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+def find_yolo_file(root: Path) -> Path | None:
+    """The YAML file of a set, or its `obj.names`; None where there is neither.
+
+    Raises:
+        DetectError: there are several.
+    """
+    if root.is_file():
+        return root if root.suffix in (".yaml", ".yml") else None
+    candidates = [path for path in sorted(root.glob("*.y*ml")) if path.suffix in (".yaml", ".yml")]
+    for path in candidates:
+        if path.stem == "data":
+            return path
+    named = [path for path in candidates if _names_classes(path)]
+    if len(named) > 1:
+        raise DetectError(
+            f"{root}: expected one YAML file that names the classes, found "
+            f"{', '.join(path.name for path in named)}; give the path of the one that is meant"
+        )
+    darknet = root / DARKNET_NAMES
+    return named[0] if named else darknet if darknet.is_file() else None
+
+
+def read_yolo_layout(root: Path) -> tuple[YOLOLayout, list[Fault]]:
+    """Read the YAML file, or darknet's files, of a set.
+
+    Args:
+        root: the folder, or the YAML file itself.
+
+    Raises:
+        DetectError: there is none, it is broken, or a split leads nowhere.
+    """
+    file = find_yolo_file(root)
+    if file is None:
+        raise DetectError(
+            f"{root}: expected YOLO's format, a data.yaml with the names of the classes or "
+            f"{DARKNET_NAMES}, found neither"
+        )
+    return _read_darknet(file) if file.name == DARKNET_NAMES else _read_yaml(file)
+
+
+def read_annotated_yolo(
+    root: Path,
+    splits: Sequence[str] | None = None,
+    classes: ClassNames = "auto",
+    *,
+    verify_images: bool = False,
+    with_extras: bool = True,
+    progress: Progress | None = None,
+) -> AnnotatedSet:
+    """Read a data set in YOLO's text format with all that its files say.
+
+    Args:
+        root: the folder with `data.yaml` or `obj.names`; or the YAML file itself.
+        splits: the splits to read; None, or an empty list, for all.
+        classes: the names of the labels 0 … C−1; `voc` for the 20 of PASCAL VOC; `auto` for those
+            of the YAML file. Given, a used class of another name is an error.
+        verify_images: decode every picture once. Otherwise only the headers are read.
+        with_extras: keep what training has no use for; the flags are kept anyway.
+        progress: called with the number of pictures looked at and the number of all.
+
+    Returns:
+        The set; faulty objects and pictures are left out, and its `faults` say so.
+
+    Raises:
+        DetectError: there is no such file or split, the YAML file is broken, or the classes make
+            no sense.
+    """
+    layout, faults = read_yolo_layout(root)
+    wanted = listed_class_names(classes)
+    set_extras, extras_faults = read_set_extras(layout.file.parent)
+    faults += extras_faults
+    records = []
+    for split in chosen_splits(root, splits or None, layout.splits):
+        own, listing_faults = _list_pictures(layout, split)
+        records += own
+        faults += listing_faults
+    if not layout.splits:
+        records, faults = _list_all(layout, faults)
+    if not records:
+        raise DetectError(
+            f"{layout.file}: expected pictures in its splits, found none; "
+            f"put pictures with one of the suffixes {', '.join(IMAGE_SUFFIXES)} there"
+        )
+    _measure(records, verify_image if verify_images else read_image_size, progress)
+    for record in records:
+        record.read_labels(layout.class_names)
+    faults += _without_labels(records)
+    pictures, split_faults = merge_splits(r.annotated() for r in records if r.is_sound)
+    pictures, sidecar_faults = _with_extras(
+        pictures, set_extras.pictures, layout.file.parent, with_extras
+    )
+    names, class_faults = _class_names(layout, pictures, wanted)
+    kept = set(names)
+    sifted = [_of_classes(picture, kept) for picture in pictures]
+    return AnnotatedSet(
+        layout.file.parent,
+        "yolo",
+        names,
+        tuple(sifted),
+        (
+            *faults,
+            *class_faults,
+            *(fault for record in records for fault in record.faults),
+            *split_faults,
+            *sidecar_faults,
+        ),
+        num_skipped_images=sum(not record.is_sound for record in records),
+        num_skipped_objects=sum(r.num_faulty_objects for r in records if r.is_sound)
+        + sum(len(p.objects) for p in pictures)
+        - sum(len(p.objects) for p in sifted),
+        extras={**set_extras.extras, **({YAML_EXTRAS: layout.extras} if layout.extras else {})},
+    )
+
+
+# ---- the set as a whole -----------------------------------------------------------------------
+
+
+def _names_classes(path: Path) -> bool:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return re.search(r"^names\s*:", text, re.MULTILINE) is not None
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DetectError(f"{path}: expected a YAML file in UTF-8: {error}") from error
+
+
+def _read_yaml(file: Path) -> tuple[YOLOLayout, list[Fault]]:
+    try:
+        content = yaml.safe_load(_text_of(file))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f":{mark.line + 1}"
+        reason = getattr(error, "problem", None) or str(error)
+        raise DetectError(f"{file}{line}: expected YAML: {' '.join(reason.split())}") from error
+    if not isinstance(content, dict):
+        raise DetectError(
+            f"{file}: expected the keys train, val and names, found {type(content).__name__}"
+        )
+    names = _names_of(file, content)
+    folder, faults = _base_folder(file, content.get("path"))
+    splits, others = {}, {}
+    for key, value in content.items():
+        if key in KNOWN_KEYS or value is None:
+            continue
+        paths = _split_paths(folder, value)
+        if key not in _SPLITS and (paths is None or not all(path.exists() for path in paths)):
+            others[str(key)] = value  # a key of some tool, no split
+        elif paths is None:
+            raise DetectError(
+                f"{file}: {key}: expected a folder, a list of pictures (.txt) or several of them, "
+                f"found {value!r:.60}"
+            )
+        else:
+            splits[str(key)] = paths
+    extras, bad = sound_extras(others)
+    remedy = "correct it; it is not kept"
+    faults += [Fault(str(file), None, "bad-extras", value, remedy, "warning") for value in bad]
+    return YOLOLayout(file, names, splits, extras), faults
+
+
+def _split_paths(folder: Path, value: Any) -> tuple[Path, ...] | None:
+    values = value if isinstance(value, list) else [value]
+    if not values or not all(isinstance(text, str) and text.strip() for text in values):
+        return None
+    return tuple(_resolve(folder, text) for text in values)
+
+
+def _names_of(file: Path, content: Mapping[Any, Any]) -> tuple[str, ...]:
+    names = content.get("names")
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise DetectError(
+                f"{file}: names: expected the numbers 0 … {len(names) - 1} of {len(names)} "
+                f"classes, found {', '.join(str(key) for key in list(names)[:10])}; "
+                "number the classes without gaps from 0"
+            )
+        names = [names[number] for number in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise DetectError(
+            f"{file}: names: expected a list of class names, or numbers with names, found "
+            f"{names!r:.60}"
+        )
+    # YAML takes some names for something else: no, 1
+    listed = [name if isinstance(name, str) else str(name) for name in names]
+    if any(name is None or isinstance(name, list | dict) for name in names):
+        raise DetectError(f"{file}: names: expected a name for each class, found {names!r:.60}")
+    _check_names(file, listed)
+    num_classes = content.get("nc", len(listed))
+    if num_classes != len(listed):
+        raise DetectError(
+            f"{file}: nc is {num_classes!r:.20}, and names lists {len(listed)}; correct one of them"
+        )
+    return tuple(listed)
+
+
+def _check_names(file: Path, names: Sequence[str]) -> None:
+    repeated = [name for name in names if names.count(name) > 1 or not name.strip()]
+    if repeated or not names:
+        found = f"{repeated[0]!r} {names.count(repeated[0])} times" if repeated else "none"
+        raise DetectError(f"{file}: expected each class name once, found {found}; name each class")
+
+
+def _base_folder(file: Path, stated: Any) -> tuple[Path, list[Fault]]:
+    """The folder that paths count from: `path` of the YAML file, by itself or from the file's."""
+    if stated is None or (isinstance(stated, str) and stated.strip() in ("", ".")):
+        return file.parent, []
+    folder = file.parent / str(stated)
+    if folder.is_dir():
+        return folder, []
+    value = f"path: there is no folder {str(stated)!r:.60}; {file.parent} is taken"
+    remedy = "delete the key, or name the folder of the set"
+    return file.parent, [Fault(str(file), None, "missing-path", value, remedy, "warning")]
+
+
+def _resolve(folder: Path, text: str) -> Path:
+    """A path of the YAML file; Roboflow's exports lead one folder too far up."""
+    path = folder / text
+    if not path.exists() and text.startswith("../") and (folder / text[3:]).exists():
+        return folder / text[3:]
+    return path
+
+
+def _read_darknet(file: Path) -> tuple[YOLOLayout, list[Fault]]:
+    names = read_rows(file)
+    _check_names(file, names)
+    root = file.parent
+    lists = [
+        path
+        for path in sorted(root.glob("*.txt"))
+        if any(Path(row).suffix.lower() in IMAGE_SUFFIXES for row in read_rows(path)[:1])
+    ]
+    return YOLOLayout(file, tuple(names), {path.stem: (path,) for path in lists}), []
+
+
+def _class_names(
+    layout: YOLOLayout, pictures: Sequence[AnnotatedPicture], wanted: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], list[Fault]]:
+    if wanted is None:
+        return layout.class_names, []
+    used = {item.name for picture in pictures for item in picture.objects}
+    faults = []
+    for name in (name for name in layout.class_names if name in used and name not in wanted):
+        alike = nearest(name, wanted, count=1)
+        hint = f"did you mean {alike[0]!r}? " if alike else f"the classes are {', '.join(wanted)}: "
+        remedy = f"{hint}Correct the name, or add it to data.classes"
+        title, value = f"class {name}", f"unknown class {name!r}"
+        faults.append(Fault(str(layout.file), title, "unknown-class", value, remedy))
+    return wanted, faults
+
+
+def _of_classes(picture: AnnotatedPicture, names: set[str]) -> AnnotatedPicture:
+    if all(item.name in names for item in picture.objects):
+        return picture
+    kept = tuple(item for item in picture.objects if item.name in names)
+    return AnnotatedPicture(
+        picture.image_id,
+        picture.image_path,
+        picture.annotation_path,
+        picture.size,
+        picture.splits,
+        kept,
+        picture.extras,
+    )
+
+
+# ---- pictures of a split ----------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Record:
+    """A picture of one split, and the rows of its label file."""
+
+    image_id: str
+    image_path: Path
+    label_path: Path
+    split: str
+    faults: list[Fault] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+    has_labels: bool = False
+    is_readable: bool = True
+    objects: list[AnnotatedObject] = field(default_factory=list)
+    num_faulty_objects: int = 0
+
+    @property
+    def is_sound(self) -> bool:
+        return self.size is not None and self.is_readable
+
+    def fault(self, title: str | None, rule: str, value: str, remedy: str) -> None:
+        self.faults.append(Fault(str(self.label_path), title, rule, value, remedy))
+
+    def read_labels(self, class_names: Sequence[str]) -> None:
+        """Read the rows; each that is faulty is counted and left out."""
+        try:
+            text = self.label_path.read_text(encoding="utf-8-sig")
+        except FileNotFoundError:
+            return
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            remedy = "check it and its permissions"
+            self.fault(None, "unreadable-labels", f"the file cannot be read: {reason}", remedy)
+            self.is_readable = False
+            return
+        self.has_labels = True
+        seen: dict[str, str] = {}
+        for number, row in enumerate(text.splitlines(), start=1):
+            if not row.strip():
+                continue
+            title = f"line {number}"
+            try:
+                item, warnings = _read_row(row, title, class_names, self.size)
+            except _BrokenRow as broken:
+                self.fault(broken.title, broken.rule, broken.value, broken.remedy)
+                self.num_faulty_objects += 1
+                continue
+            earlier = seen.setdefault(" ".join(row.split()), title)
+            if earlier != title:
+                value, remedy = f"the same row as {earlier}", "delete one of the two"
+                warnings.append(("duplicate-object", value, remedy))
+            for warning in warnings:
+                self.faults.append(Fault(str(self.label_path), item.title, *warning, "warning"))
+            self.objects.append(item)
+
+    def annotated(self) -> AnnotatedPicture:
+        assert self.size is not None
+        return AnnotatedPicture(
+            self.image_id,
+            self.image_path,
+            self.label_path,
+            self.size,
+            (self.split,) if self.split else (),
+            tuple(self.objects),
+        )
+
+
+def _list_pictures(layout: YOLOLayout, split: str) -> tuple[list[_Record], list[Fault]]:
+    """The pictures of a split; label files in its folders that have no picture are faults."""
+    records: dict[Path, _Record] = {}
+    faults = []
+    for source in layout.splits[split]:
+        if source.is_dir():
+            paths = _pictures_below(source)
+            ids = [path.relative_to(source).with_suffix("").as_posix() for path in paths]
+            faults += _stray_labels(source, paths)
+        elif source.suffix == ".txt" and source.is_file():
+            paths, list_faults = _listed_pictures(layout.file.parent, source)
+            faults += list_faults
+            ids = [_id_of_listed(layout, path) for path in paths]
+        else:
+            raise DetectError(
+                f"{layout.file}: {split}: expected a folder of pictures or a list of them (.txt), "
+                f"found {'a file' if source.exists() else 'nothing'} at {source}"
+            )
+        for path, image_id in zip(paths, ids, strict=True):
+            if path in records:
+                value, remedy = f"the picture {path} is listed twice", "delete one of the rows"
+                faults.append(Fault(str(source), None, "duplicate-image", value, remedy))
+            else:
+                records[path] = _Record(image_id, path, _label_path(path), split)
+    if not records:
+        value, remedy = f"the split {split!r} has no picture", "add pictures, or delete the split"
+        place = ", ".join(str(source) for source in layout.splits[split])
+        faults.append(Fault(place, None, "empty-split", value, remedy))
+    return list(records.values()), faults
+
+
+def _list_all(layout: YOLOLayout, faults: list[Fault]) -> tuple[list[_Record], list[Fault]]:
+    """All pictures in `images`, of a set that has no splits."""
+    folder = layout.file.parent / IMAGES
+    if not folder.is_dir():
+        raise DetectError(
+            f"{layout.file}: expected the keys train and val, folders or lists of pictures, found "
+            "neither, nor a folder images"
+        )
+    paths = _pictures_below(folder)
+    records = [
+        _Record(path.relative_to(folder).with_suffix("").as_posix(), path, _label_path(path), "")
+        for path in paths
+    ]
+    return records, [*faults, *_stray_labels(folder, paths)]
+
+
+def _pictures_below(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+
+
+def _listed_pictures(root: Path, source: Path) -> tuple[list[Path], list[Fault]]:
+    paths, faults = [], []
+    for number, row in enumerate(read_rows(source), start=1):
+        # darknet's lists count from its own folder, such as data/obj_train_data/0012.jpg
+        tail = PurePosixPath(row.replace("\\", "/"))
+        candidates = [source.parent / tail, root / tail]
+        candidates += [root.joinpath(*tail.parts[1:])] if len(tail.parts) > 1 else []
+        found = [path for path in candidates if "\0" not in row and path.is_file()]
+        if found:
+            paths.append(found[0])
+            continue
+        value = f"there is no picture {row[:80]!r}"
+        remedy = "put the picture there, or delete the row"
+        faults.append(Fault(str(source), f"line {number}", "missing-image", value, remedy))
+    return paths, faults
+
+
+def _id_of_listed(layout: YOLOLayout, path: Path) -> str:
+    """The path below the last folder `images`, and below that of a split, without the suffix."""
+    parts = path.with_suffix("").parts
+    if IMAGES not in parts[:-1]:
+        return path.stem
+    tail = parts[len(parts) - parts[::-1].index(IMAGES, 1) :]
+    return "/".join(tail[1:] if len(tail) > 1 and tail[0] in layout.splits else tail)
+
+
+def _label_path(image_path: Path) -> Path:
+    """`…/labels/….txt` of `…/images/….jpg`; where there is none, beside the picture."""
+    beside = image_path.with_suffix(".txt")
+    parts = list(image_path.parts)
+    for position in range(len(parts) - 2, -1, -1):
+        if parts[position] == IMAGES:
+            parts[position] = LABELS
+            path = Path(*parts).with_suffix(".txt")
+            return path if path.is_file() or not beside.is_file() else beside
+    return beside
+
+
+def _stray_labels(folder: Path, pictures: Sequence[Path]) -> list[Fault]:
+    """Label files without a picture."""
+    parts = list(folder.parts)
+    if IMAGES not in parts:
+        return []
+    parts[len(parts) - 1 - parts[::-1].index(IMAGES)] = LABELS
+    labels = Path(*parts)
+    known = {_label_path(path) for path in pictures}
+    remedy = f"put the picture into {folder}, or delete the file"
+    return [
+        Fault(str(path), None, "missing-image", "there is no picture of these labels", remedy)
+        for path in sorted(labels.rglob("*.txt"))
+        if path not in known and path.name not in _NO_LABELS
+    ]
+
+
+def _measure(
+    records: Sequence[_Record],
+    measure: Callable[[Path], tuple[int, int]],
+    progress: Progress | None,
+) -> None:
+    """Give every picture its size, in a few threads: decoders work without Python's lock."""
+
+    def measure_one(record: _Record) -> None:
+        try:
+            record.size = measure(record.image_path)
+        except ImageError as error:
+            file = str(record.image_path)
+            fault = Fault(file, None, "unreadable-image", error.value, error.remedy)
+            record.faults.append(fault)
+
+    with ThreadPoolExecutor(_MAX_THREADS) as pool:
+        for done, _ in enumerate(pool.map(measure_one, records), start=1):
+            if progress is not None:
+                progress(done, len(records))
+
+
+def _without_labels(records: Sequence[_Record]) -> list[Fault]:
+    """Faults of splits without any label file, warnings of those where most are missing."""
+    faults = []
+    for split in dict.fromkeys(record.split for record in records):
+        own = [record for record in records if record.split == split]
+        missing = [record for record in own if not record.has_labels and record.is_readable]
+        where = missing[0].label_path if missing else None
+        if len(missing) == len(own):
+            value = f"none of the {len(own)} pictures of the split {split!r} has a label file"
+            remedy = "put labels there; for a split of background alone, empty files"
+            faults.append(Fault(str(where), None, "no-labels", value, remedy))
+            for record in own:
+                record.is_readable = False
+        elif 2 * len(missing) > len(own):
+            value = f"{len(missing)} of the {len(own)} pictures of the split {split!r} have no "
+            value += "label file and are taken for background; this is the first"
+            remedy = "see whether labels are missing"
+            faults.append(Fault(str(where), None, "few-labels", value, remedy, "warning"))
+    return faults
+
+
+# ---- one row ----------------------------------------------------------------------------------
+
+
+class _BrokenRow(Exception):  # noqa: N818 — it carries a fault from where it is found to its record
+    def __init__(self, title: str, rule: str, value: str, remedy: str) -> None:
+        super().__init__(value)
+        self.title, self.rule, self.value, self.remedy = title, rule, value, remedy
+
+
+def _read_row(
+    row: str, title: str, class_names: Sequence[str], size: tuple[int, int] | None
+) -> tuple[AnnotatedObject, list[tuple[str, str, str]]]:
+    """An object, and warnings: rule, value and remedy of each.
+
+    Raises:
+        _BrokenRow: the row is faulty.
+    """
+    columns = row.split()
+    label = _read_label(columns[0], title, class_names)
+    title = f"{title} ({class_names[label]})"
+    if len(columns) != 5:
+        raise _BrokenRow(title, *_wrong_columns(columns))
+    numbers = [_read_share(text, title) for text in columns[1:]]
+    x, y, width, height = numbers
+    if max(numbers) > 2:
+        value = f"{' '.join(columns[1:])}: not shares of the picture's sides; pixels?"
+        remedy = "divide x and width by the picture's width, y and height by its height"
+        raise _BrokenRow(title, "not-normalized", value, remedy)
+    if width <= 0 or height <= 0:
+        value = f"width {columns[3]} and height {columns[4]}: a box of no size"
+        raise _BrokenRow(title, "zero-size-box", value, "redraw the box or delete the row")
+    rows, columns_in_picture = size or (1, 1)
+    scale = (columns_in_picture, rows)
+    box = (
+        round((x - width / 2) * scale[0], _PIXEL_DIGITS),
+        round((y - height / 2) * scale[1], _PIXEL_DIGITS),
+        round((x + width / 2) * scale[0], _PIXEL_DIGITS),
+        round((y + height / 2) * scale[1], _PIXEL_DIGITS),
+    )
+    if size is None:  # the picture is left out anyway
+        return AnnotatedObject(title, class_names[label], box), []
+    inside, warnings = _cut_off(box, scale, title)
+    return AnnotatedObject(title, class_names[label], inside), warnings
+
+
+def _read_label(text: str, title: str, class_names: Sequence[str]) -> int:
+    # some tools write 3.0
+    match = re.fullmatch(r"(-?[0-9]{1,9})(?:\.0*)?", text)
+    if match is None:
+        found = f"expected the number of a class, found {text[:40]!r}"
+        raise _BrokenRow(title, "bad-class", found, _DELETE_OR_CORRECT)
+    label = int(match[1])
+    if not 0 <= label < len(class_names):
+        value = f"class {label}, and there are the classes 0 … {len(class_names) - 1}"
+        remedy = "correct the number, or add the class to names"
+        raise _BrokenRow(title, "unknown-class", value, remedy)
+    return label
+
+
+def _wrong_columns(columns: Sequence[str]) -> tuple[str, str, str]:
+    number = len(columns)
+    if number == 6:
+        value = "6 columns; the sixth looks like a score of a detection"
+        return "wrong-columns", value, "labels have none: delete the column"
+    if number >= 7 and number % 2 == 1:
+        value = f"{number} columns: a polygon, as segmentation sets have them"
+        return "polygon-row", value, "write the box around it as `class cx cy w h`"
+    value = f"{number} columns, expected 5"
+    return "wrong-columns", value, _DELETE_OR_CORRECT
+
+
+def _read_share(text: str, title: str) -> float:
+    try:
+        # Python's float also takes 1_000, which nobody means
+        number = math.nan if "_" in text else float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        value = f"expected a number, found {text[:40]!r}"
+        raise _BrokenRow(title, "not-a-number", value, "write shares of the picture, 0 … 1")
+    return number
+
+
+def _cut_off(
+    box: tuple[float, float, float, float],
+    scale: tuple[int, int],
+    title: str,
+) -> tuple[tuple[float, float, float, float], list[tuple[str, str, str]]]:
+    """The box within the picture, and a warning if more than a rounding was cut."""
+    overhangs = (
+        -box[0] / scale[0],
+        -box[1] / scale[1],
+        box[2] / scale[0] - 1,
+        box[3] / scale[1] - 1,
+    )
+    pixels = max(-box[0], -box[1], box[2] - scale[0], box[3] - scale[1])
+    found = ", ".join(f"{value:g}" for value in box)
+    value = f"the box {found} in pixels, of a picture {scale[0]} wide and {scale[1]} high"
+    if pixels > _MAX_OVERHANG:
+        remedy = "keep cx ± w/2 and cy ± h/2 in 0 … 1"
+        raise _BrokenRow(title, "box-outside-image", value, remedy)
+    inside = (
+        max(box[0], 0.0),
+        max(box[1], 0.0),
+        min(box[2], float(scale[0])),
+        min(box[3], float(scale[1])),
+    )
+    if np.float32(inside[0]) >= np.float32(inside[2]) or np.float32(inside[1]) >= np.float32(
+        inside[3]
+    ):
+        raise _BrokenRow(title, "zero-size-box", value, "redraw the box or delete the row")
+    if max(overhangs) <= _MAX_ROUNDING:
+        return inside, []
+    return inside, [("box-past-border", f"{value}, is cut off", "see whether it fits")]
+
+
+# ---- what rows cannot hold --------------------------------------------------------------------
+
+
+def label_checksum(text: str) -> int:
+    """Of a label file, so that flags are not given to the rows of another one."""
+    return zlib.crc32("\n".join(text.split()).encode())
+
+
+def _with_extras(
+    pictures: Sequence[AnnotatedPicture],
+    entries: Mapping[str, Any],
+    root: Path,
+    with_extras: bool,
+) -> tuple[list[AnnotatedPicture], list[Fault]]:
+    """Give pictures and objects the flags and extras of `extras.json`."""
+    if not entries:
+        return list(pictures), []
+    joined, faults = [], []
+    for picture in pictures:
+        entry = entries.get(picture.image_id)
+        if entry is None:
+            joined.append(picture)
+            continue
+        try:
+            joined.append(_join(picture, entry, with_extras))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
+            joined.append(picture)
+            reason = str(error) if isinstance(error, _StaleError) else "its entry is malformed"
+            value = f"the flags and extras of {picture.image_id} are not taken: {reason}"
+            remedy = "convert the set again, or delete the entry"
+            file = str(root / EXTRAS_FILE)
+            faults.append(Fault(file, picture.image_id, "stale-extras", value, remedy, "warning"))
+    return joined, faults
+
+
+class _StaleError(ValueError):
+    pass
+
+
+def _join(picture: AnnotatedPicture, entry: Any, with_extras: bool) -> AnnotatedPicture:
+    own = sound_extras(entry["extras"])[0] if with_extras else {}
+    objects = list(picture.objects)
+    if entry["objects"]:
+        text = picture.annotation_path.read_text(encoding="utf-8-sig")
+        if entry["checksum"] != label_checksum(text):
+            raise _StaleError("its label file was changed since")
+        rows = {int(item.title.split()[1]): place for place, item in enumerate(objects)}
+        for row, said in entry["objects"].items():
+            place = rows.get(int(row))
+            if place is None:
+                continue  # the row is faulty, and that was said
+            item = objects[place]
+            objects[place] = AnnotatedObject(
+                item.title,
+                item.name,
+                item.box,
+                bool(said.get("difficult", False)),
+                bool(said.get("crowd", False)),
+                sound_extras(said.get("extras", {}))[0] if with_extras else {},
+            )
+    return AnnotatedPicture(
+        picture.image_id,
+        picture.image_path,
+        picture.annotation_path,
+        picture.size,
+        picture.splits,
+        tuple(objects),
+        own,
+    )
