@@ -448,6 +448,10 @@ def check(
     classes: Annotated[
         str, typer.Option(help="voc, auto, or names with commas that alone are allowed.")
     ] = "auto",
+    data_format: Annotated[
+        Literal["voc", "coco", "yolo"] | None,
+        typer.Option("--from", help="The format, where a folder has several.", show_default="auto"),
+    ] = None,
     json: JSONFile = None,
     html: Annotated[
         Path | None,
@@ -471,7 +475,7 @@ def check(
     from detect.cli.check import check_data
     from detect.cli.data import as_classes
 
-    report = check_data(root, split, as_classes(classes), json, html, show_all, output)
+    report = check_data(root, split, as_classes(classes), data_format, json, html, show_all, output)
     if report.count("error") or (strict and report.count("warning")):
         raise typer.Exit(1)
 

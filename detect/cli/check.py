@@ -6,8 +6,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from detect.data.annotated_voc import read_annotated_voc
+from detect.data.annotated import DataFormat
 from detect.data.checking import CheckReport, Finding, check_annotated
+from detect.data.formats import read_annotated
 from detect.data.voc import ClassNames
 from detect.files import write_json
 from detect.visualization.check_page import write_check_page
@@ -20,6 +21,7 @@ def check_data(
     root: Path,
     splits: Sequence[str] | None,
     classes: ClassNames,
+    data_format: DataFormat | None,
     json_file: Path | None,
     html_file: Path | None,
     show_all: bool,
@@ -36,8 +38,13 @@ def check_data(
             task = progress.add_task(title, total=None)
             return lambda done, total: progress.update(task, completed=done, total=total)
 
-        annotated = read_annotated_voc(
-            root, splits or None, classes, progress=stage(f"Reading {root}")
+        annotated = read_annotated(
+            root,
+            splits or None,
+            classes,
+            data_format,
+            with_extras=False,
+            progress=stage(f"Reading {root}"),
         )
         report = check_annotated(
             annotated, is_whole=not splits, progress=stage("Looking at pictures")

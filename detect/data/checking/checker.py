@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from detect.data.annotated import AnnotatedPicture, AnnotatedSet
+from detect.data.annotated import AnnotatedSet
 from detect.data.checking.boxes import check_boxes
 from detect.data.checking.class_names import check_class_names
 from detect.data.checking.finding import Box, CheckReport, Finding, error
@@ -73,23 +73,32 @@ class _PlaceFinder:
 
     def __init__(self, annotated: AnnotatedSet) -> None:
         self._annotated = annotated
-        self._by_file: dict[str, AnnotatedPicture] = {}
+        self._images: dict[str, Path] = {}  # by files that are of one picture
+        self._places: dict[tuple[str, str], tuple[Path, Box]] = {}  # by file and object
+        files = {fault.file for fault in annotated.faults}
         for picture in annotated.pictures:
-            self._by_file[str(picture.image_path)] = picture
+            self._images[str(picture.image_path)] = picture.image_path
+            file = str(picture.annotation_path)
             if annotated.data_format != "coco":  # its file is that of all pictures
-                self._by_file[str(picture.annotation_path)] = picture
-        self._boxes: dict[str, Mapping[str, Box]] = {}  # of one file, by the objects' titles
+                self._images[file] = picture.image_path
+            if file in files:
+                for item in picture.objects:
+                    self._places[file, item.title] = (picture.image_path, item.box)
+        self._voc_boxes: tuple[str, Mapping[str, Box]] = ("", {})  # of the file looked at last
 
     def find(self, fault: Fault) -> Finding:
-        image = self._image_of(fault.file)
-        if image is None:
+        if fault.object is not None and (fault.file, fault.object) in self._places:
+            image, box = self._places[fault.file, fault.object]
+            return Finding(fault, (image,), (box,))
+        found = self._image_of(fault.file)
+        if found is None:
             return Finding(fault)
-        box = None if fault.object is None else self._boxes_of(fault.file).get(fault.object)
-        return Finding(fault, (image,), () if box is None else (box,))
+        faulty_box = self._faulty_box(fault)
+        return Finding(fault, (found,), () if faulty_box is None else (faulty_box,))
 
     def _image_of(self, file: str) -> Path | None:
-        if file in self._by_file:
-            return self._by_file[file].image_path
+        if file in self._images:
+            return self._images[file]
         path = Path(file)
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return path
@@ -102,15 +111,13 @@ class _PlaceFinder:
                 return next((image for image in candidates if image.is_file()), None)
         return None
 
-    def _boxes_of(self, file: str) -> Mapping[str, Box]:
-        if file not in self._boxes:
-            if self._annotated.data_format == "voc":
-                self._boxes = {file: _voc_boxes(Path(file))}  # faults come file by file
-            else:
-                picture = self._by_file.get(file)
-                objects = () if picture is None else picture.objects
-                self._boxes = {file: {item.title: item.box for item in objects}}
-        return self._boxes[file]
+    def _faulty_box(self, fault: Fault) -> Box | None:
+        """The box of an object that was left out; only VOC's files are read again for it."""
+        if self._annotated.data_format != "voc" or fault.object is None:
+            return None
+        if self._voc_boxes[0] != fault.file:  # faults come file by file
+            self._voc_boxes = (fault.file, _voc_boxes(Path(fault.file)))
+        return self._voc_boxes[1].get(fault.object)
 
 
 def _voc_boxes(path: Path) -> dict[str, Box]:

@@ -1,5 +1,6 @@
 """Files that lie in the folders of a set and that nobody lists."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from detect.data.voc import IMAGE_SUFFIXES, list_entries, read_rows
 from detect.errors import DetectError
 
 _REMEDY = "list it in a split, or delete it"
+_NAMED_IMAGE = re.compile(r"image \d+ \((.+)\)", re.DOTALL)  # as COCO's reader titles a picture
 
 
 def check_listing(annotated: AnnotatedSet) -> Iterator[Finding]:
@@ -48,20 +50,29 @@ def _listed_elsewhere(root: Path) -> set[str]:
 
 
 def _check_image_folders(annotated: AnnotatedSet) -> Iterator[Finding]:
-    """Pictures beside those of the set; folders that are not the set's own are not looked into."""
+    """Pictures beside those of the set; folders that are not the set's own are not looked into.
+
+    What a fault keeps out of the set is listed too, and said already.
+    """
+    if any(fault.rule == "no-labels" for fault in annotated.faults):
+        return  # a whole split is out
     known = {picture.image_path for picture in annotated.pictures}
-    known |= {Path(fault.file) for fault in annotated.faults}
-    for folder in sorted({path.parent for path in known if path.suffix.lower() in IMAGE_SUFFIXES}):
+    faulty = {Path(fault.file).stem for fault in annotated.faults}
+    titles = [_NAMED_IMAGE.fullmatch(fault.object or "") for fault in annotated.faults]
+    faulty |= {Path(title[1]).stem for title in titles if title is not None}
+    for folder in sorted({path.parent for path in known}):
         for path in _files(folder, IMAGE_SUFFIXES, deep=False):
-            if path not in known:
-                value = "the picture lies beside those of the set, and no annotation names it"
-                remedy = "annotate it, or delete it"
-                yield warning(path, None, "unlisted-image", value, remedy, images=(path,))
+            if path not in known and path.stem not in faulty:
+                value = "the picture lies beside those of the set, and nothing lists it"
+                yield warning(path, None, "unlisted-image", value, _REMEDY, images=(path,))
 
 
 def _files(folder: Path, suffixes: tuple[str, ...], *, deep: bool = True) -> list[Path]:
     found = folder.rglob("*") if deep else folder.glob("*")
-    return sorted(path for path in found if path.suffix.lower() in suffixes)
+    # hidden files are those of systems and tools, such as the Mac's ._000012.jpg
+    return sorted(
+        path for path in found if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    )
 
 
 def _id_of(path: Path, folder: Path) -> str:
