@@ -98,11 +98,13 @@ def _overlapping(
     boxes = torch.tensor([item.box for item in objects], dtype=torch.float32)
     for start in range(0, len(objects), _ROWS_AT_ONCE):
         rows = boxes[start : start + _ROWS_AT_ONCE]
-        iou = box_iou(rows, boxes[: start + len(rows)]).tril(diagonal=start - 1)
-        found = iou >= SAME_BOX_IOU  # [rows, earlier boxes]
-        for row in found.any(dim=1).nonzero().flatten().tolist():
-            column = int(found[row].float().argmax())
-            yield objects[start + row], objects[column], float(iou[row, column])
+        iou = box_iou(rows, boxes[: start + len(rows)]).numpy()  # [rows, boxes so far]
+        row, column = np.nonzero(iou >= SAME_BOX_IOU)
+        is_earlier = column < row + start
+        # pairs come row by row, by rising columns: the first of a row is the one that is taken
+        first, places = np.unique(row[is_earlier], return_index=True)
+        for r, c in zip(first.tolist(), column[is_earlier][places].tolist(), strict=True):
+            yield objects[start + r], objects[c], float(iou[r, c])
 
 
 # ---- sizes and shapes -------------------------------------------------------------------------
