@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from detect.data import Augmentation
 from detect.detectors import DETECTORS
@@ -87,15 +95,33 @@ class DataSection(Section):
 class DetectionDataSection(DataSection):
     """Which pictures a detector learns from.
 
-    `voc` is a folder in VOC layout, `shapes` the built-in set. With joints: `figures`, the built-in
-    set of stick figures, and `coco_keypoints`, where `root` has `images/` and
-    `annotations/person_keypoints_<split>.json`; `person_crops` makes a picture of each person,
-    with this share of its width and height around it, null leaves pictures whole.
+    `voc`, `coco` and `yolo` are folders in these layouts (docs/data.md), `auto` finds out which;
+    of all but `voc`, `classes` is `auto` unless it is set. `shapes` is the built-in set. With
+    joints: `figures`, the built-in set of stick figures, and `coco_keypoints`, where `root` has
+    `images/` and `annotations/person_keypoints_<split>.json`; `person_crops` makes a picture of
+    each person, with this share of its width and height around it, null leaves pictures whole.
     `imagenet_localization` is ILSVRC's folder with `Annotations/CLS-LOC` and `Data/CLS-LOC`.
     """
 
-    kind: Literal["voc", "shapes", "figures", "coco_keypoints", "imagenet_localization"] = "voc"
+    kind: Literal[
+        "voc",
+        "coco",
+        "yolo",
+        "auto",
+        "shapes",
+        "figures",
+        "coco_keypoints",
+        "imagenet_localization",
+    ] = "voc"
     person_crops: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_own_classes(cls, section: Any) -> Any:
+        # these formats say which classes there are, and rarely those of VOC
+        if isinstance(section, dict) and section.get("kind") in ("coco", "yolo", "auto"):
+            return {"classes": "auto", **section}
+        return section
 
 
 class ClassificationDataSection(DataSection):

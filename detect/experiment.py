@@ -20,6 +20,7 @@ from detect.data import (
     SHAPE_CLASSES,
     Augmentation,
     DataFaults,
+    DataFormat,
     Fault,
     KeypointDataset,
     ProposedSamples,
@@ -34,9 +35,9 @@ from detect.data import (
     image_folder,
     person_crops,
     read_coco_keypoints,
+    read_data,
     read_image,
     read_imagenet_localization,
-    read_voc,
 )
 from detect.detectors import DETECTORS, Detector, FasterRCNN, predict
 from detect.detectors.faster_rcnn import RPNProposals
@@ -389,9 +390,15 @@ def read_split(
     # a small set may lack some of its classes
     classes = class_names or (sorted(SHAPE_CLASSES) if data.kind == "shapes" else data.classes)
     with console.status(f"Checking {', '.join(str(source) for source in found)}"):
-        dataset = read_voc(found, classes, on_error=data.on_error)
+        dataset = read_data(found, classes, format_of_kind(data.kind), on_error=data.on_error)
     _report_data(dataset, split, console)
     return dataset
+
+
+def format_of_kind(kind: str) -> DataFormat | None:
+    """The format of the folders of a `data.kind`; None where it is to be found out."""
+    formats: dict[str, DataFormat] = {"voc": "voc", "shapes": "voc", "coco": "coco", "yolo": "yolo"}
+    return formats.get(kind)
 
 
 def _read_keypoints(
@@ -651,7 +658,7 @@ def proposals_of(
     if not isinstance(dataset, VOCDataset):
         raise DetectError(
             f"data.kind: {config.detector['name']} looks for proposals in whole pictures with "
-            f"boxes, found data of kind {config.data.kind!r}; take voc or shapes"
+            f"boxes, found data of kind {config.data.kind!r}; take voc, coco, yolo or shapes"
         )
     return find_proposals(detector, dataset, Path(config.data.cache), console)
 

@@ -42,8 +42,12 @@ def examples(*lines: str) -> str:
 
 
 data_app = typer.Typer(
-    help="Look at data sets, check them, draw one.",
-    epilog=examples("detect data check VOCdevkit/VOC2007", "detect data shapes data/shapes"),
+    help="Look at data sets, check them, convert and split them, draw one.",
+    epilog=examples(
+        "detect data check VOCdevkit/VOC2007",
+        "detect data convert VOCdevkit/VOC2007 --to coco --out data/voc07-coco",
+        "detect data shapes data/shapes",
+    ),
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -145,7 +149,11 @@ def evaluate(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="ROOT", help="VOC folder.", show_default="that of the run's config"),
+        typer.Option(
+            metavar="ROOT",
+            help="Folder in VOC, COCO or YOLO layout.",
+            show_default="that of the run's config",
+        ),
     ] = None,
     split: Annotated[
         str | None,
@@ -160,7 +168,10 @@ def evaluate(
         ),
     ] = None,
     ground_truth: Annotated[
-        Path | None, typer.Option(metavar="VOC_ROOT", help="VOC folder to judge --detections by.")
+        Path | None,
+        typer.Option(
+            metavar="ROOT", help="Folder in VOC, COCO or YOLO layout to judge --detections by."
+        ),
     ] = None,
     iou: Annotated[
         float | None,
@@ -195,7 +206,7 @@ def evaluate(
         )
     elif detections is not None:
         if ground_truth is None or split is None:
-            raise typer.BadParameter("--detections needs --ground-truth VOC_ROOT and --split NAME")
+            raise typer.BadParameter("--detections needs --ground-truth ROOT and --split NAME")
         from detect.cli.evaluate import evaluate_files
 
         evaluate_files(detections, ground_truth, split, iou, json, on_error, output)
@@ -268,7 +279,11 @@ def compare(
     ] = Path("runs/compare"),
     data: Annotated[
         Path | None,
-        typer.Option(metavar="ROOT", help="VOC folder.", show_default="the test split of the runs"),
+        typer.Option(
+            metavar="ROOT",
+            help="Folder in VOC, COCO or YOLO layout.",
+            show_default="the test split of the runs",
+        ),
     ] = None,
     split: Annotated[
         str | None, typer.Option(metavar="NAME", help="Split of --data.", show_default=False)
@@ -294,7 +309,9 @@ def proposals(
     data: Annotated[
         Path,
         typer.Argument(
-            metavar="DATA", help="VOC folder, or a config whose data it is.", show_default=False
+            metavar="DATA",
+            help="Folder in VOC, COCO or YOLO layout, or a config whose data it is.",
+            show_default=False,
         ),
     ],
     settings: Annotated[
@@ -480,10 +497,20 @@ def check(
         raise typer.Exit(1)
 
 
-@data_app.command(epilog=examples("detect data stats VOCdevkit/VOC2007 --split trainval"))
+@data_app.command(
+    epilog=examples(
+        "detect data stats VOCdevkit/VOC2007 --split trainval",
+        "detect data stats data/coco --split val2017",
+    )
+)
 def stats(
     root: Annotated[Path, typer.Argument(metavar="ROOT", show_default=False)],
-    split: Annotated[str, typer.Option(metavar="NAME", help="Split to count.")] = "trainval",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Split to count.", show_default="trainval, else train, else any"
+        ),
+    ] = None,
     classes: Annotated[str, typer.Option(help="voc, auto, or names with commas.")] = "auto",
     json: JSONFile = None,
 ) -> None:
@@ -491,6 +518,75 @@ def stats(
     from detect.cli.data import print_statistics
 
     print_statistics(root, split, classes, json, output)
+
+
+@data_app.command(
+    epilog=examples(
+        "detect data convert VOCdevkit/VOC2007 --to coco --out data/voc07-coco",
+        "detect data convert data/coco --to yolo --out data/coco-yolo --link --on-error skip",
+        "detect data convert exported/data.yaml --from yolo --to voc --out data/mine",
+    )
+)
+def convert(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", show_default=False)],
+    to: Annotated[
+        Literal["voc", "coco", "yolo"], typer.Option(help="Format to write.", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder that is empty or new.", show_default=False)
+    ],
+    source_format: Annotated[
+        Literal["voc", "coco", "yolo"] | None,
+        typer.Option("--from", help="Format of ROOT.", show_default="found out"),
+    ] = None,
+    link: Annotated[
+        bool, typer.Option("--link", help="Link to the pictures instead of copying them.")
+    ] = False,
+    on_error: OnError = "stop",
+) -> None:
+    """Write a data set in another format; boxes, splits, ids and flags are kept."""
+    from detect.cli.data_sets import convert_folder
+
+    convert_folder(root, source_format, to, out, link, on_error, output)
+
+
+@data_app.command(
+    epilog=examples(
+        "detect data split bccd --in-place --shares train=0.8,val=0.1,test=0.1 --force",
+        "detect data split exported --out data/mine --shares train=0.9,val=0.1 --seed 1 --link",
+    )
+)
+def split(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a set of its own there.", show_default=False),
+    ] = None,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Write the splits into ROOT.")
+    ] = False,
+    shares: Annotated[
+        str, typer.Option(metavar="NAME=SHARE,...", help="They add up to 1.")
+    ] = "train=0.8,val=0.1,test=0.1",
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same splits.")] = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --in-place, replace splits of these names.")
+    ] = False,
+    link: Annotated[bool, typer.Option("--link", help="With --out, link to the pictures.")] = False,
+    source_format: Annotated[
+        Literal["voc", "coco", "yolo"] | None,
+        typer.Option("--from", help="Format of ROOT.", show_default="found out"),
+    ] = None,
+    on_error: OnError = "stop",
+) -> None:
+    """Share all pictures between splits, so that each class is shared in proportion."""
+    if (out is None) != in_place:
+        raise typer.BadParameter("give either --out DIR or --in-place")
+    if (force and out is not None) or (link and in_place):
+        raise typer.BadParameter("--force goes with --in-place, --link with --out")
+    from detect.cli.data_sets import split_folder
+
+    split_folder(root, source_format, out, shares, seed, force, link, on_error, output)
 
 
 @data_app.command(

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from detect.cli.train import drawing_curves
 from detect.config import load_config
-from detect.data import VOCDataset, VOCSource, fit_to_input, read_voc
+from detect.data import VOCDataset, VOCSource, fit_to_input, read_data
 from detect.detectors import predict
 from detect.detectors.stages import measured_stages
 from detect.errors import DetectError
@@ -76,8 +76,8 @@ class Request:
         runs: folders or checkpoints of detectors; configs, or folders of configs, to be trained
             first; and KEY=VALUE over the settings of those configs.
         out: folder of the table, the picture and the runs that are trained.
-        data: VOC folder to judge all on; None takes the test split of each run, which must have
-            the same pictures.
+        data: folder of a data set to judge all on; None takes the test split of each run, which
+            must have the same pictures.
         split: of that folder.
         num_pictures: that are timed.
         device: see `choose_device`.
@@ -162,7 +162,7 @@ def _trained(config_file: Path, request: Request, console: Console) -> Path:
 
 def _pictures(model: Model, request: Request) -> VOCDataset:
     if request.data is not None and request.split is not None:
-        return read_voc([VOCSource(request.data, request.split)], model.class_names)
+        return read_data([VOCSource(request.data, request.split)], model.class_names)
     if not sources(model.config, "test_split"):
         raise DetectError(
             "data.test_split of a run is null: give --data ROOT and --split NAME to judge all on "

@@ -19,7 +19,8 @@ from detect.data import (
     draw_figures,
     draw_shapes,
     fit_to_input,
-    read_voc,
+    read_data,
+    splits_of,
 )
 from detect.experiment import build_detector, read_split
 from detect.files import write_json
@@ -28,11 +29,12 @@ from detect.visualization import contact_sheet, draw_truth, save_picture
 
 
 def print_statistics(
-    root: Path, split: str, classes: str, json_file: Path | None, console: Console
+    root: Path, split: str | None, classes: str, json_file: Path | None, console: Console
 ) -> None:
     """Print counts and sizes of a split, faulty objects and pictures left out."""
+    split = split or _usual_split(splits_of(root))
     source = VOCSource(root, split)
-    dataset = read_voc([source], as_classes(classes), on_error="skip", verify_images=False)
+    dataset = read_data([source], as_classes(classes), on_error="skip", verify_images=False)
     statistics = collect_statistics(dataset)
     table = Table(title=f"{root}, {split}: objects by class")
     for column in ("class", "objects", "difficult", "pictures", "median side"):
@@ -48,6 +50,12 @@ def print_statistics(
         console.print(f"{statistics['num_faults']} faults; 'detect data check {root}' lists them")
     if json_file is not None:
         write_json(json_file, statistics)
+
+
+def _usual_split(splits: Sequence[str]) -> str:
+    """The split that one means without saying."""
+    usual = [name for prefix in ("trainval", "train") for name in splits if name.startswith(prefix)]
+    return [*usual, *splits, "trainval"][0]
 
 
 def collect_statistics(dataset: VOCDataset) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Literal
 from rich.console import Console
 
 from detect.config import Config
-from detect.data import ClassNames, VOCDataset, VOCSource, read_voc
+from detect.data import ClassNames, DataFormat, VOCDataset, VOCSource, read_data
 from detect.errors import DetectError
 from detect.evaluation import (
     VOCReport,
@@ -16,7 +16,15 @@ from detect.evaluation import (
     write_detections_json,
     write_voc_detections,
 )
-from detect.experiment import Evaluation, evaluate, load, read_split, report_skipped, sources
+from detect.experiment import (
+    Evaluation,
+    evaluate,
+    format_of_kind,
+    load,
+    read_split,
+    report_skipped,
+    sources,
+)
 from detect.files import write_json
 from detect.registry import nearest
 
@@ -48,7 +56,8 @@ def evaluate_model(
         split = split or "test"
         source = VOCSource(root or Path(str(config.data.root)), split)
         on_error = on_error if root is not None else config.data.on_error
-        dataset = _read(source, model.class_names, on_error, console)
+        data_format = format_of_kind(config.data.kind) if root is None else None
+        dataset = _read(source, model.class_names, on_error, console, data_format)
     with console.status(f"Running the detector over {len(dataset)} pictures"):
         evaluation = evaluate(model.detector, dataset, config, model.device)
     _show(evaluation, json_file, console)
@@ -91,10 +100,14 @@ def evaluate_files(
 
 
 def _read(
-    source: VOCSource, classes: ClassNames, on_error: OnError, console: Console
+    source: VOCSource,
+    classes: ClassNames,
+    on_error: OnError,
+    console: Console,
+    data_format: DataFormat | None = None,
 ) -> VOCDataset:
-    with console.status(f"Reading {source.split_path}"):
-        dataset = read_voc([source], classes, on_error=on_error, verify_images=False)
+    with console.status(f"Reading {source.root}, {source.split}"):
+        dataset = read_data([source], classes, data_format, on_error=on_error, verify_images=False)
     report_skipped(dataset, console)
     return dataset
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from detect.config import load_config, options_of, unknown_key
-from detect.data import VOCDataset, VOCSource, read_image, read_voc
+from detect.data import VOCDataset, VOCSource, read_data, read_image
 from detect.errors import DetectError
 from detect.experiment import describe_duration, read_split, report_skipped, rpn_source
 from detect.files import replacing, write_json
@@ -47,7 +47,7 @@ class Request:
     """What the command line asks for.
 
     Attributes:
-        data: a VOC folder, or a config whose data it is.
+        data: the folder of a data set, or a config whose data it is.
         out: the .npz to write.
         split: of the folder, or train, val or test of the config; None is trainval, or train.
         method: the name of a source.
@@ -124,9 +124,9 @@ def _check_names(request: Request) -> None:
 def _read_data(request: Request, console: Console) -> VOCDataset:
     if request.data.suffix not in CONFIG_SUFFIXES:
         source = VOCSource(request.data, request.split or "trainval")
-        with console.status(f"Checking {source.split_path}"):
+        with console.status(f"Checking {source.root}, {source.split}"):
             # decoding every picture only to see that it can be is left to the method
-            dataset = read_voc(
+            dataset = read_data(
                 [source],
                 "auto",
                 on_error=request.on_error,
@@ -144,7 +144,7 @@ def _read_data(request: Request, console: Console) -> VOCDataset:
     if not isinstance(pictures, VOCDataset):
         raise DetectError(
             f"{request.data}: proposals are found in whole pictures with boxes; data of kind "
-            f"{config.data.kind!r} is another; take a config of kind voc or shapes"
+            f"{config.data.kind!r} is another; take a config of kind voc, coco, yolo or shapes"
         )
     return pictures
 

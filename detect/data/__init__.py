@@ -1,10 +1,15 @@
 """Data sets: reading, checking, drawing and transforming. Floor 2."""
 
+from detect.data.annotated import AnnotatedObject, AnnotatedPicture, AnnotatedSet, DataFormat
+from detect.data.annotated_voc import read_annotated_voc
 from detect.data.augmentation import Augmentation, ClassificationAugmentation
+from detect.data.coco import read_annotated_coco
+from detect.data.conversion import Written, write_annotated
 from detect.data.crops import ObjectCrops
 from detect.data.faults import DataFaults, Fault
 from detect.data.figures import annotation_file, draw_figures, ensure_figures, image_folder
 from detect.data.folders import ImageFolder, read_image_folder
+from detect.data.formats import detect_format, read_annotated, read_data, splits_of
 from detect.data.imagenet_localization import read_imagenet_localization
 from detect.data.images import (
     MAX_IMAGE_PIXELS,
@@ -19,6 +24,7 @@ from detect.data.keypoints import KeypointDataset, person_crops, read_coco_keypo
 from detect.data.loading import EpochOrder, TrainingBatches, evaluation_batches
 from detect.data.proposed import ProposedSamples
 from detect.data.shapes import SHAPE_CLASSES, draw_shapes, ensure_shapes
+from detect.data.splitting import counts_by_split, parse_shares, stratify
 from detect.data.transforms import drop_empty, fit_to_input, meta_in_input
 from detect.data.voc import (
     VOC_CLASSES,
@@ -29,15 +35,21 @@ from detect.data.voc import (
     check_voc,
     read_voc,
 )
+from detect.data.write_splits import SplitsWritten, with_splits, write_splits
+from detect.data.yolo import read_annotated_yolo
 
 __all__ = [
     "MAX_IMAGE_PIXELS",
     "SHAPE_CLASSES",
     "VOC_CLASSES",
+    "AnnotatedObject",
+    "AnnotatedPicture",
+    "AnnotatedSet",
     "Augmentation",
     "ClassNames",
     "ClassificationAugmentation",
     "DataFaults",
+    "DataFormat",
     "EpochOrder",
     "Fault",
     "ImageError",
@@ -46,12 +58,16 @@ __all__ = [
     "KeypointDataset",
     "ObjectCrops",
     "ProposedSamples",
+    "SplitsWritten",
     "TrainingBatches",
     "VOCDataset",
     "VOCReport",
     "VOCSource",
+    "Written",
     "annotation_file",
     "check_voc",
+    "counts_by_split",
+    "detect_format",
     "draw_figures",
     "draw_shapes",
     "drop_empty",
@@ -61,13 +77,24 @@ __all__ = [
     "fit_to_input",
     "image_folder",
     "meta_in_input",
+    "parse_shares",
     "person_crops",
+    "read_annotated",
+    "read_annotated_coco",
+    "read_annotated_voc",
+    "read_annotated_yolo",
     "read_coco_keypoints",
+    "read_data",
     "read_image",
     "read_image_folder",
     "read_image_header",
     "read_image_size",
     "read_imagenet_localization",
     "read_voc",
+    "splits_of",
+    "stratify",
     "verify_image",
+    "with_splits",
+    "write_annotated",
+    "write_splits",
 ]

@@ -57,6 +57,8 @@ CATEGORIES, FILES = "categories", "files"
 NO_SPLIT = ""
 
 _FORMAT = "COCO's detection format"
+# In square pixels, of a product of decimals.
+_MAX_AREA_ROUNDING = 1e-6
 _INSTANCES = re.compile(r"instances(?:_(?P<split>.+))?\.json")
 # COCO's files for other tasks, which lie in the same folder.
 _OTHER_TASKS = ("person_keypoints", "captions", "stuff", "panoptic", "image_info")
@@ -356,11 +358,19 @@ def _read_object(
     box, complaints = get_box(entry, record.stated_size)
     for complaint in complaints:
         record.faults.append(Fault(str(content.path), title, *complaint, "warning"))
-    extras: Mapping[str, Any] = {}
+    extras: dict[str, Any] = {}
     if with_extras:
         extras, bad = sound_extras(entry, _OWN_OBJECT_KEYS)
         record.faults += _extras_faults(content.path, title, bad)
+        _drop_plain_area(extras, entry["bbox"])
     record.objects.append(AnnotatedObject(title, name, box, is_difficult, is_crowd, extras))
+
+
+def _drop_plain_area(extras: dict[str, Any], box: Sequence[float]) -> None:
+    """Keep an `area` only if it is not just that of the box."""
+    area = extras.get("area")
+    if isinstance(area, int | float) and abs(area - box[2] * box[3]) < _MAX_AREA_ROUNDING:
+        del extras["area"]
 
 
 def _annotated(content: _Content, class_names: Sequence[str]) -> list[AnnotatedPicture]:

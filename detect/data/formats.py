@@ -8,10 +8,10 @@ import torch
 
 from detect.data.annotated import AnnotatedPicture, AnnotatedSet, DataFormat
 from detect.data.annotated_voc import read_annotated_voc
-from detect.data.coco import coco_files, read_annotated_coco
+from detect.data.coco import NO_SPLIT, coco_files, read_annotated_coco
 from detect.data.faults import DataFaults, Fault
-from detect.data.voc import ClassNames, Progress, VOCDataset, VOCSource, read_voc
-from detect.data.yolo import find_yolo_file, read_annotated_yolo
+from detect.data.voc import ClassNames, Progress, VOCDataset, VOCSource, plain_splits, read_voc
+from detect.data.yolo import find_yolo_file, read_annotated_yolo, read_yolo_layout
 from detect.errors import DetectError
 from detect.structures import GroundTruth, ImageMeta
 
@@ -75,6 +75,20 @@ def _is_data_set(folder: Path) -> bool:
         return bool(formats_of(folder))
     except (DetectError, OSError):  # a folder that cannot be looked into is no hint
         return False
+
+
+def splits_of(root: Path, data_format: DataFormat | None = None) -> list[str]:
+    """The names of the splits of a data set; none where it has no splits.
+
+    Raises:
+        DetectError: there is no such set.
+    """
+    data_format = data_format or detect_format(root)
+    if data_format == "voc":
+        return plain_splits(root)
+    if data_format == "coco":
+        return [split for split in coco_files(root) if split != NO_SPLIT]
+    return list(read_yolo_layout(root)[0].splits)
 
 
 def read_annotated(

@@ -56,10 +56,22 @@ def _content(picture: AnnotatedPicture) -> list[Any]:
 
 
 def _with_unique_ids(pictures: Sequence[AnnotatedPicture]) -> list[AnnotatedPicture]:
-    counts = Counter(picture.image_id for picture in pictures)
-    return [
-        replace(picture, image_id="/".join((*picture.splits[:1], picture.image_id)))
-        if counts[picture.image_id] > 1
-        else picture
-        for picture in pictures
-    ]
+    """Put the split before ids that are not unique, then the folder, then a number behind."""
+    ids = [picture.image_id for picture in pictures]
+    prefixes = (
+        ["/".join(picture.splits[:1]) for picture in pictures],
+        [picture.image_path.parent.name for picture in pictures],
+    )
+    for prefix in prefixes:
+        counts = Counter(ids)
+        ids = [
+            f"{folder}/{name}" if counts[name] > 1 and folder else name
+            for folder, name in zip(prefix, ids, strict=True)
+        ]
+    seen: Counter[str] = Counter()
+    unique = []
+    for picture, name in zip(pictures, ids, strict=True):
+        seen[name] += 1
+        own = name if seen[name] == 1 else f"{name}_{seen[name]}"
+        unique.append(picture if own == picture.image_id else replace(picture, image_id=own))
+    return unique

@@ -28,7 +28,7 @@ class SetExtras:
     Attributes:
         class_names: in the order of the labels; empty where the set itself says it.
         extras: of the set as a whole.
-        pictures: by image id; what is in them is the format's to say.
+        pictures: by a name that is the format's to say, as is what is in them.
     """
 
     class_names: tuple[str, ...] = ()

@@ -413,7 +413,7 @@ def list_entries(
         DetectError: a folder or a named split is missing, or there is nothing.
     """
     _check_layout(root)
-    names = list(splits) if splits is not None else _plain_splits(root)
+    names = list(splits) if splits is not None else plain_splits(root)
     entries: list[PictureEntry] = []
     faults: list[Fault] = []
     for source in (VOCSource(root, name) for name in names):
@@ -468,7 +468,7 @@ def _read_source(source: VOCSource) -> list[PictureEntry]:
     if not image_ids:
         raise DetectError(
             f"{source.split_path}: expected image ids, one a line, found no picture; "
-            f"choose another split ({', '.join(_plain_splits(source.root)) or 'there is none'})"
+            f"choose another split ({', '.join(plain_splits(source.root)) or 'there is none'})"
         )
     return [PictureEntry(source.root, image_id, source.split_path) for image_id in image_ids]
 
@@ -485,7 +485,7 @@ def _read_split(source: VOCSource) -> list[str]:
     """
     path = source.split_path
     if not path.is_file():
-        known = _plain_splits(source.root)
+        known = plain_splits(source.root)
         there_are = f"there are: {', '.join(known)}" if known else f"{path.parent} has no splits"
         alike = nearest(source.split, known, count=1)
         hint = f"did you mean {alike[0]!r}? {there_are}" if alike else there_are
@@ -518,7 +518,7 @@ def read_rows(path: Path) -> list[str]:
     return [row.strip() for row in text.splitlines() if row.strip()]
 
 
-def _plain_splits(root: Path) -> list[str]:
+def plain_splits(root: Path) -> list[str]:
     """The splits of a data set, without the devkit's files for one class."""
     return [
         path.stem

@@ -71,10 +71,11 @@ def _texts(annotated: AnnotatedSet, homes: Sequence[str]) -> Iterator[tuple[Pure
     kept: dict[str, Any] = {}
     for picture, home in zip(annotated.pictures, homes, strict=True):
         text = lines([label_row(item, labels[item.name], picture.size) for item in picture.objects])
-        yield PurePosixPath(LABELS) / home / f"{picture.image_id}.txt", text
+        place = PurePosixPath(LABELS) / home / f"{picture.image_id}.txt"
+        yield place, text
         entry = _kept_beside(picture, text)
         if entry is not None:
-            kept[picture.image_id] = entry
+            kept[str(place)] = entry
     others = {key: value for key, value in annotated.extras.items() if key != YAML_EXTRAS}
     if kept or others:
         yield PurePosixPath(EXTRAS_FILE), set_extras_text(SetExtras((), others, kept))

@@ -685,6 +685,12 @@ def _cut_off(
 # ---- what rows cannot hold --------------------------------------------------------------------
 
 
+def label_key(label_path: Path, root: Path) -> str:
+    """The name of a label file in `extras.json`."""
+    is_below = label_path.is_relative_to(root)
+    return (label_path.relative_to(root) if is_below else label_path).as_posix()
+
+
 def label_checksum(text: str) -> int:
     """Of a label file, so that flags are not given to the rows of another one."""
     return zlib.crc32("\n".join(text.split()).encode())
@@ -701,7 +707,7 @@ def _with_extras(
         return list(pictures), []
     joined, faults = [], []
     for picture in pictures:
-        entry = entries.get(picture.image_id)
+        entry = entries.get(label_key(picture.annotation_path, root))
         if entry is None:
             joined.append(picture)
             continue

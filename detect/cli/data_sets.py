@@ -1,0 +1,165 @@
+"""`detect data convert | split`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from detect.data import (
+    AnnotatedSet,
+    DataFaults,
+    DataFormat,
+    Written,
+    counts_by_split,
+    parse_shares,
+    read_annotated,
+    stratify,
+    with_splits,
+    write_annotated,
+    write_splits,
+)
+from detect.errors import DetectError
+
+OnError = Literal["stop", "skip"]
+
+
+def convert_folder(
+    root: Path,
+    source_format: DataFormat | None,
+    target_format: DataFormat,
+    out: Path,
+    link: bool,
+    on_error: OnError,
+    console: Console,
+) -> None:
+    """Write a data set in another format, and say what that has changed."""
+    _refuse_within(root, out)
+    annotated = _read(root, source_format, None, on_error, console)
+    _say_written(_write(annotated, out, target_format, link, console), annotated, console)
+
+
+def split_folder(
+    root: Path,
+    source_format: DataFormat | None,
+    out: Path | None,
+    shares_text: str,
+    seed: int,
+    force: bool,
+    link: bool,
+    on_error: OnError,
+    console: Console,
+) -> None:
+    """Share all pictures of a set between splits, and print the counts."""
+    shares = parse_shares(shares_text)
+    if out is not None:
+        _refuse_within(root, out)
+    found = _read(root, source_format, (), on_error, console)
+    # by name: the same pictures give the same splits, in whatever order a format lists them
+    pictures = tuple(sorted(found.pictures, key=lambda picture: picture.image_id))
+    annotated = replace(found, pictures=pictures)
+    counts = _class_counts(annotated)
+    splits = stratify(counts, shares, seed)
+    shared = with_splits(annotated, splits)
+    if out is None:
+        written = write_splits(shared, force=force)
+        lines = [f"Written: {path}" for path in written.files]
+        lines += [f"note: {note}" for note in written.notes]
+    console.print(_table(annotated, counts_by_split(counts, splits, list(shares))))
+    if out is not None:
+        _say_written(_write(shared, out, found.data_format, link, console), shared, console)
+        return
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _refuse_within(root: Path, out: Path) -> None:
+    """Of a set within a set, one would be taken for a part of the other."""
+    outer, inner = root.resolve(), out.resolve()
+    if outer.is_dir() and (inner == outer or outer in inner.parents):
+        raise DetectError(f"--out {out}: expected a folder outside of {root}; name another")
+
+
+def _read(
+    root: Path,
+    source_format: DataFormat | None,
+    splits: tuple[str, ...] | None,
+    on_error: OnError,
+    console: Console,
+) -> AnnotatedSet:
+    """Read the whole set; errors stop, or are printed and left out."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(f"Reading {root}", total=None)
+        annotated = read_annotated(
+            root,
+            splits,
+            data_format=source_format,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    errors = [fault for fault in annotated.faults if fault.severity == "error"]
+    if errors and on_error == "stop":
+        raise DataFaults(annotated.faults, [root], is_voc=annotated.data_format == "voc")
+    for fault in annotated.faults:
+        console.print(str(fault), highlight=False, markup=False, soft_wrap=True)
+    if errors:
+        console.print(
+            f"left out as faulty: {annotated.num_skipped_images} pictures, "
+            f"{annotated.num_skipped_objects} objects",
+            highlight=False,
+        )
+    return annotated
+
+
+def _write(
+    annotated: AnnotatedSet, out: Path, data_format: DataFormat, link: bool, console: Console
+) -> Written:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(f"Writing {out}", total=None)
+        return write_annotated(
+            annotated,
+            out,
+            data_format,
+            link=link,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+
+
+def _say_written(written: Written, annotated: AnnotatedSet, console: Console) -> None:
+    names = sorted({split for picture in annotated.pictures for split in picture.splits})
+    splits = f"splits {', '.join(names)}" if names else "no splits"
+    lines = [f"not kept: {loss}" for loss in written.losses]
+    lines += [f"note: {note}" for note in written.notes]
+    lines.append(
+        f"{written.root}: {written.num_images} pictures, {written.num_objects} objects of "
+        f"{len(annotated.class_names)} classes, {splits}, as {written.data_format}"
+    )
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _class_counts(annotated: AnnotatedSet) -> np.ndarray:
+    """The number of objects of each class in each picture, [N, C]."""
+    labels = {name: label for label, name in enumerate(annotated.class_names)}
+    counts = np.zeros((len(annotated.pictures), len(labels)), np.int64)
+    for row, picture in enumerate(annotated.pictures):
+        for item in picture.objects:
+            counts[row, labels[item.name]] += 1
+    return counts
+
+
+def _table(annotated: AnnotatedSet, counts: dict[str, tuple[int, list[int]]]) -> Table:
+    table = Table(title=f"{annotated.root}: objects by class and split")
+    table.add_column("class")
+    for name in (*counts, "all"):
+        table.add_column(name, justify="right")
+    rows = {"pictures": [number for number, _ in counts.values()]}
+    for label, name in enumerate(annotated.class_names):
+        rows[name] = [objects[label] for _, objects in counts.values()]
+    for name, numbers in rows.items():
+        total = sum(numbers)
+        cells = [f"{n} ({n / total:.1%})" if total else "0" for n in numbers]
+        table.add_row(name, *cells, str(total), end_section=name == "pictures")
+    return table
