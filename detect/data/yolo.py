@@ -26,7 +26,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import yaml
 
 from detect.data.annotated import AnnotatedObject, AnnotatedPicture, AnnotatedSet
 from detect.data.faults import Fault
@@ -38,6 +37,7 @@ from detect.data.split_names import chosen_splits
 from detect.data.voc import IMAGE_SUFFIXES, ClassNames, Progress, listed_class_names, read_rows
 from detect.errors import DetectError
 from detect.registry import nearest
+from detect.yaml_text import BrokenYAMLError, parse_yaml
 
 IMAGES, LABELS = "images", "labels"
 DARKNET_NAMES = "obj.names"
@@ -209,12 +209,10 @@ def _text_of(path: Path) -> str:
 
 def _read_yaml(file: Path) -> tuple[YOLOLayout, list[Fault]]:
     try:
-        content = yaml.safe_load(_text_of(file))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = "" if mark is None else f":{mark.line + 1}"
-        reason = getattr(error, "problem", None) or str(error)
-        raise DetectError(f"{file}{line}: expected YAML: {' '.join(reason.split())}") from error
+        _, content = parse_yaml(_text_of(file))
+    except BrokenYAMLError as error:
+        line = "" if error.line is None else f":{error.line}"
+        raise DetectError(f"{file}{line}: expected YAML: {error.reason}") from error
     if not isinstance(content, dict):
         raise DetectError(
             f"{file}: expected the keys train, val and names, found {type(content).__name__}"

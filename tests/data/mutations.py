@@ -1,5 +1,6 @@
 """Files broken in the ways in which files break, and in those that somebody would think of."""
 
+import json
 import re
 
 import numpy as np
@@ -145,6 +146,35 @@ def claim_length(data, rng):
 
 JPEG = (flip_bytes, truncate, cut_out, change_header, claim_size, claim_length)
 
+
+# ---- JSON -------------------------------------------------------------------------------------
+
+_JSON_VALUES = (None, True, -1, 0, 1e308, 10**400, 0.5, float("nan"), "", "\0", "../x", "a" * 5000,
+                "\ud800", [], {}, [[]], [1, 2], {"a": {"b": 1}}, "/etc/passwd", "1")  # fmt: skip
+
+
+def change_json(data, rng):
+    """Another value of any kind at one place of a sound JSON document."""
+    try:
+        content = json.loads(data)
+    except ValueError:
+        return data
+    here = content
+    while isinstance(here, dict | list) and here:
+        keys = list(here) if isinstance(here, dict) else range(len(here))
+        key = keys[int(rng.integers(len(keys)))]
+        if not isinstance(here[key], dict | list) or not here[key] or rng.random() < 0.15:
+            value = _JSON_VALUES[int(rng.integers(len(_JSON_VALUES)))]
+            if isinstance(here, dict) and rng.random() < 0.1:
+                del here[key]
+            else:
+                here[key] = value
+            break
+        here = here[key]
+    return json.dumps(content).encode()
+
+
+JSON = (change_json, change_json, change_json, change_json, flip_bytes)
 
 # ---- YAML -------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 Every case is made of its number, so that a failure names it: `mutated(…, number)` makes it again.
 """
 
+import json
 import resource
 import struct
 import subprocess
@@ -18,12 +19,14 @@ from detect.config import load_config
 from detect.data import ImageError, check_voc, read_image, read_image_header, verify_image
 from detect.data.annotated_voc import read_annotated_voc
 from detect.data.checking import check_annotated
+from detect.data.formats import read_annotated
 from detect.errors import DetectError
 from detect.yaml_text import BrokenYAMLError, parse_yaml
 from tests.conftest import REPOSITORY
 from tests.data.checked_folder import encoded, scene
-from tests.data.mutations import JPEG, XML, YAML, laughs, mutate
+from tests.data.mutations import ANY, JPEG, JSON, XML, YAML, change_number, laughs, mutate
 from tests.data.voc_folder import VOCFolder, annotation_xml, object_xml, picture
+from tests.data.written_sets import write_coco, write_yolo
 
 # Seconds; each case takes milliseconds, and a busy machine is given its time.
 PATIENCE = 5.0
@@ -314,3 +317,38 @@ def test_an_alias_may_be_used_often():
     with pytest.raises(BrokenYAMLError) as caught:
         parse_yaml("a: 1\nb: [1")
     assert caught.value.line == 2
+
+
+# ---- the other formats of data sets -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("write", "file", "kinds"),
+    [
+        (write_coco, "annotations/instances_train.json", JSON),
+        (write_yolo, "labels/train/000000.txt", (*ANY, change_number, change_number)),
+        (write_yolo, "data.yaml", YAML),
+    ],
+    ids=["coco", "yolo", "data.yaml"],
+)
+@pytest.mark.parametrize("num", [60, pytest.param(500, marks=pytest.mark.slow)])
+def test_mutated_sets_of_other_formats(tmp_path, write, file, kinds, num):
+    write(tmp_path, numbers=range(4))
+    source = (tmp_path / file).read_bytes()
+    outcomes = []
+    for number in range(num):
+        (tmp_path / file).write_bytes(mutated([source], kinds, number))
+        annotated = in_time(number, read_annotated, tmp_path)
+        outcomes.append(isinstance(annotated, DetectError) or bool(annotated.faults))
+        if not isinstance(annotated, DetectError):
+            in_time(number, check_annotated, annotated)
+    assert sum(outcomes) > 0.3 * num
+
+
+def test_a_size_of_hundreds_of_digits(tmp_path):
+    contents, categories = write_coco(tmp_path, numbers=range(2))
+    contents["train"]["images"][0]["height"] = 10**400
+    file = tmp_path / "annotations/instances_train.json"
+    file.write_text(json.dumps({**contents["train"], "categories": categories}))
+    (fault,) = read_annotated(tmp_path).faults
+    assert fault.rule == "bad-size"
