@@ -632,6 +632,19 @@ def test_a_set_in_yolos_format(tmp_path):
     assert all(finding.images for finding in report.findings)
 
 
+def test_one_name_with_two_suffixes(tmp_path):
+    write_yolo(tmp_path)
+    (tmp_path / "images/train/000000.png").write_bytes(encoded(scene(50), ".png"))
+    (finding,) = check_annotated(read_annotated(tmp_path)).findings
+    assert finding.fault.rule == "several-images"
+    assert {path.suffix for path in finding.images} == {".jpg", ".png"}
+
+
+def test_one_name_with_two_suffixes_in_voc(folder):
+    (folder.images / "000003.png").write_bytes(encoded(scene(50), ".png"))
+    assert "000003.jpg and 000003.png" in folder.only("several-images").fault.value
+
+
 def test_a_set_in_cocos_format(tmp_path):
     contents, categories = write_coco(tmp_path)
     assert check_annotated(read_annotated(tmp_path)).findings == ()

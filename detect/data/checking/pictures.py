@@ -50,6 +50,7 @@ def check_pictures(annotated: AnnotatedSet, inspected: Inspected) -> Iterator[Fi
     twins = find_twins(pictures, inspected)
     yield from (_twin(pictures[i], pictures[first]) for i, first in twins.items())
     yield from _similar(pictures, inspected, twins)
+    yield from _same_names(pictures)
     yield from _suffixes(pictures, inspected)
     yield from _orientations(annotated, pictures, inspected)
     yield from _color_modes(pictures, inspected)
@@ -143,6 +144,22 @@ def _look_alike(picture: AnnotatedPicture, earlier: Sequence[AnnotatedPicture]) 
 
 
 # ---- how they are stored ----------------------------------------------------------------------
+
+
+def _same_names(pictures: Sequence[AnnotatedPicture]) -> Iterator[Finding]:
+    """Files that differ in their suffix only; of VOC's, the reader takes one and says so."""
+    by_name: dict[Path, AnnotatedPicture] = {}
+    for picture in pictures:
+        first = by_name.setdefault(picture.image_path.with_suffix(""), picture)
+        if first is not picture:
+            yield warning(
+                picture.image_path,
+                None,
+                "several-images",
+                f"{first.image_path.name} has the same name but for its suffix",
+                "delete one of the two, or rename it: labels are found by the name alone",
+                images=(picture.image_path, first.image_path),
+            )
 
 
 def _suffixes(pictures: Sequence[AnnotatedPicture], inspected: Inspected) -> Iterator[Finding]:
