@@ -16,6 +16,7 @@ import numpy as np
 
 from detect.data.faults import Fault
 from detect.data.images import ImageError
+from detect.data.numerals import NUM_DECIMALS
 from detect.data.voc import Progress
 from detect.errors import DetectError
 from detect.files import read_json
@@ -157,7 +158,7 @@ def get_box(entry: Any, size: tuple[int, int] | None) -> tuple[Box, list[Complai
     if width <= 0 or height <= 0:
         value = f"{found}: a box of no area"
         raise BrokenEntry("zero-size-box", value, "redraw the box or delete the annotation")
-    box = (x, y, x + width, y + height)
+    box = (x, y, round(x + width, NUM_DECIMALS), round(y + height, NUM_DECIMALS))
     if size is None:
         return box, []  # the picture is left out anyway
     limits = (size[1], size[0])

@@ -70,7 +70,8 @@ class DataFaults(DetectError):  # noqa: N818 — it is a list of faults first, a
         if len(errors) < len(faults):
             lines.append(f"There are {_count(len(faults) - len(errors), 'warning')} besides.")
         remedy = (
-            "Mend the files, or set data.on_error=skip to leave faulty objects and pictures out"
+            "Mend the files, or set data.on_error=skip (of a command without a config, "
+            "--on-error skip) to leave faulty objects and pictures out"
         )
         if is_voc:
             commands = " and ".join(

@@ -53,8 +53,9 @@ def stratify(
 ) -> list[str]:
     """The split of each picture.
 
-    The algorithm counts pictures with a class. Here objects are counted, since that is what a
-    detector learns from; a picture without objects is shared out last, by the number of pictures.
+    What is shared in proportion are the pictures with each class, as in the paper. Of splits that
+    lack equally many, the one that lacks more objects of the class takes the picture, then the one
+    that lacks more pictures. Pictures without objects are shared out last.
 
     Args:
         class_counts: the number of objects of each class in each picture.
@@ -72,38 +73,39 @@ def stratify(
     generator = np.random.default_rng(seed)
     names = list(shares)
     portions = np.array([shares[name] for name in names])  # [S]
+    has_class = class_counts > 0  # [N, C]
     lacking_pictures = portions * num_pictures  # [S]
-    lacking = portions[:, None] * class_counts.sum(axis=0)  # [S, C]
+    lacking = portions[:, None] * has_class.sum(axis=0)  # [S, C], pictures
+    lacking_objects = portions[:, None] * class_counts.sum(axis=0)  # [S, C]
     chosen = np.full(num_pictures, -1)
     order = generator.permutation(num_pictures)
     while True:
         remaining = order[chosen[order] < 0]
-        left = (class_counts[remaining] > 0).sum(axis=0)  # pictures with the class, [C]
+        left = has_class[remaining].sum(axis=0)  # [C]
         if not left.any():
             break
         rarest = int(np.where(left > 0, left, num_pictures + 1).argmin())
-        own = remaining[class_counts[remaining, rarest] > 0]
-        # those with the most objects first: the small ones even out what they leave
-        for picture in own[np.argsort(-class_counts[own, rarest], kind="stable")]:
-            split = _neediest(lacking[:, rarest], lacking_pictures, generator)
+        for picture in remaining[has_class[remaining, rarest]]:
+            needs = (lacking[:, rarest], lacking_objects[:, rarest], lacking_pictures)
+            split = _neediest(needs, generator)
             chosen[picture] = split
-            lacking[split] -= class_counts[picture]
+            lacking[split] -= has_class[picture]
+            lacking_objects[split] -= class_counts[picture]
             lacking_pictures[split] -= 1
     for picture in order[chosen[order] < 0]:
-        split = _neediest(lacking_pictures, lacking_pictures, generator)
+        split = _neediest([lacking_pictures], generator)
         chosen[picture] = split
         lacking_pictures[split] -= 1
     _fill_empty(chosen, class_counts, len(names))
     return [names[split] for split in chosen]
 
 
-def _neediest(
-    lacking: np.ndarray, lacking_pictures: np.ndarray, generator: np.random.Generator
-) -> int:
-    """The split that lacks the most; of equal ones that of most pictures, then by chance."""
-    candidates = np.flatnonzero(np.isclose(lacking, lacking.max(), rtol=0, atol=1e-9))
-    pictures = lacking_pictures[candidates]
-    candidates = candidates[np.isclose(pictures, pictures.max(), rtol=0, atol=1e-9)]
+def _neediest(needs: Sequence[np.ndarray], generator: np.random.Generator) -> int:
+    """The split of the greatest first need; of equal ones that of the second, …, then by chance."""
+    candidates = np.arange(len(needs[0]))
+    for need in needs:
+        own = need[candidates]
+        candidates = candidates[np.isclose(own, own.max(), rtol=0, atol=1e-9)]
     return int(generator.choice(candidates))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from detect.data.annotated import AnnotatedObject, AnnotatedPicture, AnnotatedSet
 from detect.data.coco import ANNOTATION_FOLDER, CATEGORIES, FILES, IMAGE_FOLDER, NO_SPLIT
 from detect.data.identifiers import assign_ids, ids_of_names
-from detect.data.numerals import plain_number, shortest_number
+from detect.data.numerals import plain_decimal
 from detect.data.set_files import (
     SetFiles,
     count_of,
@@ -112,15 +112,14 @@ def _annotation(
     item: AnnotatedObject, own_id: int | str, image_id: int | str, category_id: int | str
 ) -> dict[str, Any]:
     x1, y1, x2, y2 = item.box
-    width = shortest_number(x2 - x1, lambda number: x1 + number == x2)
-    height = shortest_number(y2 - y1, lambda number: y1 + number == y2)
+    width, height = plain_decimal(x2 - x1), plain_decimal(y2 - y1)
     return {
-        "area": shortest_number(width * height, lambda n: abs(n - width * height) < 1e-6),
+        "area": plain_decimal(width * height),
         **item.extras,
         "id": own_id,
         "image_id": image_id,
         "category_id": category_id,
-        "bbox": [plain_number(x1), plain_number(y1), width, height],
+        "bbox": [plain_decimal(x1), plain_decimal(y1), width, height],
         "iscrowd": int(item.crowd),
         "difficult": int(item.difficult),
     }

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from detect.data.annotated import AnnotatedObject, AnnotatedPicture, AnnotatedSet
-from detect.data.numerals import plain_number, shortest_number
+from detect.data.numerals import plain_decimal
 from detect.data.set_extras import EXTRAS_FILE, SetExtras, set_extras_text
 from detect.data.set_files import (
     SetFiles,
@@ -97,10 +97,6 @@ def _add_object(root: Element, item: AnnotatedObject) -> None:
         SubElement(element, "crowd").text = "1"
     box = SubElement(element, "bndbox")
     x1, y1, x2, y2 = item.box
-    numbers = (_one_based(x1), _one_based(y1), plain_number(x2), plain_number(y2))
+    numbers = (x1 + 1, y1 + 1, x2, y2)
     for tag, number in zip(("xmin", "ymin", "xmax", "ymax"), numbers, strict=True):
-        SubElement(box, tag).text = str(number)
-
-
-def _one_based(value: float) -> float | int:
-    return shortest_number(value + 1, lambda number: number - 1 == value)
+        SubElement(box, tag).text = str(plain_decimal(number))
