@@ -27,9 +27,9 @@ MAX_ASPECT_RATIO = 20.0
 # class. For a normal distribution one in 5e8 lies beyond 6; real ones have heavier tails, and 8
 # leaves those alone.
 MAX_ASPECT_DEVIATIONS = 8.0
-# Below, all boxes of a class are of one shape, and every other one would count as an outlier: a
-# deviation of 1:1.1, which a hand's trembling makes.
-MIN_ASPECT_DEVIATION = 0.1
+# And how many times the median. An object three quarters of which are hidden, or a cell seen from
+# the side, is seldom more than four times as long as its class usually is.
+MIN_ASPECT_FACTOR = 4.0
 # The median and the spread of fewer boxes say little.
 MIN_BOXES_FOR_ASPECT = 30
 # 1.4826 times the median absolute deviation is a normal distribution's standard deviation.
@@ -154,8 +154,8 @@ def _odd_shapes(annotated: AnnotatedSet) -> Iterator[Finding]:
         ratios = _log_ratios(np.array([item.box for _, item in members]))
         median = float(np.median(ratios))
         spread = _DEVIATIONS_PER_MEDIAN * float(np.median(np.abs(ratios - median)))
-        deviations = np.abs(ratios - median) / max(spread, MIN_ASPECT_DEVIATION)
-        for row in np.flatnonzero(deviations > MAX_ASPECT_DEVIATIONS).tolist():
+        limit = max(MAX_ASPECT_DEVIATIONS * spread, np.log(MIN_ASPECT_FACTOR))
+        for row in np.flatnonzero(np.abs(ratios - median) > limit).tolist():
             picture, item = members[row]
             x1, y1, x2, y2 = item.box
             if max(x2 - x1, y2 - y1) > MAX_ASPECT_RATIO * min(x2 - x1, y2 - y1):
