@@ -124,6 +124,15 @@ def test_values_reach_what_they_are_for(load):
     assert config.evaluation.iou_threshold == 0.75
 
 
+@pytest.mark.parametrize("kind", ["coco", "yolo", "auto"])
+def test_formats_that_name_their_classes_need_none(load, kind):
+    config = load(f"data: {{kind: {kind}}}")
+    assert config.data.classes == "auto"
+    assert resolve(Settings(config.as_dict(), {}), "it").data.classes == "auto"
+    assert load(f"data: {{kind: {kind}, classes: voc}}").data.classes == "voc"
+    assert load("data: {kind: voc}").data.classes == "voc"
+
+
 def test_augmentation_can_be_switched_off(load):
     assert load("data: {augmentation: null}").data.augmentation is None
 
@@ -304,9 +313,9 @@ def test_an_unknown_key_gets_the_nearest_one(faults, text, complaint):
         ("seed: -1", ":1: seed: input should be greater than or equal to 0, found -1"),
         ("seed: 100000000000000000000", ":1: seed: input should be less than "),
         (
-            "data:\n  kind: coco",
-            ":2: data.kind: input should be 'voc', 'shapes', 'figures', 'coco_keypoints' or "
-            "'imagenet_localization', found 'coco'",
+            "data:\n  kind: csv",
+            ":2: data.kind: input should be 'voc', 'coco', 'yolo', 'auto', 'shapes', 'figures', "
+            "'coco_keypoints' or 'imagenet_localization', found 'csv'",
         ),
         ("data: 5", ":1: data: "),
         ("data: {num_workers: -1}", ":1: data.num_workers: input should be greater than or equal"),

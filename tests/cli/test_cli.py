@@ -328,6 +328,8 @@ def test_doctor_finds_no_fault():
         ["data", "stats"],
         ["data", "show"],
         ["data", "shapes"],
+        ["data", "convert"],
+        ["data", "split"],
         ["compare"],
         ["proposals"],
     ],
