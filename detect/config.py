@@ -27,6 +27,7 @@ from detect.detectors import DETECTORS
 from detect.errors import DetectError
 from detect.registry import nearest
 from detect.training import EngineSettings, GradientSettings
+from detect.yaml_text import BrokenYAMLError, parse_yaml
 
 # Arguments of a detector's constructor that do not come from its config section.
 GIVEN_TO_DETECTORS = ("self", "backbone", "num_classes")
@@ -290,10 +291,10 @@ class Settings:
                 f"found {setting!r}"
             )
         try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            _, value = parse_yaml(text)
+        except BrokenYAMLError as error:
             raise DetectError(
-                f"command line: {setting!r}: the value is not YAML: {' '.join(str(error).split())}"
+                f"command line: {setting!r:.200}: the value is not YAML: {error.reason}"
             ) from error
         section = self.values
         for depth, key in enumerate(keys[:-1], start=1):
@@ -351,26 +352,18 @@ def read_settings(path: Path) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         raise DetectError(f"{path}: expected a YAML file in UTF-8: {error}") from error
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-        if node is None:
-            return Settings({}, {})
-        if not isinstance(values, dict):
-            raise DetectError(
-                f"{path}: expected sections such as 'data:' and 'training:', "
-                f"found {type(values).__name__}"
-            )
-        return Settings(values, _collect_origins(node, (), path))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DetectError(f"{path}{_explain_yaml(error)}") from error
-
-
-def _explain_yaml(error: Exception) -> str:
-    # `:line: what is wrong`, as far as the parser knows
-    mark = getattr(error, "problem_mark", None)
-    line = "" if mark is None else f":{mark.line + 1}"
-    reason = getattr(error, "problem", None) or str(error)
-    return f"{line}: expected YAML: {' '.join(reason.split())}"
+        node, values = parse_yaml(text)
+    except BrokenYAMLError as error:
+        line = "" if error.line is None else f":{error.line}"
+        raise DetectError(f"{path}{line}: expected YAML: {error.reason}") from error
+    if node is None:
+        return Settings({}, {})
+    if not isinstance(values, dict):
+        raise DetectError(
+            f"{path}: expected sections such as 'data:' and 'training:', "
+            f"found {type(values).__name__}"
+        )
+    return Settings(values, _collect_origins(node, (), path))
 
 
 def resolve(settings: Settings, source: str) -> Config:
@@ -486,7 +479,7 @@ class _Checker:
             # where several types are allowed, there is a complaint for each
             complaints += [str(other["msg"]).removeprefix("Input should be ") for other in others]
             lowered = " or ".join(text[0].lower() + text[1:] for text in complaints)
-            return f"{lowered}, found {first['input']!r}"
+            return f"{lowered}, found {first['input']!r:.200}"
         for key in location[:-1]:
             inner = model.model_fields[key].annotation
             assert isinstance(inner, type)
@@ -551,7 +544,7 @@ def _check_detector(checker: _Checker, section: dict[str, Any]) -> dict[str, Any
         detector = DETECTORS[str(name)]
     except DetectError as error:
         checker.add(("detector", "name"), str(error))
-        return {"name": name}
+        return {"name": str(name)}
     own = {key: value for key, value in section.items() if key != "name"}
     options = checker.check(options_of(detector, *GIVEN_TO_DETECTORS), own, ("detector",))
     return {"name": name, **({} if options is None else options.model_dump(mode="json"))}

@@ -216,8 +216,8 @@ def test_a_missing_file_suggests_its_neighbor(write, tmp_path):
         ("seed: !!python/object:os.system {}\n", "config.yaml:1: expected YAML: could not determ"),
         ("a: 1\n---\nb: 2\n", "config.yaml:2: expected YAML: "),
         ("seed: 1\n? {a: 1}\n: 2\n", "config.yaml:2: expected YAML: found unhashable key"),
-        ("seed: 2020-99-99\n", "config.yaml: expected YAML: month must be in 1..12"),
-        ("data: &a {root: *a}\n", "config.yaml: expected YAML: "),
+        ("seed: 2020-99-99\n", "config.yaml:1: expected YAML: '2020-99-99' is no value"),
+        ("data: &a {root: *a}\n", "config.yaml:1: expected YAML: an alias stands within"),
         ("a: \x00\n", "config.yaml: expected YAML: unacceptable character"),
     ],
 )

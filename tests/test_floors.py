@@ -12,6 +12,7 @@ FLOORS = {
     "registry": 0,
     "files": 0,
     "plugins": 0,
+    "yaml_text": 0,
     "ops": 0,
     "structures": 1,
     "data": 2,

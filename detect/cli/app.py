@@ -457,7 +457,9 @@ def doctor() -> None:
 @data_app.command(
     epilog=examples(
         "detect data check VOCdevkit/VOC2007",
+        "detect data check bccd --html faults.html",
         "detect data check bccd --split trainval --classes RBC,WBC,Platelets --json faults.json",
+        "detect data check bccd --strict",
     )
 )
 def check(
@@ -469,12 +471,35 @@ def check(
     classes: Annotated[
         str, typer.Option(help="voc, auto, or names with commas that alone are allowed.")
     ] = "auto",
+    data_format: Annotated[
+        Literal["voc", "coco", "yolo"] | None,
+        typer.Option("--from", help="The format, where a folder has several.", show_default="auto"),
+    ] = None,
     json: JSONFile = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a page with pictures of the faults."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Warnings too make the exit status 1.")
+    ] = False,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Print every fault, not only the first of each rule.")
+    ] = False,
 ) -> None:
-    """Find every fault of a VOC folder; exits with 1 if there are errors."""
-    from detect.cli.data import check_folder
+    """Find what is wrong with a data set, and what is suspicious.
 
-    if not check_folder(root, split, classes, json, output):
+    Faulty boxes and files, the same picture twice, splits that overlap, and so on.
+    docs/data_check.md lists the rules.
+
+    Exit status: 0 without errors (with --strict, without warnings too), 1 with them,
+    2 if the set cannot be checked.
+    """
+    from detect.cli.check import check_data
+    from detect.cli.data import as_classes
+
+    report = check_data(root, split, as_classes(classes), data_format, json, html, show_all, output)
+    if report.count("error") or (strict and report.count("warning")):
         raise typer.Exit(1)
 
 

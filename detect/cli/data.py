@@ -1,4 +1,4 @@
-"""`detect data check | stats | show | shapes`."""
+"""`detect data stats | show | shapes | figures`."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +16,6 @@ from detect.data import (
     EpochOrder,
     VOCDataset,
     VOCSource,
-    check_voc,
     draw_figures,
     draw_shapes,
     fit_to_input,
@@ -27,37 +26,6 @@ from detect.experiment import build_detector, read_split
 from detect.files import write_json
 from detect.structures import Sample
 from detect.visualization import contact_sheet, draw_truth, save_picture
-
-
-def check_folder(
-    root: Path,
-    splits: Sequence[str] | None,
-    classes: str,
-    json_file: Path | None,
-    console: Console,
-) -> bool:
-    """Print every fault; returns whether there are no errors among them."""
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"Checking {root}", total=None)
-
-        def advance(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        report = check_voc(root, splits or None, as_classes(classes), progress=advance)
-    for fault in report.faults:
-        style = "red" if fault.severity == "error" else "yellow"
-        console.print(str(fault), style=style, markup=False, highlight=False, soft_wrap=True)
-    num_errors = sum(fault.severity == "error" for fault in report.faults)
-    console.print(
-        f"{root}: {report.num_images} pictures, {report.num_objects} objects of "
-        f"{len(report.class_names)} classes ({', '.join(report.class_names)}); "
-        f"{num_errors} errors, {len(report.faults) - num_errors} warnings",
-        highlight=False,
-        markup=False,
-    )
-    if json_file is not None:
-        write_json(json_file, report.as_dict())
-    return num_errors == 0
 
 
 def print_statistics(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
@@ -35,6 +34,7 @@ from detect.proposals import (
 from detect.proposing import is_network, showing_proposals
 from detect.registry import nearest
 from detect.runs import describe_duration
+from detect.yaml_text import BrokenYAMLError, parse_yaml
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
@@ -178,8 +178,8 @@ def _parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")
         try:
-            values[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            _, values[key] = parse_yaml(text)
+        except BrokenYAMLError as error:
             raise DetectError(f"{setting}: the value is no YAML; quote it") from error
         if not equals or not key:
             raise DetectError(f"{setting!r}: expected KEY=VALUE, such as min_size=10")

@@ -3,6 +3,7 @@
 from detect.data.annotated import AnnotatedObject, AnnotatedPicture, AnnotatedSet, DataFormat
 from detect.data.annotated_voc import read_annotated_voc
 from detect.data.augmentation import Augmentation, ClassificationAugmentation
+from detect.data.checking import CheckReport, Finding, check_annotated
 from detect.data.coco import read_annotated_coco
 from detect.data.conversion import Written, write_annotated
 from detect.data.crops import ObjectCrops
@@ -48,6 +49,7 @@ __all__ = [
     "AnnotatedSet",
     "Augmentation",
     "CachedSamples",
+    "CheckReport",
     "ClassNames",
     "ClassificationAugmentation",
     "DataFaults",
@@ -55,6 +57,7 @@ __all__ = [
     "EpochOrder",
     "EvaluationBatches",
     "Fault",
+    "Finding",
     "ImageError",
     "ImageFolder",
     "ImageHeader",
@@ -69,6 +72,7 @@ __all__ = [
     "VOCSource",
     "Written",
     "annotation_file",
+    "check_annotated",
     "check_voc",
     "counts_by_split",
     "detect_format",

@@ -27,6 +27,8 @@ from detect.structures import ImageMeta
 MAX_BOX_OVERHANG = 1.0
 # What rounding x and the width to hundredths can make of a box that ends at the border.
 MAX_ROUNDING = 0.0101
+# Pixels of a side; more than any picture that is read, and exact as a float.
+_MAX_SIDE = 2**31
 # More threads than this wait for the disk and for each other.
 _MAX_THREADS = 8
 
@@ -250,7 +252,7 @@ def read_picture_entries(
                 raise BrokenEntry("duplicate-image", value, "delete one, or rename its file")
             names[image_id] = picture.title
             sides = (get_value(entry, "height"), get_value(entry, "width"))
-            if not all(type(side) is int and side > 0 for side in sides):
+            if not all(type(side) is int and 0 < side <= _MAX_SIDE for side in sides):
                 value = f"height and width are {sides[0]!r:.20} and {sides[1]!r:.20}"
                 raise BrokenEntry("bad-size", value, "write whole numbers of pixels")
             picture.stated_size, picture.image_id = sides, image_id

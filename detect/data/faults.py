@@ -29,7 +29,8 @@ the object
             versions.
         value: what was found.
         remedy: what to do.
-        severity: an `error` keeps the object or the picture out; a `warning` is only said.
+        severity: an `error` keeps the object or the picture out, or spoils what is measured on
+            the set; a `warning` is only said.
     """
 
     file: str
@@ -74,7 +75,7 @@ class DataFaults(DetectError):  # noqa: N818 — it is a list of faults first, a
         )
         if is_voc:
             commands = " and ".join(
-                f"`detect data check {shlex.quote(root)}`"
+                f"`detect data check {shlex.quote(root)} --all`"
                 for root in dict.fromkeys(str(root) for root in roots)
             )
             remedy += f"; {commands} lists every fault"

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import cv2
 import numpy as np
@@ -60,8 +60,25 @@ _STRANGERS = (
 _CONVERT = "replace it by a JPEG, PNG, WebP or BMP picture"
 _COPY_AGAIN = "copy or download the file again"
 _NUM_HEADER_BYTES = 64
+# What a reduced picture keeps of its shorter side, so that there is something left to compare.
+_MIN_REDUCED_SIDE = 16
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSING = (5, 6, 7, 8)
+
+ColorMode = Literal["color", "grayscale", "palette", "alpha", "16 bit", "CMYK"]
+# Pillow's names of modes; what is not here is color.
+_COLOR_MODES: dict[str, ColorMode] = {
+    "1": "grayscale",
+    "L": "grayscale",
+    "P": "palette",
+    "LA": "alpha",
+    "PA": "alpha",
+    "RGBA": "alpha",
+    "RGBX": "alpha",
+    "CMYK": "CMYK",
+    "I": "16 bit",
+    "F": "16 bit",
+}
 
 # In a JPEG's entropy-coded data, a marker is 0xFF followed by neither a stuffed zero, a restart
 # number nor a fill byte (ITU-T T.81, B.1.1).
@@ -69,6 +86,13 @@ _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _START_OF_SCAN = 0xDA
 _END_OF_IMAGE = b"\xff\xd9"
 _PNG_END = b"IEND\xaeB\x60\x82"  # the type and the checksum of the last chunk, always the same
+
+_REDUCED_FLAGS = {
+    1: cv2.IMREAD_GRAYSCALE,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
 
 # A broken picture ends in our own error; OpenCV's log to stderr would only repeat it. (A few
 # messages of libjpeg and libpng remain: they write to stderr directly.)
@@ -109,11 +133,14 @@ class ImageHeader:
         file_format: JPEG, PNG, WebP, BMP, GIF, TIFF or PNM.
         stored_size: (height, width) in pixels of the pixels as stored.
         orientation: EXIF's 1 … 8; 1 is upright. TIFF is always 1 here: its reader turns it.
+        color_mode: how the pixels are stored; all become 8-bit RGB when they are read. `16 bit`
+            is whatever has more than 8 bits a channel.
     """
 
     file_format: str
     stored_size: tuple[int, int]
     orientation: int
+    color_mode: ColorMode = "color"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -161,20 +188,38 @@ def read_image_size(path: Path) -> tuple[int, int]:
 def verify_image(path: Path) -> tuple[int, int]:
     """Decode a picture only to see that it can be; return (height, width) as displayed.
 
-    A JPEG is decoded at an eighth of its size and without color, which reads all of its data at
-    about 60 % of the time.
+    Raises:
+        ImageError: as `read_image`.
+    """
+    return read_reduced(path)[0].size
+
+
+def read_reduced(path: Path) -> tuple[ImageHeader, bytes, UInt8[np.ndarray, "h w"]]:
+    """Decode a picture only roughly: without color, upright, an eighth of its height and width.
+
+    A JPEG is decoded at that size, which reads all of its data at about 60 % of the time. Small
+    pictures shrink less, so that the shorter side keeps 16 pixels if it has them.
+
+    Returns:
+        The header, the bytes of the whole file, and the gray picture.
 
     Raises:
         ImageError: as `read_image`.
     """
     header, data = _load(path)
+    height, width = header.stored_size
+    divisor = next((d for d in (8, 4, 2) if min(height, width) >= d * _MIN_REDUCED_SIDE), 1)
     if header.file_format == "JPEG":
-        height, width = header.stored_size
-        flags = cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_IGNORE_ORIENTATION
-        _decode(path, data, flags, (-(-height // 8), -(-width // 8)))
+        flags = _REDUCED_FLAGS[divisor] | cv2.IMREAD_IGNORE_ORIENTATION
+        gray = _decode(path, data, flags, (-(-height // divisor), -(-width // divisor)))
     else:
-        _decode(path, data, cv2.IMREAD_COLOR, None)
-    return header.size
+        # a TIFF is turned already, see read_image
+        keep_as_stored = 0 if header.file_format == "TIFF" else cv2.IMREAD_IGNORE_ORIENTATION
+        image = _decode(path, data, cv2.IMREAD_COLOR | keep_as_stored, None)
+        gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        width, height = (-(-side // divisor) for side in (image.shape[1], image.shape[0]))
+        gray = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
+    return header, data, _upright(gray, header.orientation)
 
 
 def _load(path: Path) -> tuple[ImageHeader, bytes]:
@@ -227,6 +272,7 @@ def _parse_header(path: Path, file: BinaryIO) -> ImageHeader:
     try:
         image = parse(file)
         width, height = image.size
+        color_mode = _color_mode(image)
     # A parser may stumble over damaged bytes with any exception at all.
     except Exception as error:
         value = f"the file begins like a {file_format} but its header is broken"
@@ -239,7 +285,15 @@ def _parse_header(path: Path, file: BinaryIO) -> ImageHeader:
             "cut the picture into tiles, or replace it if the header is wrong",
         )
     is_tiff = file_format == "TIFF"
-    return ImageHeader(file_format, (height, width), 1 if is_tiff else _orientation(image))
+    orientation = 1 if is_tiff else _orientation(image)
+    return ImageHeader(file_format, (height, width), orientation, color_mode)
+
+
+def _color_mode(image: ImageFile) -> ColorMode:
+    # the layout in the file, such as RGB;16B, where Pillow itself reads only 8 of the bits
+    if ";16" in image.mode or any(";16" in str(tile[3]) for tile in image.tile):
+        return "16 bit"
+    return _COLOR_MODES.get(image.mode, "color")
 
 
 def _orientation(image: ImageFile) -> int:
@@ -310,7 +364,7 @@ def _decode(
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """Undo EXIF's orientation (Exif 2.3, tag 0x0112)."""
     if orientation in _TRANSPOSING:
-        image = image.transpose(1, 0, 2)
+        image = image.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         image = image[:, ::-1]
     if orientation in (3, 4, 7, 8):

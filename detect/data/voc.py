@@ -901,6 +901,14 @@ def _fault(path: Path, title: str | None, rule: str, value: str, remedy: str) ->
     return Fault(str(path), title, rule, value, remedy)
 
 
+def read_voc_objects(path: Path) -> tuple[VOCObject, ...]:
+    """The objects of an annotation as the file has them, faulty ones included.
+
+    There are none where the file cannot be read.
+    """
+    return _read_annotation(path, with_extras=False).objects
+
+
 def _read_annotation(path: Path, with_extras: bool) -> _Annotation:
     try:
         root = _parse(path)

@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from detect.data.faults import Fault
 from detect.data.plain_data import sound_extras
 from detect.data.voc import IMAGE_SUFFIXES, read_rows
 from detect.errors import DetectError
+from detect.yaml_text import BrokenYAMLError, parse_yaml
 
 DARKNET_NAMES = "obj.names"
 # Of the extras of a set: what else its YAML file says.
@@ -95,12 +94,10 @@ def _text_of(path: Path) -> str:
 
 def _read_yaml(file: Path) -> tuple[YOLOLayout, list[Fault]]:
     try:
-        content = yaml.safe_load(_text_of(file))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = "" if mark is None else f":{mark.line + 1}"
-        reason = getattr(error, "problem", None) or str(error)
-        raise DetectError(f"{file}{line}: expected YAML: {' '.join(reason.split())}") from error
+        _, content = parse_yaml(_text_of(file))
+    except BrokenYAMLError as error:
+        line = "" if error.line is None else f":{error.line}"
+        raise DetectError(f"{file}{line}: expected YAML: {error.reason}") from error
     if not isinstance(content, dict):
         raise DetectError(
             f"{file}: expected the keys train, val and names, found {type(content).__name__}"

@@ -293,7 +293,7 @@ def test_data_check_writes_json_and_fails_on_errors(shapes: Path, tmp_path: Path
     printed = run("data", "check", root, "--json", tmp_path / "f.json", status=1)
     assert xml.stem in printed
     content = json.loads((tmp_path / "f.json").read_text())
-    assert set(content) == {"num_images", "num_objects", "faults"}
+    assert {"num_images", "num_objects", "rules", "faults"} <= set(content)
     errors = [fault for fault in content["faults"] if fault["severity"] == "error"]
     assert len(errors) == 1
     assert set(errors[0]) == {"file", "object", "rule", "value", "remedy", "severity"}

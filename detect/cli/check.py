@@ -1,0 +1,93 @@
+"""`detect data check`: everything that is wrong with a data set, on the terminal and in files."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from detect.data.annotated import DataFormat
+from detect.data.checking import CheckReport, Finding, check_annotated
+from detect.data.formats import read_annotated
+from detect.data.voc import ClassNames
+from detect.files import write_json
+from detect.visualization.check_page import write_check_page
+
+# Of one rule on the terminal: enough to see what it is about.
+NUM_SHOWN_PER_RULE = 10
+
+
+def check_data(
+    root: Path,
+    splits: Sequence[str] | None,
+    classes: ClassNames,
+    data_format: DataFormat | None,
+    json_file: Path | None,
+    html_file: Path | None,
+    show_all: bool,
+    console: Console,
+) -> CheckReport:
+    """Check a data set, print what was found, and write it where that is asked for.
+
+    Raises:
+        DetectError: the set cannot be read at all, or a file cannot be written.
+    """
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+
+        def stage(title: str) -> Callable[[int, int], None]:
+            task = progress.add_task(title, total=None)
+            return lambda done, total: progress.update(task, completed=done, total=total)
+
+        annotated = read_annotated(
+            root,
+            splits or None,
+            classes,
+            data_format,
+            with_extras=False,
+            progress=stage(f"Reading {root}"),
+        )
+        report = check_annotated(
+            annotated, is_whole=not splits, progress=stage("Looking at pictures")
+        )
+    print_findings(report, show_all, console)
+    if json_file is not None:
+        write_json(json_file, report.as_dict())
+    if html_file is not None:
+        write_check_page(html_file, report)
+        console.print(f"With pictures: {html_file}", highlight=False, markup=False, soft_wrap=True)
+    return report
+
+
+def print_findings(report: CheckReport, show_all: bool, console: Console) -> None:
+    """Print the findings rule by rule, the errors first, then the sum of them."""
+    left_out = 0
+    for rule, findings in report.by_rule().items():
+        num_shown = len(findings) if show_all else NUM_SHOWN_PER_RULE
+        for finding in findings[:num_shown]:
+            _print_finding(finding, console)
+        if len(findings) > num_shown:
+            left_out += len(findings) - num_shown
+            console.print(
+                f"  … and {len(findings) - num_shown} more of {rule}", highlight=False, markup=False
+            )
+    if left_out:
+        console.print(f"{left_out} are not shown; --all, --json FILE or --html FILE shows them")
+    console.print(
+        f"{_printable(str(report.root))}: {report.num_images} pictures"
+        f" ({report.num_empty_images} without an object), {report.num_objects} objects of "
+        f"{len(report.class_names)} classes ({_printable(', '.join(report.class_names))}); "
+        f"{report.count('error')} errors, {report.count('warning')} warnings",
+        highlight=False,
+        markup=False,
+    )
+
+
+def _print_finding(finding: Finding, console: Console) -> None:
+    style = "red" if finding.fault.severity == "error" else "yellow"
+    text = _printable(str(finding.fault))
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _printable(text: str) -> str:
+    """Text that a terminal takes: names of files may hold bytes that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,162 @@
+"""Splits that must not share pictures, and pictures that are in two such splits."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from detect.data.annotated import AnnotatedPicture, AnnotatedSet
+from detect.data.checking.finding import Finding, error, warning
+
+# The words that say what a split is for, alone or beside others, as in `train2017`.
+_PURPOSES = {
+    "trainval": frozenset({"training", "validation"}),
+    "training": frozenset({"training"}),
+    "train": frozenset({"training"}),
+    "validation": frozenset({"validation"}),
+    "valid": frozenset({"validation"}),
+    "minival": frozenset({"validation"}),
+    "val": frozenset({"validation"}),
+    "dev": frozenset({"validation"}),
+    "testing": frozenset({"test"}),
+    "test": frozenset({"test"}),
+    "eval": frozenset({"test"}),
+}
+_PURPOSE = re.compile(rf"(?<![a-z])({'|'.join(_PURPOSES)})(?![a-z])")
+# The least with which recall can take all eleven values of VOC 2007's average precision. A class
+# with fewer objects has an average precision that hangs on single ones.
+MIN_OBJECTS_OF_CLASS = 10
+# Detectors learn from the surroundings of objects, so that pictures without any are good for a
+# few per cent (1 % of COCO) and a sign of an unfinished annotation beyond.
+MAX_EMPTY_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPurpose:
+    """What a split is for, by its name.
+
+    Attributes:
+        uses: of training, validation and test; VOC's trainval has two.
+        series: the rest of the name: `fold1_train` and `fold2_val` belong to different series.
+    """
+
+    uses: frozenset[str]
+    series: str
+
+
+def purpose_of(split: str) -> SplitPurpose | None:
+    """What a split is for, or None if its name does not say.
+
+    >>> purpose_of("val2017") == SplitPurpose(frozenset({"validation"}), "2017")
+    True
+    """
+    name = split.lower()
+    found = _PURPOSE.search(name)
+    if found is None:
+        return None
+    return SplitPurpose(_PURPOSES[found[1]], name[: found.start()] + name[found.end() :])
+
+
+def are_apart(first: str, second: str) -> bool:
+    """Whether two splits must not share pictures: train and test of one series, for example.
+
+    >>> are_apart("train", "test"), are_apart("train", "trainval"), are_apart("train", "all")
+    (True, False, False)
+    """
+    one, other = purpose_of(first), purpose_of(second)
+    if one is None or other is None:
+        return False
+    return one.series == other.series and not one.uses & other.uses
+
+
+def separating_splits(first: Sequence[str], second: Sequence[str]) -> tuple[str, str] | None:
+    """A split of each of two pictures that must not share pictures, or None."""
+    pairs = ((a, b) for a in first for b in second if are_apart(a, b))
+    return next(pairs, None)
+
+
+def check_splits(annotated: AnnotatedSet) -> Iterator[Finding]:
+    """Pictures in splits that must not overlap; classes that a split lacks or that are rare."""
+    for picture in annotated.pictures:
+        yield from _overlaps(picture)
+    names = list(dict.fromkeys(split for p in annotated.pictures for split in p.splits))
+    counts = {name: _class_counts(annotated, name) for name in sorted(names)}
+    counts_of_all = _class_counts(annotated, None)
+    for name, counts_of_split in counts.items():
+        missing = [c for c in annotated.class_names if counts_of_all[c] and not counts_of_split[c]]
+        if missing and purpose_of(name) is not None:
+            yield warning(
+                split_place(annotated, name),
+                None,
+                "class-missing-from-split",
+                f"{name} has no object of {_listed(missing)}",
+                "spread the pictures of each class over all splits: what is not in the training "
+                "split cannot be learned, what is not in the others is not judged",
+            )
+    for name in annotated.class_names:
+        if counts_of_all[name] < MIN_OBJECTS_OF_CLASS:
+            yield warning(
+                annotated.root,
+                None,
+                "rare-class",
+                f"class {name!r} has {_counted(counts_of_all[name], 'object')}",
+                f"add pictures of it, or leave the class out: below {MIN_OBJECTS_OF_CLASS} "
+                "objects, its average precision hangs on single ones",
+            )
+    yield from _empty_pictures(annotated)
+
+
+def _overlaps(picture: AnnotatedPicture) -> Iterator[Finding]:
+    for first, second in combinations(picture.splits, 2):
+        if are_apart(first, second):
+            yield error(
+                picture.image_path,
+                None,
+                "overlapping-splits",
+                f"the picture {picture.image_id} is listed in {first} and in {second}",
+                "list it in one of them: a detector is judged on what it knows by heart otherwise",
+                images=(picture.image_path,),
+            )
+
+
+def _empty_pictures(annotated: AnnotatedSet) -> Iterator[Finding]:
+    empty = [picture for picture in annotated.pictures if not picture.objects]
+    share = len(empty) / max(len(annotated.pictures), 1)
+    if share > MAX_EMPTY_SHARE:
+        yield warning(
+            annotated.root,
+            None,
+            "many-empty-images",
+            f"{len(empty)} of {len(annotated.pictures)} pictures have no object, the first "
+            f"{empty[0].image_id}",
+            "see whether they are annotated at all; if they are, this is no fault",
+            images=tuple(picture.image_path for picture in empty[:1]),
+        )
+
+
+def split_place(annotated: AnnotatedSet, split: str) -> Path:
+    """The file of a split where the format has one for each, else the set's folder."""
+    if annotated.data_format == "voc":
+        return annotated.root / "ImageSets" / "Main" / f"{split}.txt"
+    return annotated.root
+
+
+def _class_counts(annotated: AnnotatedSet, split: str | None) -> Counter[str]:
+    return Counter(
+        item.name
+        for picture in annotated.pictures
+        if split is None or split in picture.splits
+        for item in picture.objects
+        if not item.crowd
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:10])
+    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more classes"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
