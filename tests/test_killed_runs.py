@@ -19,7 +19,7 @@ from detect.training import load_checkpoint
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["detect.experiment"])
 PATIENCE = 300  # seconds
-CLOCKED = ("images_per_second", "data_wait", "seconds")
+CLOCKED = ("images_per_second", "data_wait", "seconds", "peak_memory_mib")
 
 DETECTORS = {
     "yolo": {"name": "yolo", "head": "convolutional", "hidden_features": 16},

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from engine_table import print_engine_table
 from rich.console import Console
 from torchvision_faster_rcnn import TorchvisionFasterRCNN
 
@@ -130,7 +131,17 @@ def main() -> None:
     rival.add_argument("--seeds", type=int, nargs="*", default=[], help="none: times alone")
     rival.add_argument("--repeats", type=int, default=10, help="of a step and of a detection")
     rival.add_argument("--device", default="auto")
+    engine = benchmarks.add_parser(
+        "engine", help="a training with every key of speed and memory off, and each one on"
+    )
+    engine.add_argument("config", type=Path)
+    engine.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="over its settings")
+    engine.add_argument("--out", type=Path, default=Path("runs/engine"), help="of the runs")
+    engine.add_argument("--only", nargs="+", metavar="KEY", help="those that are on, not all")
     arguments = parser.parse_args()
+    if arguments.benchmark == "engine":
+        print_engine_table(arguments.config, arguments.overrides, arguments.out, arguments.only)
+        return
     if arguments.benchmark == "svm":
         compare_machines(arguments)
     elif arguments.benchmark == "parts":

@@ -79,6 +79,7 @@ def print_findings(report: CheckReport, show_all: bool, console: Console) -> Non
         f"{report.count('error')} errors, {report.count('warning')} warnings",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
 
 

@@ -22,8 +22,8 @@ class Journal:
     "images_per_second", "data_wait"}` and `{"kind": "evaluation", "phase", "epoch", "step",
     …}` with the scores of the evaluation, such as `map_area` and `map_11point`; at the end of a
     phase, `{"kind": "phase", "phase", "step", "seconds"}` with the time that it took in this
-    process, and what else the phase has to tell, such as `cache_bytes`. Epochs count from 1; steps
-    count over all phases.
+    process, `peak_memory_mib`, the most memory of it so far, and what else the phase has to tell,
+    such as `cache_bytes`. Epochs count from 1; steps count over all phases.
     """
 
     def __init__(self, path: Path, *, is_writing: bool = True) -> None:

@@ -192,6 +192,7 @@ class TrainingRun:
                     phase=phase.name,
                     step=self.position.step,
                     seconds=seconds,
+                    peak_memory_mib=peak_memory(self.device),
                     **told,
                 )
                 self.journal.write_table()
@@ -341,6 +342,17 @@ class _Watch:
 
     def say(self, message: str) -> None:
         self.run.display.say(f"{self.name}: {message}")
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The most memory in MiB that was in use so far: of a GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) // 2**20
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10
 
 
 def _timed(batches: Any) -> Iterator[tuple[Batch, float]]:

@@ -21,7 +21,7 @@ from tests.training.tiny_training import (
 )
 
 SOON = 1e-9  # minutes
-SPEEDS = ("images_per_second", "data_wait", "seconds")
+SPEEDS = ("images_per_second", "data_wait", "seconds", "peak_memory_mib")
 
 
 class Killed(BaseException):
