@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from detect.backbones.base import Backbone, Published
@@ -107,12 +108,6 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _read_safetensors(path: Path) -> Any:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise DetectError(
-            f"{path}: reading it needs the library safetensors: pip install safetensors"
-        ) from error
     try:
         return load_file(path)
     except Exception as error:  # as with torch.load

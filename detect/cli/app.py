@@ -445,6 +445,29 @@ def backbones(
     list_backbones(names, json, output)
 
 
+@app.command(
+    name="export-weights",
+    epilog=examples(
+        "detect export-weights runs/mine --out mine.safetensors",
+        "detect export-weights runs/mine --out trunk.safetensors --backbone",
+    ),
+)
+def export_weights(
+    model: Annotated[Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="Where they go.")],
+    backbone: Annotated[
+        bool,
+        typer.Option(
+            "--backbone", help="Of the backbone alone, for backbone.weights of another config."
+        ),
+    ] = False,
+) -> None:
+    """Write the weights of a model as safetensors, which other programs read."""
+    from detect.cli.export import export_weights as export
+
+    export(model, out, backbone, output)
+
+
 @app.command(epilog=examples("detect doctor"))
 def doctor() -> None:
     """Tell versions and devices, and what is wrong with the installation, with the mend."""

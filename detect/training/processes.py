@@ -4,6 +4,8 @@
 """
 
 import os
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from detect.errors import DetectError
 
@@ -25,6 +29,10 @@ PATIENCE = timedelta(hours=48)
 
 # What gloo and NCCL say of a process that is gone.
 _BROKEN = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process")
+
+
+# Machines of a cluster may start minutes apart.
+ARRIVAL = 1800.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,9 @@ def joined_processes() -> Iterator[Processes]:
         yield present_processes()
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    store, rank, count = next(rendezvous("env://"))
+    store = PrefixStore(_agree_on_name(store, rank, count), store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
     try:
         yield present_processes()
     except RuntimeError as error:
@@ -133,3 +143,36 @@ def joined_processes() -> Iterator[Processes]:
         ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _agree_on_name(store: Any, rank: int, count: int) -> str:
+    """A name that the processes of this start have in common, and those of an earlier one had not.
+
+    After a restart, torchrun's store still has the addresses of the processes that died. Each
+    process says a name that is new; the first one repeats what it reads until each of the others
+    has found its own among these.
+
+    Raises:
+        DetectError: some of them did not come.
+    """
+    own = uuid.uuid4().hex
+    store.set(f"detect/arrived/{rank}", own)
+    end = time.monotonic() + ARRIVAL
+    others = range(1, count)
+    while time.monotonic() < end:
+        if rank == 0:
+            if all(store.check([f"detect/{own}/{other}"]) for other in others):
+                return own
+            keys = [f"detect/arrived/{other}" for other in others]
+            arrived = [store.get(key).decode() for key in keys if store.check([key])]
+            store.set("detect/room", " ".join([own, *arrived]))
+        elif store.check(["detect/room"]):
+            room: list[str] = store.get("detect/room").decode().split()
+            if own in room:
+                store.set(f"detect/{room[0]}/{rank}", "here")
+                return room[0]
+        time.sleep(0.02)
+    raise DetectError(
+        f"process {rank} of {count} waited {ARRIVAL / 60:.0f} minutes for the others; look whether "
+        "torchrun runs on all machines with the same --rdzv-endpoint and --nnodes"
+    )

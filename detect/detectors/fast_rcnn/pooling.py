@@ -75,7 +75,8 @@ def _pool(
     # the kernel is the release's: the last pixel of a region is part of it
     inclusive = boxes - boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
     rows = torch.cat((pictures[:, None].to(boxes), inclusive), dim=1)
-    outputs = roi_pool(source.values, rows, size, source.scale)
+    # unlike that of RoI align, its kernel on CPUs does not know of autocast
+    outputs = roi_pool(source.values.float(), rows, size, source.scale)
     return outputs
 
 
