@@ -35,7 +35,14 @@ DETECTORS = {
         "train_proposals": [100, 30],
         "test_proposals": [60, 10],
     },
-    "rcnn": {"name": "rcnn", "proposals": "dense-windows", "windows_per_step": 8},
+    "rcnn": {
+        "name": "rcnn",
+        "input_size": 64,
+        "proposals": "random-boxes",
+        "proposal_options": {"count": 6},
+        "windows_per_step": 8,
+        "context": 4,
+    },
 }
 
 
@@ -57,15 +64,16 @@ def make_config(name, root, **engine):
             "cache": str(root / f"cache_{name}"),
             "augmentation": {"horizontal_flip": 0.5, "scale": 0.2, "saturation": 1.3},
         },
-        "backbone": {"name": "tiny"},
-        "detector": {"input_size": 64, **detector} if name != "rcnn" else detector,
-        "training": {"epochs": 3, "batch_size": 4, "evaluate_every": 2, "log_interval": 2},
+        "backbone": {"name": "tiny", "image_size": 64},
+        "detector": {"input_size": 64, **detector},
+        "training": {"epochs": 3, "batch_size": 4, "evaluate_every": 3, "log_interval": 2},
         "engine": {"checkpoint_steps": 1, **engine},
     }
     return resolve(Settings(values, {}), "test")
 
 
 def _train(config, folder, death):
+    multiprocessing.set_start_method("fork", force=True)  # of loader workers, as it is usually
     torch.set_num_threads(1)
     if death is not None:
         _arrange(*death)

@@ -94,9 +94,9 @@ class EngineSettings:
 
     Attributes:
         precision: of the forward pass in training: `float32`; `mixed` is `bfloat16` where the
-            device computes in it and `float16` elsewhere; `float16` scales the loss so that small
-            gradients survive (Micikevicius et al. 2018). Weights, evaluation and inference are
-            float32 always.
+            device computes in it, else `float16` on a GPU and `float32` on a CPU; `float16` scales
+            the loss so that small gradients survive (Micikevicius et al. 2018). Weights, evaluation
+            and inference are float32 always.
         channels_last: keep pictures and maps with the channels last in memory.
         compile: compile the backbone (torch.compile); takes a minute at the start.
         gradient_checkpointing: forget the maps within each level of the backbone and compute them

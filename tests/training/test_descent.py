@@ -68,7 +68,7 @@ def test_a_step_in_parts_is_the_same_step(number):
     assert_close(dict(parts.state_dict()), dict(whole.state_dict()))
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16", "mixed"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_less_precision_learns_nearly_the_same(precision):
     whole, less = Plain(), Plain()
     expected, _ = descend(whole, steps=20)
@@ -82,9 +82,13 @@ def test_less_precision_learns_nearly_the_same(precision):
     assert descent.scaler.is_enabled() == (precision == "float16")
 
 
-def test_mixed_precision_is_what_the_device_has():
-    assert autocast_type("mixed", CPU) is torch.bfloat16
+def test_mixed_precision_is_what_the_device_has(monkeypatch):
+    expected = {True: torch.bfloat16, False: None}
+    for has_bfloat16, kind in expected.items():
+        monkeypatch.setattr("detect.training.descent.cpu_has_bfloat16", lambda h=has_bfloat16: h)
+        assert autocast_type("mixed", CPU) is kind
     assert autocast_type("float32", CPU) is None
+    assert autocast_type("float16", CPU) is torch.float16
 
 
 class Faulty(Pictures):
