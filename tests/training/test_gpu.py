@@ -1,4 +1,4 @@
-"""What only a GPU can show: steps that do not wait for the device, and runs that end in its bits."""
+"""What only a GPU can show: steps that do not wait for it, and runs that end in the same bits."""
 
 import pytest
 import torch
