@@ -158,11 +158,14 @@ class Backbone(nn.Module):
         return features
 
     def compile_layers(self) -> None:
-        """Compile the trunk, level by level, at the next run of each (torch.compile)."""
+        """Compile the trunk for training, level by level, at the next run of each (torch.compile).
+
+        An evaluation runs it as it is: the batches of another size would each be compiled anew.
+        """
         self._compiled = {}
 
     def _segment(self, begin: int, end: int) -> Callable[..., Any]:
-        if self._compiled is None:
+        if self._compiled is None or not self.training:
             return self.trunk[begin:end]
         if (begin, end) not in self._compiled:
             self._compiled[begin, end] = torch.compile(self.trunk[begin:end])

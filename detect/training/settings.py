@@ -98,7 +98,7 @@ class EngineSettings:
             the loss so that small gradients survive (Micikevicius et al. 2018). Weights, evaluation
             and inference are float32 always.
         channels_last: keep pictures and maps with the channels last in memory.
-        compile: compile the backbone (torch.compile); takes a minute at the start.
+        compile: compile the backbone for training (torch.compile); takes minutes at the start.
         gradient_checkpointing: forget the maps within each level of the backbone and compute them
             again for the gradient (Chen et al. 2016): less memory, about a third more time.
         sync_batch_norm: over several processes, BatchNorm's statistics are those of all of them.

@@ -77,9 +77,11 @@ def test_parts_of_the_trunk_add_up():
 @pytest.mark.slow
 def test_compiled_layers_give_the_same():
     torch.manual_seed(0)
-    backbone = build_backbone("tiny").eval()
+    backbone = build_backbone("tiny").train()
     images = torch.rand(2, 3, 64, 64)
     expected = backbone.pyramid(images)
     backbone.compile_layers()
     assert_close(backbone.pyramid(images), expected, rtol=1e-4, atol=1e-5)
+    assert len(backbone._compiled) == len(backbone.levels)
+    backbone.eval().pyramid(torch.rand(3, 3, 32, 32))
     assert len(backbone._compiled) == len(backbone.levels)
