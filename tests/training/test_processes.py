@@ -102,6 +102,14 @@ def test_two_processes_learn_what_one_learns(tmp_path, root):
     for name, value in alone.items():
         assert_close(first[name], value, rtol=1e-4, atol=1e-5)
         assert_close(second[name], first[name], rtol=0, atol=0)
+    dataset = dataset_of(root)
+    scores = []
+    for state in (alone, first):
+        detector = make_detector("yolo", dataset)
+        detector.load_state_dict(state)
+        scores.append(evaluate(detector, dataset, make_config(root), CPU).report.map_area)
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    assert scores[0] > 0
 
 
 def count_pictures(processes, root):
