@@ -178,6 +178,7 @@ def test_a_killed_run_ends_in_the_same_bits(tmp_path, root, whole_runs, name):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("kills")
 @pytest.mark.parametrize("name", list(DETECTORS))
 def test_no_kill_loses_or_changes_a_run(tmp_path, root, whole_runs, name):
     """Kills in the middle of steps, of writings, and at any time: 17 for each detector."""

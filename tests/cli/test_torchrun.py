@@ -11,7 +11,8 @@ import pytest
 
 from detect.data import draw_shapes
 
-pytestmark = pytest.mark.slow
+# together, since they share a run
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("torchrun")]
 
 CONFIG = """
 data: {{kind: voc, root: {root}, classes: auto, num_workers: 0}}
