@@ -19,7 +19,7 @@ flags and extras that a row has no place for.
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -139,15 +139,7 @@ def _of_classes(picture: AnnotatedPicture, names: set[str]) -> AnnotatedPicture:
     if all(item.name in names for item in picture.objects):
         return picture
     kept = tuple(item for item in picture.objects if item.name in names)
-    return AnnotatedPicture(
-        picture.image_id,
-        picture.image_path,
-        picture.annotation_path,
-        picture.size,
-        picture.splits,
-        kept,
-        picture.extras,
-    )
+    return replace(picture, objects=kept)
 
 
 # ---- pictures of a split ----------------------------------------------------------------------
@@ -443,12 +435,4 @@ def _join(picture: AnnotatedPicture, entry: Any, with_extras: bool) -> Annotated
                 bool(said.get("crowd", False)),
                 sound_extras(said.get("extras", {}))[0] if with_extras else {},
             )
-    return AnnotatedPicture(
-        picture.image_id,
-        picture.image_path,
-        picture.annotation_path,
-        picture.size,
-        picture.splits,
-        tuple(objects),
-        own,
-    )
+    return replace(picture, objects=tuple(objects), extras=own)
