@@ -31,7 +31,8 @@ equal scores keep their order. By default, "voc", the detections are judged and 
 everywhere here: VOC's matching and the area under the curve, so that the AP is the mAP of the
 report. With "release", they are as in the release: a detection whose best object is taken gets
 another one if it overlaps that enough; one that found nothing is ignored if more than t_f of its
-area lies in a difficult object of its class; and the AP is COCO's mean over 101 recalls.
+area lies in a difficult object of its class; and the AP is COCO's mean over 101 recalls. That is
+the head of the release's repository; its package 1.0.1 sorts ignored detections as errors as well.
 """
 
 from collections.abc import Sequence
@@ -128,6 +129,7 @@ class TIDEReport:
             caption_justify="left",
             box=box.SIMPLE,
             pad_edge=False,
+            min_width=72,
         )
         table.add_column("error", min_width=16)
         table.add_column("dAP", justify="right")
