@@ -32,8 +32,9 @@ def test_recall_equals_that_of_proposals(seed):
     for threshold in (0.5, 0.55, 0.75, 1.0):
         np.testing.assert_array_equal(recall.recall(threshold), coverage.recall(threshold))
     np.testing.assert_allclose(recall.mean_counts, coverage.mean_counts)
-    average = [coverage.recall(0.5 + 0.05 * step) for step in range(10)]
+    average = [coverage.recall(threshold) for threshold in np.arange(50, 100, 5) / 100]
     np.testing.assert_allclose(recall.average_recall, np.mean(average, axis=0), atol=1e-12)
+    np.testing.assert_array_equal(recall.average_recall, coverage.average_recall())
     assert 0 < recall.average_recall[0] < recall.average_recall[-1]
 
 

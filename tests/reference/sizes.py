@@ -7,7 +7,8 @@ from tests.reference.tide import average_precision, best, by_score
 def group_average_precision(detections, objects, label, limits, iou_threshold):
     """`(AP, number of objects)` of a class and a group; nan without objects.
 
-    `limits`: the area from which the group begins, and the one at which it ends; records as those of the oracle for TIDE.
+    `limits`: the area from which the group begins, and the one at which it ends; records as
+    those of the oracle for TIDE.
     """
 
     def is_inside(size):
