@@ -33,6 +33,7 @@ def draw_confusion(matrix: ConfusionMatrix, out: Path, title: str) -> None:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     extent = max(side * (CELL_SIZE if with_numbers else SMALL_CELL_SIZE), 3.2)
     figure = Figure(figsize=(extent + 3.4, extent + 2.6), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)  # type: ignore[call-arg, union-attr]
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     labels = class_labels(matrix.names)

@@ -68,7 +68,7 @@ def _draw_bars(
     axes.barh(places, values, color=colors)
     axes.set_yticks(places, names)
     axes.invert_yaxis()
-    greatest = max(max(values), 1e-3)
+    greatest = max(values) or 1
     axes.set_xlim(0, 1.22 * greatest)  # with room for the numbers
     for place, value, text in zip(places, values, texts, strict=True):
         axes.text(value + 0.02 * greatest, place, text, va="center")

@@ -34,7 +34,9 @@ def draw_recall(recall: DetectionRecall, out: Path, title: str) -> None:
         ylabel="share of objects",
         title=title,
     )
-    axes.set_xticks(recall.limits, [f"{limit:,}" for limit in recall.limits])
+    # the last limit is any number, so the one before may be too near to be labeled as well
+    ticks = [limit for limit in recall.limits if not 0.8 < limit / recall.limits[-1] < 1]
+    axes.set_xticks(ticks, [f"{limit:,}" for limit in ticks])
     axes.minorticks_off()
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right")

@@ -28,7 +28,7 @@ def draw_reliability(report: CalibrationReport, out: Path, title: str) -> None:
     Raises:
         DetectError: `out` has another suffix or cannot be written.
     """
-    figure = Figure(figsize=(8.5, 7.5), layout="constrained")
+    figure = Figure(figsize=(10.5, 7.5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     pooled = report.pooled
     width = 1 / len(pooled.counts)
@@ -45,10 +45,10 @@ def draw_reliability(report: CalibrationReport, out: Path, title: str) -> None:
         ):
             _draw_class(upper, index, name, entry)
     upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="precision")
-    upper.legend(loc="upper left", fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     lower.bar(starts, pooled.counts, width, align="edge", color="tab:gray", edgecolor="white")
     lower.set(xlabel="score", ylabel="detections")
-    if pooled.counts.max(initial=0) > 50 * max(np.median(pooled.counts), 1):
+    if pooled.counts.max(initial=0) > 20 * max(np.median(pooled.counts), 1):
         lower.set_yscale("log")
     for axes in (upper, lower):
         axes.grid(alpha=0.25)

@@ -1,5 +1,6 @@
 """Precision, recall and F1 of each class over the score, as a picture file."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from detect.visualization.curves import line_color, save_figure
 # Curves of more points than can be told apart are thinned.
 MAX_POINTS = 2000
 
+ROWS_OF_LEGEND = 42
+
 LINE_STYLES = ("-", "--", ":")
-POOLED = "all classes"
 
 
 def draw_score_curves(curves: PrecisionCurves, out: Path, title: str) -> None:
@@ -32,7 +34,8 @@ def draw_score_curves(curves: PrecisionCurves, out: Path, title: str) -> None:
     Raises:
         DetectError: `out` has another suffix or cannot be written.
     """
-    figure = Figure(figsize=(13, 8.5), layout="constrained")
+    num_columns = math.ceil((len(curves.classes) + 1) / ROWS_OF_LEGEND)
+    figure = Figure(figsize=(10.4 + 2.6 * num_columns, 8.5), layout="constrained")
     panels = figure.subplots(2, 2)
     _draw_panel(panels[0, 0], curves, "recall", "precision")
     _draw_panel(panels[0, 1], curves, "score threshold", "F1")
@@ -46,29 +49,32 @@ def draw_score_curves(curves: PrecisionCurves, out: Path, title: str) -> None:
         panels[0, 1].set_title(
             f"best F1 of all classes: {best['f1']:.3f} at score ≥ {score:.3g}", fontsize="medium"
         )
-    figure.suptitle(f"{title}, IoU ≥ {curves.iou_threshold:g}")
+    # at the left, where no legend comes, however wide it is
+    figure.suptitle(f"{title}, IoU ≥ {curves.iou_threshold:g}", x=0.02, ha="left")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(
         handles,
         labels,
         loc="outside right upper",
         fontsize="small",
-        ncols=1 + len(labels) // 40,
+        ncols=num_columns,
         title="F1, at score ≥",
     )
     save_figure(figure, out)
 
 
 def _draw_panel(axes: Axes, curves: PrecisionCurves, x: str, y: str) -> None:
-    names = class_labels(curves.class_names)
-    for index, (name, curve) in enumerate(zip(names, curves.classes, strict=True)):
+    names = class_labels(curves.class_names) if len(curves.classes) > 1 else []
+    for index, (name, curve) in enumerate(zip(names, curves.classes, strict=False)):
         style: dict[str, Any] = {
             "color": line_color(index),
             "linestyle": LINE_STYLES[index // 10 % 3],
             "linewidth": 1.3,
         }
         _draw_curve(axes, curve, name, x, y, style)
-    _draw_curve(axes, curves.pooled, POOLED, x, y, {"color": "black", "linewidth": 2.4})
+    # a single class is all classes
+    pooled = "all classes" if len(curves.classes) != 1 else class_labels(curves.class_names)[0]
+    _draw_curve(axes, curves.pooled, pooled, x, y, {"color": "black", "linewidth": 2.4})
     axes.set(xlabel=x, ylabel=y, ylim=(0, 1.03))
     if x == "recall":
         axes.set_xlim(0, 1.02)
