@@ -83,7 +83,8 @@ def run_analysis(request: Request, console: Console) -> None:
     for note in analysis.notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     with console.status("Drawing"):
-        names = _draw(analysis, out, title)
+        # a dollar sign in the name of a file would begin a formula
+        names = _draw(analysis, out, title.replace("$", r"\$"))
     write_json(out / "analysis.json", analysis.as_dict())
     listed = ", ".join(["analysis.json", *names])
     console.print(f"In {out}: {listed}", highlight=False, markup=False, soft_wrap=True)

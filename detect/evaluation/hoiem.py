@@ -1,6 +1,6 @@
 """What the best detections of each class are: right, badly placed, confused, or nothing.
 
-Hoiem et al. 2012, "Diagnosing Error in Object Detectors", section 2.1, in the form of figure 4 of
+Hoiem et al. 2012, "Diagnosing Error in Object Detectors", section 2, in the form of figure 4 of
 Redmon et al. 2016, "You Only Look Once" (section 4.2): of each class the N detections of highest
 score are taken, where N is the number of its objects, and each is
 
@@ -11,9 +11,9 @@ score are taken, where N is the number of its objects, and each is
 - background: IoU < 0.1 with any object.
 
 The first that fits counts, but similar or other goes by the object of another class that the
-detection overlaps most, as in Hoiem's release. Duplicates count as localization errors, as section
-2.1 has it; the YOLO paper does not name them. It writes "IOU > .5"; the limits are inclusive here,
-as VOC's and the release's.
+detection overlaps most, as in Hoiem's release. Duplicates count as localization errors, as in
+Hoiem's paper; the YOLO paper does not name them. It writes "IOU > .5"; the limits are inclusive
+here, as VOC's and the release's.
 
 Our deviations: detections that a difficult object swallowed at IoU 0.5 are left out before the
 first N are taken (the release counts them as correct). For the lesser overlaps difficult objects

@@ -71,5 +71,6 @@ def _draw_bars(axes: Axes, report: HoiemReport) -> None:
     counts = [sum(report.counts[name].values()) for name in report.class_names]
     names = [f"{label}  ({count})" for label, count in zip(labels, counts, strict=True)]
     axes.set_yticks(range(len(names)), names, fontsize="small")
-    axes.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="share of these detections, in %")
+    bottom = max(len(names), 1) - 0.5
+    axes.set(xlim=(0, 1), ylim=(bottom, -0.5), xlabel="share of these detections, in %")
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100"])

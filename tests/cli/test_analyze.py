@@ -104,12 +104,17 @@ def test_margins_leave_out_calibration_and_say_so(
 ):
     margins = tuple(Detections(d.boxes, d.scores * 4 - 2, d.labels) for d in found.detections)
     write_detections_json(
-        tmp_path / "found.json", DetectionSet(found.class_names, found.image_ids, margins)
+        tmp_path / "a $\\wrong$ name.json",
+        DetectionSet(found.class_names, found.image_ids, margins),
     )
     printed = analyze(
-        detections=tmp_path / "found.json", data=shapes, split="test", out=tmp_path / "out",
-        score_threshold=-1.0, similar=["circle, ring"],
-    )  # fmt: skip
+        detections=tmp_path / "a $\\wrong$ name.json",
+        data=shapes,
+        split="test",
+        out=tmp_path / "out",
+        score_threshold=-1.0,
+        similar=["circle, ring"],
+    )
     assert files_of(tmp_path / "out") == {"analysis.json", *PICTURES}
     assert "note: left out: calibration: expected scores in 0…1" in printed
     assert "score ≥ -1" in printed

@@ -1,4 +1,4 @@
-"""A slow oracle for Hoiem's groups: section 2.1 of the paper, one detection after another."""
+"""A slow oracle for Hoiem's groups: section 2 of the paper, one detection after another."""
 
 from tests.reference.boxes import iou
 from tests.reference.tide import by_score, match_voc
