@@ -143,6 +143,11 @@ class CollectedPictures:
         return self._found[0].scores.device if self._found else torch.device("cpu")
 
     @property
+    def num_detections(self) -> int:
+        """Of all pictures."""
+        return sum(len(found.labels) for found in self._found)
+
+    @property
     def num_pairs(self) -> int:
         """Pairs of a detection and an object of one picture, whatever their classes."""
         return sum(
@@ -299,7 +304,7 @@ def _column(
 def _whole(labels: Tensor, place: str) -> Tensor:
     if len(labels) and (labels.is_floating_point() or labels.dtype == torch.bool):
         raise ValueError(f"{place}: labels: expected whole numbers, found {labels.dtype}")
-    return labels.long()
+    return labels if labels.dtype == torch.int64 else labels.long()
 
 
 def _moved(records: Sequence[Any]) -> list[Any]:
