@@ -6,8 +6,11 @@ from detect.evaluation.average_precision import (
     average_precision_area,
     precision_recall,
 )
+from detect.evaluation.bootstrap import BootstrapReport, ConfidenceInterval, bootstrap_map
 from detect.evaluation.calibration import CalibrationReport, measure_calibration
 from detect.evaluation.classification import ClassificationEvaluator, ClassificationReport
+from detect.evaluation.coco import COCOEvaluator
+from detect.evaluation.coco_report import COCOProtocol, COCOReport
 from detect.evaluation.confusion_matrix import ConfusionMatrix, measure_confusion
 from detect.evaluation.detection_files import (
     read_detections,
@@ -20,7 +23,13 @@ from detect.evaluation.hoiem import HoiemReport, hoiem_groups
 from detect.evaluation.localization import LocalizationEvaluator, LocalizationReport
 from detect.evaluation.pose import PoseEvaluator, PoseReport
 from detect.evaluation.precision_curves import PrecisionCurves, measure_score_curves
-from detect.evaluation.report import ClassReport, VOCProtocol, VOCReport
+from detect.evaluation.report import ClassReport, ThresholdReport, VOCProtocol, VOCReport
+from detect.evaluation.significance import (
+    MetricComparison,
+    RunComparison,
+    compare_detections,
+    compare_runs,
+)
 from detect.evaluation.size_groups import SizeReport, coco_size_groups, hoiem_size_groups
 from detect.evaluation.tide import TIDEReport, tide_errors
 from detect.evaluation.voc import VOCEvaluator
@@ -32,29 +41,40 @@ from detect.evaluation.voc_files import (
 
 __all__ = [
     "Analysis",
+    "BootstrapReport",
+    "COCOEvaluator",
+    "COCOProtocol",
+    "COCOReport",
     "CalibrationReport",
     "ClassReport",
     "ClassificationEvaluator",
     "ClassificationReport",
+    "ConfidenceInterval",
     "ConfusionMatrix",
     "DetectionRecall",
     "DetectionSet",
     "HoiemReport",
     "LocalizationEvaluator",
     "LocalizationReport",
+    "MetricComparison",
     "PoseEvaluator",
     "PoseReport",
     "PrecisionCurves",
     "ReadDetections",
+    "RunComparison",
     "SizeReport",
     "TIDEReport",
+    "ThresholdReport",
     "VOCEvaluator",
     "VOCProtocol",
     "VOCReport",
     "analyze_detections",
     "average_precision_11point",
     "average_precision_area",
+    "bootstrap_map",
     "coco_size_groups",
+    "compare_detections",
+    "compare_runs",
     "evaluate_detections",
     "hoiem_groups",
     "hoiem_size_groups",
