@@ -91,9 +91,13 @@ def test_table_of_few_and_of_many_classes():
     assert [str(column.header) for column in table.columns][1:] == ["a", "b", "background"]
     names, detections, objects = flat_case(1, num_classes=12)
     wide = measure_confusion(detections, objects, names, -1.0)
-    cells = [list(column.cells) for column in wide.table().columns]
-    assert cells[1][3] == str(wide.counts[3][3])
-    assert cells[2][3] == str(wide.counts[3][-1])
-    wrong = [n if label != 3 else -1 for label, n in enumerate(wide.counts[3][:-1])]
-    assert str(cells[4][3]) == f"class {wrong.index(max(wrong))} ({max(wrong)})"
+    found, missed, confused, most = ([*map(str, c.cells)] for c in wide.table().columns[1:])
+    for label, row in enumerate(wide.counts[:-1]):
+        assert (found[label], missed[label]) == (str(row[label]), str(row[-1]))
+        others = [0 if other == label else count for other, count in enumerate(row[:-1])]
+        assert confused[label] == str(sum(others))
+        first = others.index(max(others))
+        assert most[label] == (f"class {first} ({others[first]})" if max(others) else "")
+    assert any(most)
+    assert found[-1] == ""
     assert wide.as_dict()["names"][-1] == "background"
