@@ -6,6 +6,12 @@ from detect.evaluation.average_precision import (
     precision_recall,
 )
 from detect.evaluation.classification import ClassificationEvaluator, ClassificationReport
+from detect.evaluation.coco_results import COCOResults, read_coco_results, write_coco_results
+from detect.evaluation.csv_files import (
+    CSV_COLUMNS,
+    read_detections_csv,
+    write_detections_csv,
+)
 from detect.evaluation.detection_files import (
     read_detections,
     read_detections_json,
@@ -23,6 +29,8 @@ from detect.evaluation.voc_files import (
 )
 
 __all__ = [
+    "CSV_COLUMNS",
+    "COCOResults",
     "ClassReport",
     "ClassificationEvaluator",
     "ClassificationReport",
@@ -39,9 +47,13 @@ __all__ = [
     "average_precision_area",
     "evaluate_detections",
     "precision_recall",
+    "read_coco_results",
     "read_detections",
+    "read_detections_csv",
     "read_detections_json",
     "read_voc_detections",
+    "write_coco_results",
+    "write_detections_csv",
     "write_detections_json",
     "write_voc_detections",
 ]
