@@ -107,16 +107,51 @@ class ClassReport:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ThresholdReport:
+    """The average precisions of all classes at one IoU threshold.
+
+    Attributes:
+        iou_threshold: the least IoU of a true positive, in 0…1.
+        ap_11point: `[C]` in 0…1; nan for a class without objects.
+        ap_area: `[C]`, likewise.
+    """
+
+    iou_threshold: float
+    ap_11point: Float64[np.ndarray, "C"]
+    ap_area: Float64[np.ndarray, "C"]
+
+    @property
+    def map_11point(self) -> float:
+        """Mean over the classes with objects, in 0…1; nan without any."""
+        return _mean_of_numbers(self.ap_11point.tolist())
+
+    @property
+    def map_area(self) -> float:
+        """Mean over the classes with objects, in 0…1; nan without any."""
+        return _mean_of_numbers(self.ap_area.tolist())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; the keys are stable."""
+        return {
+            "iou_threshold": self.iou_threshold,
+            "map_11point": _none_for_nan(self.map_11point),
+            "map_area": _none_for_nan(self.map_area),
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class VOCReport:
     """The result of all classes under the PASCAL VOC protocol.
 
     Attributes:
-        protocol: what was measured, how, and on how much.
-        classes: the result of each class, in the order of the labels.
+        protocol: what was measured, how, and on how much, at the first IoU threshold.
+        classes: the result of each class at it, in the order of the labels.
+        thresholds: the average precisions at each IoU threshold that was asked for.
     """
 
     protocol: VOCProtocol
     classes: Mapping[str, ClassReport]
+    thresholds: tuple[ThresholdReport, ...] = ()
 
     @property
     def map_11point(self) -> float:
@@ -133,14 +168,39 @@ class VOCReport:
 
         The keys are stable: `protocol`, `map_11point`, `map_area` and `classes`, which maps the
         name of each class to `ap_11point`, `ap_area`, `num_objects` (difficult ones excluded),
-        `num_difficult` and `num_detections`. An AP that is not defined is None.
+        `num_difficult` and `num_detections`. An AP that is not defined is None. With several IoU
+        thresholds, these are the numbers at the first one, and `thresholds` lists the means at all.
         """
-        return {
+        content = {
             "protocol": self.protocol.as_dict(),
             "map_11point": _none_for_nan(self.map_11point),
             "map_area": _none_for_nan(self.map_area),
             "classes": {name: entry.as_dict() for name, entry in self.classes.items()},
         }
+        if len(self.thresholds) > 1:
+            content["thresholds"] = [entry.as_dict() for entry in self.thresholds]
+        return content
+
+    def tables(self) -> list[Table]:
+        """The table of the classes and, with several IoU thresholds, that of the thresholds."""
+        return (
+            [self.table(), self.threshold_table()] if len(self.thresholds) > 1 else [self.table()]
+        )
+
+    def threshold_table(self) -> Table:
+        """A table for the terminal: the means at each IoU threshold, and the mean of these."""
+        table = Table(box=box.SIMPLE, show_footer=True, pad_edge=False)
+        table.add_column("IoU ≥", footer="mean")
+        for header, values in (
+            ("mAP 11-point", [entry.map_11point for entry in self.thresholds]),
+            ("mAP area", [entry.map_area for entry in self.thresholds]),
+        ):
+            table.add_column(header, footer=_as_text(sum(values) / len(values)), justify="right")
+        for entry in self.thresholds:
+            table.add_row(
+                f"{entry.iou_threshold:g}", _as_text(entry.map_11point), _as_text(entry.map_area)
+            )
+        return table
 
     def table(self) -> Table:
         """A table for the terminal: one row for each class, the means, and the protocol."""

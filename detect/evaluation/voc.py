@@ -6,11 +6,12 @@ positive and later ones are false positives; a difficult object swallows any num
 Everything else is a false positive. Everingham et al. 2010, section 4.2; VOCevaldet.m.
 
 IoU is computed in float64 on continuous half-open boxes, which equals the devkit's "+1" on
-inclusive pixels. Detections, objects and pictures are handled as flat tensors throughout.
+inclusive pixels. Detections, objects and pictures are flat tensors throughout, on the device that
+they came on: the best object is a segmented arg-max, the first claim a scatter-min, and there is no
+loop over pictures, classes or thresholds.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -18,17 +19,23 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from detect.errors import DetectError
-from detect.evaluation.average_precision import (
-    average_precision_11point,
-    average_precision_area,
-    precision_recall,
+from detect.evaluation.average_precision import RECALL_THRESHOLDS, precision_recall
+from detect.evaluation.flat import (
+    CollectedPictures,
+    DetectionsLike,
+    FlatDetections,
+    FlatObjects,
+    TruthLike,
 )
-from detect.evaluation.report import ClassReport, VOCProtocol, VOCReport
-from detect.ops import elementwise_box_iou
-from detect.structures import Detections, GroundTruth
-
-# Pairs of detection and object that are held at once: about 60 MiB of float64 boxes and results.
-MAX_PAIRS = 1 << 19
+from detect.evaluation.pairs import BestObjects, best_objects
+from detect.evaluation.ranking import (
+    RankedLists,
+    area_under_curve,
+    count_within,
+    envelope,
+    precision_at_recalls,
+)
+from detect.evaluation.report import ClassReport, ThresholdReport, VOCProtocol, VOCReport
 
 
 class VOCEvaluator:
@@ -36,238 +43,260 @@ class VOCEvaluator:
 
     Args:
         class_names: the name of each label 0 … C−1.
-        iou_threshold: the least IoU of a true positive, more than 0 and at most 1.
+        iou_thresholds: the least IoU of a true positive, or several of them to be judged at once;
+            each more than 0 and at most 1.
 
     Raises:
-        DetectError: the threshold is out of its range.
-        ValueError: a class name stands twice.
+        DetectError: a threshold is out of its range.
+        ValueError: a class name or a threshold stands twice, or there is no threshold.
     """
 
-    def __init__(self, class_names: Sequence[str], iou_threshold: float = 0.5) -> None:
-        if not 0 < iou_threshold <= 1:
-            raise DetectError(
-                f"iou_threshold: expected more than 0 and at most 1, found {iou_threshold}"
-            )
-        if len(set(class_names)) < len(class_names):
-            raise ValueError(f"class_names: expected each name once, found {list(class_names)}")
+    def __init__(
+        self, class_names: Sequence[str], iou_thresholds: float | Sequence[float] = 0.5
+    ) -> None:
+        several = isinstance(iou_thresholds, Sequence)
+        thresholds = tuple(iou_thresholds) if several else (iou_thresholds,)
+        for threshold in thresholds:
+            if not 0 < threshold <= 1:
+                raise DetectError(
+                    f"iou_threshold: expected more than 0 and at most 1, found {threshold}"
+                )
+        for name, values in (("class_names", class_names), ("iou_thresholds", thresholds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}: expected each once, found {list(values)}")
+        if not thresholds:
+            raise ValueError("iou_thresholds: expected at least one, found none")
         self.class_names = tuple(class_names)
-        self.iou_threshold = iou_threshold
+        self.iou_thresholds = thresholds
         self.reset()
 
     def reset(self) -> None:
         """Forget all pictures."""
-        self._detections: list[Detections] = []
-        self._truths: list[GroundTruth] = []
-        self._tie_ranks: list[Tensor] = []
+        self._pictures = CollectedPictures(len(self.class_names))
 
     def update(
         self,
-        detections: Sequence[Detections],
-        truths: Sequence[GroundTruth],
+        detections: Sequence[DetectionsLike],
+        truths: Sequence[TruthLike],
         tie_ranks: Sequence[Int[Tensor, "_"]] | None = None,
     ) -> None:
         """Add pictures: one record of detections and one of objects for each, in one frame.
 
+        Records may also be dictionaries of tensors as torchmetrics has them. Tensors are kept as
+        they are, on their device; no values are looked at on a GPU before `compute`.
+
         Args:
-            detections: what was found; copied to the CPU and detached if need be.
-            truths: what is there, difficult objects included.
+            detections: what was found, or dictionaries with `boxes` `[N, 4]` (xyxy; `boxes_xywh`
+                for x, y, width and height), `scores` `[N]` and `labels` `[N]`, in any order.
+            truths: what is there, difficult objects included, or dictionaries with `boxes` (or
+                `boxes_xywh`) and `labels`, and maybe `difficult` `[N]`; `iscrowd` counts as it.
             tie_ranks: for each detection its rank among those of its class with an equal score,
                 lower first. By default, and where ranks are equal, the detections of earlier
                 updates, earlier pictures and earlier rows go first.
 
         Raises:
-            ValueError: the sequences differ in length, or a label has no class name.
+            ValueError: the sequences differ in length, a record is not of this form, or a label
+                has no class name.
         """
-        if tie_ranks is None:
-            tie_ranks = [torch.zeros(len(found), dtype=torch.int64) for found in detections]
-        if not len(detections) == len(truths) == len(tie_ranks):
-            raise ValueError(
-                f"expected detections, truths and tie ranks of as many pictures, "
-                f"found {len(detections)}, {len(truths)} and {len(tie_ranks)}"
-            )
-        for found, ranks in zip(detections, tie_ranks, strict=True):
-            if len(found) != len(ranks):
-                raise ValueError(f"expected {len(found)} tie ranks, found {len(ranks)}")
-        on_cpu = [_on_cpu(found) for found in detections]
-        truths = [_truth_on_cpu(truth) for truth in truths]
-        self._check_labels("detections", [found.labels for found in on_cpu])
-        self._check_labels("truths", [truth.labels for truth in truths])
-        self._detections.extend(on_cpu)
-        self._truths.extend(truths)
-        self._tie_ranks.extend(ranks.cpu() for ranks in tie_ranks)
+        self._pictures.append(detections, truths, tie_ranks)
 
     def merge(self, other: "VOCEvaluator") -> None:
         """Add the pictures of `other` after those that are here; `other` stays as it is.
 
         Raises:
-            ValueError: the evaluators differ in their classes or their threshold.
+            ValueError: the evaluators differ in their classes or their thresholds.
         """
-        for name in ("class_names", "iou_threshold"):
+        for name in ("class_names", "iou_thresholds"):
             if getattr(self, name) != getattr(other, name):
                 raise ValueError(
                     f"merge: expected an evaluator with the {name} {getattr(self, name)}, "
                     f"found {getattr(other, name)}"
                 )
-        # list() lets an evaluator be merged with itself
-        self._detections.extend(list(other._detections))
-        self._truths.extend(list(other._truths))
-        self._tie_ranks.extend(list(other._tie_ranks))
+        self._pictures.extend(other._pictures)
+
+    def gather(self) -> None:
+        """Give each process of `torch.distributed` the pictures of all of them, by rank.
+
+        Every process then computes the same numbers, those of one process that saw the pictures in
+        this order. Alone, nothing happens.
+        """
+        self._pictures.gather()
+
+    def flat(self) -> tuple[FlatDetections, FlatObjects]:
+        """All pictures so far as flat tensors, which the analyses take.
+
+        Raises:
+            ValueError: a value is not finite, a box is inverted or a label has no class name; names
+                the picture.
+        """
+        return self._pictures.detections(), self._pictures.objects()
 
     def compute(self) -> VOCReport:
-        """Judge all pictures so far. Without pictures, or without objects, every AP is nan."""
-        detections = _flat_detections(self._detections, self._tie_ranks)
-        objects = _flat_objects(self._truths)
-        verdict = judge(detections, objects, len(self.class_names), self.iou_threshold)
-        difficult = int(objects.difficult.sum())
+        """Judge all pictures so far. Without pictures, or without objects, every AP is nan.
+
+        Raises:
+            ValueError: as `flat` does.
+        """
+        detections, objects = self.flat()
+        num_classes = len(self.class_names)
+        num_pairs = self._pictures.num_pairs
+        verdict = judge(detections, objects, num_classes, self.iou_thresholds, num_pairs)
+        found = average_precisions(detections, objects, num_classes, verdict)
+        area, at_11_points = found.area.cpu().numpy(), found.at_11_points.cpu().numpy()
+        thresholds = tuple(
+            ThresholdReport(threshold, at_11_points[row], area[row])
+            for row, threshold in enumerate(self.iou_thresholds)
+        )
+        num_difficult = int(objects.difficult.sum())
         return VOCReport(
             protocol=VOCProtocol(
-                iou_threshold=self.iou_threshold,
-                num_images=len(self._truths),
-                num_objects=len(objects.labels) - difficult,
-                num_difficult=difficult,
+                iou_threshold=self.iou_thresholds[0],
+                num_images=len(self._pictures),
+                num_objects=len(objects.labels) - num_difficult,
+                num_difficult=num_difficult,
                 num_detections=len(detections.labels),
             ),
-            classes=_class_reports(self.class_names, detections, objects, verdict),
+            classes=_class_reports(self.class_names, detections, objects, verdict, thresholds[0]),
+            thresholds=thresholds,
         )
-
-    def _check_labels(self, owner: str, labels: Sequence[Tensor]) -> None:
-        greatest = max((int(row.max()) for row in labels if len(row)), default=-1)
-        if greatest >= len(self.class_names):
-            raise ValueError(
-                f"{owner}: expected labels below {len(self.class_names)}, the number of classes, "
-                f"found {greatest}"
-            )
-
-
-class FlatDetections(NamedTuple):
-    """The detections of all pictures, sorted by class and within a class by falling score.
-
-    Attributes:
-        images: `[D]` the number of the picture.
-        boxes: `[D, 4]` xyxy pixels.
-        scores: `[D]` higher is better.
-        labels: `[D]` classes 0 … C−1.
-    """
-
-    images: Int[Tensor, "D"]
-    boxes: Float[Tensor, "D 4"]
-    scores: Float[Tensor, "D"]
-    labels: Int[Tensor, "D"]
-
-
-class FlatObjects(NamedTuple):
-    """The objects of all pictures, sorted by picture, within a picture in their own order.
-
-    Attributes:
-        images: `[T]` the number of the picture.
-        boxes: `[T, 4]` xyxy pixels.
-        labels: `[T]` classes 0 … C−1.
-        difficult: `[T]` whether the object is neither demanded nor punished.
-    """
-
-    images: Int[Tensor, "T"]
-    boxes: Float[Tensor, "T 4"]
-    labels: Int[Tensor, "T"]
-    difficult: Bool[Tensor, "T"]
 
 
 class Verdict(NamedTuple):
-    """What became of each of D detections; what is neither of both is a false positive.
+    """What became of the detections at each of K IoU thresholds.
+
+    Only the R detections that may find an object at the least threshold are listed; the others, and
+    those that are neither of both here, are false positives.
 
     Attributes:
-        true_positive: `[D]` the detection found an object that was still to be found.
-        swallowed: `[D]` the detection found a difficult object, so it does not count.
+        rows: `[R]` of the detections, rising.
+        true_positive: `[K, R]` the detection found an object that was still to be found.
+        swallowed: `[K, R]` the detection found a difficult object, so it does not count.
+        best: `[D]` the object that each detection overlaps most, and how far.
     """
 
-    true_positive: Bool[Tensor, "D"]
-    swallowed: Bool[Tensor, "D"]
+    rows: Int[Tensor, "R"]
+    true_positive: Bool[Tensor, "K R"]
+    swallowed: Bool[Tensor, "K R"]
+    best: BestObjects
 
 
 def judge(
-    detections: FlatDetections, objects: FlatObjects, num_classes: int, iou_threshold: float
+    detections: FlatDetections,
+    objects: FlatObjects,
+    num_classes: int,
+    iou_thresholds: Sequence[float],
+    num_pairs: int | None = None,
 ) -> Verdict:
-    """Decide on each detection by the rules at the head of this file."""
-    overlaps, claimed = _best_objects(detections, objects, num_classes)
-    claims = (overlaps >= iou_threshold).nonzero().flatten()  # [K], rising: by falling score
-    claimed = claimed[claims]
-    first_claims = torch.full((len(objects.labels),), len(detections.labels))  # [T]
-    first_claims = first_claims.scatter_reduce(0, claimed, claims, "amin")
-    difficult = objects.difficult[claimed]
-    swallowed = torch.zeros(len(detections.labels), dtype=torch.bool)
-    swallowed[claims] = difficult
-    true_positive = torch.zeros(len(detections.labels), dtype=torch.bool)
-    true_positive[claims] = ~difficult & (first_claims[claimed] == claims)
-    return Verdict(true_positive, swallowed)
+    """Decide on each detection by the rules at the head of this file, at all thresholds at once.
 
-
-def _best_objects(
-    detections: FlatDetections, objects: FlatObjects, num_classes: int
-) -> tuple[Float[Tensor, "D"], Int[Tensor, "D"]]:
-    """The object of its class and picture that each detection overlaps most: its IoU and index.
-
-    Where the class has no object in the picture, both are 0.
+    Args:
+        detections: by class and falling score.
+        objects: in any order.
+        num_classes: labels are less.
+        iou_thresholds: K of them, in 0…1 without 0.
+        num_pairs: as `best_objects` takes it; with it, a GPU never waits for the CPU.
     """
-    overlaps = torch.zeros(len(detections.labels), dtype=torch.float64)
-    best = torch.zeros(len(detections.labels), dtype=torch.int64)
-    # number the groups of one picture and class, and bring the objects of a group together
-    groups, by_group = (objects.images * num_classes + objects.labels).sort(stable=True)
-    wanted = detections.images * num_classes + detections.labels
-    starts = torch.searchsorted(groups, wanted)
-    counts = torch.searchsorted(groups, wanted, right=True) - starts  # [D], objects in its group
-    detection_boxes, object_boxes = detections.boxes.double(), objects.boxes.double()
-    rows = counts.nonzero().flatten()
-    starts, counts = starts[rows], counts[rows]
-    chunk_numbers = (counts.cumsum(0) - 1) // MAX_PAIRS
-    sizes = chunk_numbers.unique_consecutive(return_counts=True)[1].tolist()
-    for chunk, chunk_starts, chunk_counts in zip(
-        rows.split(sizes), starts.split(sizes), counts.split(sizes), strict=True
-    ):
-        owner, candidates = _pairs(chunk_starts, chunk_counts)
-        candidates = by_group[candidates]
-        iou = elementwise_box_iou(detection_boxes[chunk[owner]], object_boxes[candidates])
-        chunk_overlaps, chunk_best = _segment_argmax(iou, owner, candidates, len(chunk))
-        overlaps[chunk], best[chunk] = chunk_overlaps, chunk_best
-    return overlaps, best
+    best = best_objects(detections, objects, num_classes, num_pairs=num_pairs)
+    device = best.overlaps.device
+    thresholds = torch.tensor(iou_thresholds, dtype=torch.float64).to(device, non_blocking=True)
+    if device.type == "cuda":
+        rows = torch.arange(len(best.overlaps), device=device)
+    else:
+        rows = (best.overlaps >= min(iou_thresholds)).nonzero().flatten()
+    claims = best.overlaps[rows] >= thresholds[:, None]  # [K, R]
+    if len(objects.labels) == 0:
+        return Verdict(rows, claims & False, claims & False, best)
+    claimed = best.objects[rows].expand_as(claims)  # [K, R]
+    # rows rise as scores fall, so the first claim of an object is the least row
+    numbers = torch.where(claims, rows, len(best.overlaps))  # [K, R]
+    first_claims = torch.full(
+        (len(claims), len(objects.labels)), len(best.overlaps), device=device
+    ).scatter_reduce(1, claimed, numbers, "amin")  # [K, T]
+    difficult = objects.difficult[claimed]
+    is_first = first_claims.gather(1, claimed) == rows
+    return Verdict(rows, claims & is_first & ~difficult, claims & difficult, best)
 
 
-def _pairs(
-    starts: Int[Tensor, "K"], counts: Int[Tensor, "K"]
-) -> tuple[Int[Tensor, "P"], Int[Tensor, "P"]]:
-    """The numbers `starts[k] … starts[k] + counts[k] − 1` of all k in a row, each after its k."""
-    owner = torch.repeat_interleave(torch.arange(len(counts)), counts)
-    firsts = counts.cumsum(0) - counts  # [K], where the pairs of k begin
-    return owner, torch.arange(len(owner)) - firsts[owner] + starts[owner]
+class AveragePrecisions(NamedTuple):
+    """Of C classes at K IoU thresholds, in 0…1; nan for a class without objects to find.
+
+    Attributes:
+        area: `[K, C]` float64, the metric of VOC 2010 and later.
+        at_11_points: `[K, C]` float64, the metric of VOC 2007.
+    """
+
+    area: Float[Tensor, "K C"]
+    at_11_points: Float[Tensor, "K C"]
 
 
-def _segment_argmax(
-    values: Float[Tensor, "P"], owner: Int[Tensor, "P"], items: Int[Tensor, "P"], num_owners: int
-) -> tuple[Float[Tensor, "K"], Int[Tensor, "K"]]:
-    """The greatest value of each owner and its item; the least item among equal values."""
-    greatest = values.new_zeros(num_owners).scatter_reduce(0, owner, values, "amax")
-    last = torch.iinfo(items.dtype).max
-    tied = torch.where(values == greatest[owner], items, last)
-    return greatest, items.new_full((num_owners,), last).scatter_reduce(0, owner, tied, "amin")
+def average_precisions(
+    detections: FlatDetections, objects: FlatObjects, num_classes: int, verdict: Verdict
+) -> AveragePrecisions:
+    """Both metrics of all classes at all thresholds of the verdict, with no loop over either."""
+    ranked = _ranked_lists(detections, objects, num_classes, verdict)
+    best = envelope(ranked)
+    shape = (len(verdict.true_positive), num_classes)
+    recalls = torch.from_numpy(RECALL_THRESHOLDS).to(best.device, non_blocking=True)
+    at_recalls = precision_at_recalls(ranked, best, recalls)  # [11, K·C]
+    at_11_points = torch.where(ranked.num_objects > 0, at_recalls.sum(0) / 11, torch.nan)
+    return AveragePrecisions(
+        area_under_curve(ranked, best).reshape(shape), at_11_points.reshape(shape)
+    )
+
+
+def _ranked_lists(
+    detections: FlatDetections, objects: FlatObjects, num_classes: int, verdict: Verdict
+) -> RankedLists:
+    """A list for each threshold and class, in this order; its entries are the verdict's rows."""
+    num_thresholds = len(verdict.true_positive)
+    labels = detections.labels[verdict.rows]
+    # the detections of a class stand in a row, so ranks need no counting
+    starts = torch.searchsorted(detections.labels, torch.arange(num_classes, device=labels.device))
+    ranks = (verdict.rows - starts[labels] + 1).repeat(num_thresholds)  # [K·R], from 1
+    thresholds = torch.arange(num_thresholds, device=labels.device)
+    lists = (thresholds[:, None] * num_classes + labels).flatten()  # [K·R]
+    is_true, swallowed = verdict.true_positive.flatten(), verdict.swallowed.flatten()
+    num_lists = num_thresholds * num_classes
+    hits = count_within(is_true, lists, num_lists)
+    seen = ranks - count_within(swallowed, lists, num_lists)
+    # what is swallowed first has seen nothing that counts
+    precision = hits.double() / seen.clamp(min=1)
+    num_objects = num_objects_of(objects, num_classes)
+    return RankedLists(lists, is_true, precision, num_objects.repeat(num_thresholds))
+
+
+def num_objects_of(objects: FlatObjects, num_classes: int) -> Int[Tensor, "C"]:
+    """The objects of each class that are to be found: the difficult ones are not."""
+    counts = torch.zeros(num_classes, dtype=torch.int64, device=objects.labels.device)
+    return counts.index_add_(0, objects.labels, (~objects.difficult).long())
 
 
 def _class_reports(
-    class_names: Sequence[str], detections: FlatDetections, objects: FlatObjects, verdict: Verdict
+    class_names: Sequence[str],
+    detections: FlatDetections,
+    objects: FlatObjects,
+    verdict: Verdict,
+    averages: ThresholdReport,
 ) -> dict[str, ClassReport]:
+    """The reports at the first threshold, with the whole curves."""
     num_classes = len(class_names)
+    labels, scores = detections.labels.cpu(), detections.scores.cpu().float()
+    is_true, swallowed = torch.zeros_like(labels).bool(), torch.zeros_like(labels).bool()
+    rows = verdict.rows.cpu()
+    is_true[rows], swallowed[rows] = verdict.true_positive[0].cpu(), verdict.swallowed[0].cpu()
+    num_detections = labels.bincount(minlength=num_classes).tolist()
     num_difficult = objects.labels[objects.difficult].bincount(minlength=num_classes).tolist()
-    num_objects = objects.labels[~objects.difficult].bincount(minlength=num_classes).tolist()
-    num_detections = detections.labels.bincount(minlength=num_classes).tolist()
-    counted = ~verdict.swallowed
-    sizes = detections.labels[counted].bincount(minlength=num_classes).tolist()
-    flags_by_class = verdict.true_positive[counted].split(sizes)
-    scores_by_class = detections.scores[counted].split(sizes)
+    num_objects = num_objects_of(objects, num_classes).tolist()
+    sizes = labels[~swallowed].bincount(minlength=num_classes).tolist()
+    flags_by_class = is_true[~swallowed].split(sizes)
+    scores_by_class = scores[~swallowed].split(sizes)
     reports = {}
     for label, name in enumerate(class_names):
         flags = flags_by_class[label].numpy()
         precision, recall = precision_recall(flags, num_objects[label])
-        judged = num_objects[label] > 0
         reports[name] = ClassReport(
-            ap_11point=average_precision_11point(recall, precision) if judged else float("nan"),
-            ap_area=average_precision_area(recall, precision) if judged else float("nan"),
+            ap_11point=float(averages.ap_11point[label]),
+            ap_area=float(averages.ap_area[label]),
             num_objects=num_objects[label],
             num_difficult=num_difficult[label],
             num_detections=num_detections[label],
@@ -278,54 +307,3 @@ def _class_reports(
             scores=scores_by_class[label].numpy(),
         )
     return reports
-
-
-def _flat_detections(
-    records: Sequence[Detections], tie_ranks: Sequence[Int[Tensor, "_"]]
-) -> FlatDetections:
-    records = [Detections.empty(), *records]  # so that there is something to concatenate
-    scores = torch.cat([record.scores for record in records])
-    labels = torch.cat([record.labels for record in records])
-    # stable sorts from the least key to the greatest: tie rank, score, class
-    order = torch.cat([torch.zeros(0, dtype=torch.int64), *tie_ranks]).argsort(stable=True)
-    order = order[scores[order].argsort(descending=True, stable=True)]
-    order = order[labels[order].argsort(stable=True)]
-    return FlatDetections(
-        _image_numbers(records)[order],
-        torch.cat([record.boxes for record in records])[order],
-        scores[order],
-        labels[order],
-    )
-
-
-def _flat_objects(records: Sequence[GroundTruth]) -> FlatObjects:
-    records = [GroundTruth.empty(), *records]
-    return FlatObjects(
-        _image_numbers(records),
-        torch.cat([record.boxes for record in records]),
-        torch.cat([record.labels for record in records]),
-        torch.cat([record.difficult for record in records]),
-    )
-
-
-def _image_numbers(records: Sequence[Detections] | Sequence[GroundTruth]) -> Int[Tensor, "N"]:
-    lengths = torch.tensor([len(record) for record in records])
-    return torch.repeat_interleave(torch.arange(len(records)), lengths)
-
-
-def _on_cpu(detections: Detections) -> Detections:
-    # a record that is there already is not made, and so not checked, a second time
-    if detections.boxes.is_cpu and not (
-        detections.boxes.requires_grad or detections.scores.requires_grad
-    ):
-        return detections
-    return replace(
-        detections,
-        boxes=detections.boxes.detach().cpu(),
-        scores=detections.scores.detach().cpu(),
-        labels=detections.labels.cpu(),
-    )
-
-
-def _truth_on_cpu(truth: GroundTruth) -> GroundTruth:
-    return truth if truth.boxes.is_cpu else truth.to(torch.device("cpu"))

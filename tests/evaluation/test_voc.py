@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from detect.errors import DetectError
-from detect.evaluation import VOCEvaluator, voc
+from detect.evaluation import VOCEvaluator, pairs, voc
 from detect.structures import Detections, GroundTruth
 from tests.evaluation.voc_cases import random_case, slow_average_precisions, slow_class
 
@@ -159,10 +159,11 @@ def test_a_swallowed_detection_is_no_true_positive():
             torch.tensor([True, False]),
         ),
         num_classes=1,
-        iou_threshold=0.5,
+        iou_thresholds=(0.5,),
     )
-    assert verdict.swallowed.tolist() == [True, True, False]
-    assert verdict.true_positive.tolist() == [False, False, True]
+    assert verdict.rows.tolist() == [0, 1, 2]
+    assert verdict.swallowed.tolist() == [[True, True, False]]
+    assert verdict.true_positive.tolist() == [[False, False, True]]
 
 
 def test_objects_of_another_class_or_picture_do_not_count():
@@ -264,7 +265,10 @@ def test_merging_is_updating_in_order():
     ("other", "message"),
     [
         (VOCEvaluator(["b"]), "expected an evaluator with the class_names"),
-        (VOCEvaluator(["a"], 0.6), "expected an evaluator with the iou_threshold 0.5, found 0.6"),
+        (
+            VOCEvaluator(["a"], 0.6),
+            r"expected an evaluator with the iou_thresholds \(0.5,\), found",
+        ),
     ],
 )
 def test_only_like_evaluators_merge(other, message):
@@ -277,14 +281,14 @@ def test_pairs_in_small_chunks_give_the_same(monkeypatch, max_pairs):
     case = random_case(5)
     whole = evaluate(case.detections, case.truths, case.class_names)
     sizes = []
-    pairs = voc._pairs
+    expanded = pairs._expanded
 
-    def spied(starts, counts):
+    def spied(starts, counts, total):
         sizes.append(int(counts.sum()))
-        return pairs(starts, counts)
+        return expanded(starts, counts, total)
 
-    monkeypatch.setattr(voc, "MAX_PAIRS", max_pairs)
-    monkeypatch.setattr(voc, "_pairs", spied)
+    monkeypatch.setattr(pairs, "MAX_PAIRS", max_pairs)
+    monkeypatch.setattr(pairs, "_expanded", spied)
     assert_same(evaluate(case.detections, case.truths, case.class_names), whole)
     assert len(sizes) > 1
     assert max(sizes) < max_pairs + 9  # at most one detection more, with 8 objects at most
@@ -296,8 +300,9 @@ def test_records_with_gradients_are_detached():
     evaluator.update(
         [Detections(boxes * 1, boxes[:, 2] * 1, torch.zeros(1, dtype=torch.int64))], [truth(OBJECT)]
     )
-    assert not evaluator._detections[0].boxes.requires_grad
-    assert not evaluator._detections[0].scores.requires_grad
+    detections, _ = evaluator.flat()
+    assert not detections.boxes.requires_grad
+    assert not detections.scores.requires_grad
     assert evaluator.compute().map_area == 1
 
 
@@ -321,10 +326,10 @@ def test_a_threshold_out_of_range_is_a_readable_error(iou_threshold):
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="expected each name once"):
+    with pytest.raises(ValueError, match="class_names: expected each once"):
         VOCEvaluator(["a", "a"])
     evaluator = VOCEvaluator(["a"])
-    with pytest.raises(ValueError, match="found 1, 2 and 1"):
+    with pytest.raises(ValueError, match="found 1 and 2"):
         evaluator.update([found()], [truth(), truth()])
     with pytest.raises(ValueError, match="detections: expected labels below 1"):
         evaluator.update([found((OBJECT, 1, 1))], [truth()])
