@@ -233,7 +233,7 @@ def evaluate(
     epilog=examples(
         "detect infer runs/mine photo.jpg --out found",
         "detect infer runs/mine photos/ 'more/*.png' --out found --score 0.5",
-        "detect infer runs/mine photos/ --out found --save pictures,json,csv,voc,yolo,crops",
+        "detect infer runs/mine photos/ --out found --save pictures,json,csv,coco,voc,yolo,crops",
     )
 )
 def infer(
@@ -247,7 +247,7 @@ def infer(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")],
     score: Annotated[float, typer.Option(help="Least score of what is kept.")] = 0.3,
     save: Annotated[
-        str, typer.Option(help="Any of pictures, json, csv, voc, yolo, crops, with commas.")
+        str, typer.Option(help="Any of pictures, json, csv, coco, voc, yolo, crops, with commas.")
     ] = "pictures",
     device: Device = "auto",
 ) -> None:
