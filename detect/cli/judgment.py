@@ -1,9 +1,9 @@
 """The verdict on one contestant: VOC's numbers, COCO's or both, for the terminal and as JSON."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from rich import box
 from rich.table import Table
@@ -11,24 +11,10 @@ from rich.text import Text
 
 from detect.cli.contestants import Contestant
 from detect.cli.judged_split import JudgedSplit
-from detect.evaluation import VOCReport, evaluate_detections
+from detect.evaluation import COCOEvaluator, COCOReport, VOCReport, evaluate_detections
 from detect.experiment import Evaluation
 
 Metric = Literal["voc", "coco", "both"]
-
-
-class COCONumbers(Protocol):
-    """What is used of a report by COCO's protocol."""
-
-    @property
-    def numbers(self) -> Mapping[str, float]:
-        """AP, AP50, … ARl."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-
-    def table(self) -> Table:
-        """For the terminal."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +30,7 @@ class Judgment:
 
     name: str
     voc: VOCReport | None
-    coco: COCONumbers | None
+    coco: COCOReport | None
     evaluation: Evaluation | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,7 +47,7 @@ class Judgment:
         """For the terminal."""
         tables = [] if self.voc is None else self.voc.tables()
         if self.coco is not None:
-            tables.append(self.coco.table())
+            tables += self.coco.tables()
         if self.evaluation is not None:
             others = (self.evaluation.localization, self.evaluation.pose)
             tables += [report.table() for report in others if report is not None]
@@ -100,9 +86,7 @@ def _judge_voc(found: Contestant, split: JudgedSplit, thresholds: Sequence[float
     )
 
 
-def _judge_coco(found: Contestant, split: JudgedSplit) -> COCONumbers:
-    from detect.evaluation import COCOEvaluator  # type: ignore[attr-defined]
-
+def _judge_coco(found: Contestant, split: JudgedSplit) -> COCOReport:
     image_names, truths = split.coco_truths()
     # where there is an annotation file, labels are by its categories
     class_names = split.class_names
@@ -111,8 +95,7 @@ def _judge_coco(found: Contestant, split: JudgedSplit) -> COCONumbers:
         class_names = (*split.coco.class_names, *further)
     evaluator = COCOEvaluator(class_names)
     evaluator.update(found.coco_records(class_names, image_names), truths)
-    report: COCONumbers = evaluator.compute()
-    return report
+    return evaluator.compute()
 
 
 def side_by_side(judgments: Sequence[Judgment]) -> Table:
@@ -134,7 +117,7 @@ def side_by_side(judgments: Sequence[Judgment]) -> Table:
 
 
 def _is_number(value: float) -> bool:
-    return not math.isnan(value) and value >= 0  # COCO's −1 is no number
+    return not math.isnan(value)
 
 
 def _as_text(value: float) -> str:

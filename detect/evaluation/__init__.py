@@ -1,4 +1,4 @@
-"""Judging detections: the PASCAL VOC metrics, their report, and detections on disk. Floor 2."""
+"""Judging detections: the metrics of VOC and COCO, their reports, detections on disk. Floor 2."""
 
 from detect.evaluation.average_precision import (
     average_precision_11point,
@@ -6,6 +6,8 @@ from detect.evaluation.average_precision import (
     precision_recall,
 )
 from detect.evaluation.classification import ClassificationEvaluator, ClassificationReport
+from detect.evaluation.coco import COCOEvaluator
+from detect.evaluation.coco_report import COCOProtocol, COCOReport
 from detect.evaluation.coco_results import COCOResults, read_coco_results, write_coco_results
 from detect.evaluation.csv_files import (
     CSV_COLUMNS,
@@ -20,7 +22,7 @@ from detect.evaluation.detection_files import (
 from detect.evaluation.detection_set import DetectionSet, evaluate_detections
 from detect.evaluation.localization import LocalizationEvaluator, LocalizationReport
 from detect.evaluation.pose import PoseEvaluator, PoseReport
-from detect.evaluation.report import ClassReport, VOCProtocol, VOCReport
+from detect.evaluation.report import ClassReport, ThresholdReport, VOCProtocol, VOCReport
 from detect.evaluation.voc import VOCEvaluator
 from detect.evaluation.voc_files import (
     ReadDetections,
@@ -30,6 +32,9 @@ from detect.evaluation.voc_files import (
 
 __all__ = [
     "CSV_COLUMNS",
+    "COCOEvaluator",
+    "COCOProtocol",
+    "COCOReport",
     "COCOResults",
     "ClassReport",
     "ClassificationEvaluator",
@@ -40,6 +45,7 @@ __all__ = [
     "PoseEvaluator",
     "PoseReport",
     "ReadDetections",
+    "ThresholdReport",
     "VOCEvaluator",
     "VOCProtocol",
     "VOCReport",

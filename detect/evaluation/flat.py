@@ -1,7 +1,7 @@
 """Pictures as an evaluator collects them, and as it judges them: flat tensors of all pictures."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -52,6 +52,7 @@ class FlatObjects(NamedTuple):
 class _Found(NamedTuple):
     """The detections of a picture; boxes are xyxy or, with `is_xywh`, corner and size."""
 
+    num_rows: int
     boxes: Tensor
     scores: Tensor
     labels: Tensor
@@ -62,6 +63,7 @@ class _Found(NamedTuple):
 class _Truth(NamedTuple):
     """The objects of a picture; no areas stand for those of the boxes."""
 
+    num_rows: int
     boxes: Tensor
     labels: Tensor
     difficult: Tensor
@@ -103,17 +105,12 @@ class CollectedPictures:
             raise ValueError(
                 f"expected detections, truths and tie ranks of as many pictures, found {listed}"
             )
-        found = [
-            _found_of(record, f"detections of picture {len(self) + row}")
-            for row, record in enumerate(detections)
-        ]
-        objects = [
-            _truth_of(record, f"truths of picture {len(self) + row}")
-            for row, record in enumerate(truths)
-        ]
+        start = len(self)
+        found = [_found_of(record, start + row) for row, record in enumerate(detections)]
+        objects = [_truth_of(record, start + row) for row, record in enumerate(truths)]
         for row, ranks in enumerate(tie_ranks or ()):
-            if len(ranks) != len(found[row].labels):
-                raise ValueError(f"expected {len(found[row].labels)} tie ranks, found {len(ranks)}")
+            if len(ranks) != found[row].num_rows:
+                raise ValueError(f"expected {found[row].num_rows} tie ranks, found {len(ranks)}")
             found[row] = found[row]._replace(tie_ranks=ranks)
         self._check_labels("detections", [one.labels for one in found if not one.labels.is_cuda])
         self._check_labels("truths", [one.labels for one in objects if not one.labels.is_cuda])
@@ -143,10 +140,15 @@ class CollectedPictures:
         return self._found[0].scores.device if self._found else torch.device("cpu")
 
     @property
+    def num_detections(self) -> int:
+        """Of all pictures."""
+        return sum(found.num_rows for found in self._found)
+
+    @property
     def num_pairs(self) -> int:
         """Pairs of a detection and an object of one picture, whatever their classes."""
         return sum(
-            len(found.labels) * len(truth.labels)
+            found.num_rows * truth.num_rows
             for found, truth in zip(self._found, self._truths, strict=True)
         )
 
@@ -160,14 +162,18 @@ class CollectedPictures:
                 class; names the picture.
         """
         device = self.device
-        images = _image_numbers([len(one.labels) for one in self._found], device)
+        images = _image_numbers([one.num_rows for one in self._found], device)
         boxes = _boxes_of(self._found, as_xywh, device)
         scores = _joined([one.scores for one in self._found], torch.zeros(0), device)
         labels = _joined([one.labels for one in self._found], _NO_LABELS, device).long()
         _check_values("detections", images, boxes, labels, self.num_classes, as_xywh)
-        _check("detections", images, ~scores.isfinite(), "finite scores", scores)
+        if not bool(scores.isfinite().all()):
+            _refuse("detections", images, ~scores.isfinite(), "finite scores", scores)
         order = self._order(scores, labels)
-        return FlatDetections(images[order], boxes[order], scores[order], labels[order])
+        # several times as fast as indexing with brackets
+        return FlatDetections(
+            *(column.index_select(0, order) for column in (images, boxes, scores, labels))
+        )
 
     def objects(self, *, as_xywh: bool = False) -> FlatObjects:
         """All objects, by picture.
@@ -176,7 +182,7 @@ class CollectedPictures:
             ValueError: a box is not finite or inverted, or a label is not a class.
         """
         device = self.device
-        images = _image_numbers([len(one.labels) for one in self._truths], device)
+        images = _image_numbers([one.num_rows for one in self._truths], device)
         boxes = _boxes_of(self._truths, as_xywh, device)
         labels = _joined([one.labels for one in self._truths], _NO_LABELS, device).long()
         difficult = _joined([one.difficult for one in self._truths], _NO_FLAGS, device).bool()
@@ -192,7 +198,7 @@ class CollectedPictures:
         of_boxes = objects.boxes[:, 2] * objects.boxes[:, 3]
         if all(one.areas is None for one in self._truths):
             return of_boxes
-        parts = of_boxes.split([len(one.labels) for one in self._truths])
+        parts = of_boxes.split([one.num_rows for one in self._truths])
         given = [
             part if one.areas is None else one.areas.to(part)
             for one, part in zip(self._truths, parts, strict=True)
@@ -203,9 +209,7 @@ class CollectedPictures:
         if all(one.tie_ranks is None for one in self._found):
             return order_by_group_and_score(labels, scores)
         ranks = [
-            torch.zeros(len(one.labels), dtype=torch.int64)
-            if one.tie_ranks is None
-            else one.tie_ranks
+            torch.zeros(one.num_rows, dtype=torch.int64) if one.tie_ranks is None else one.tie_ranks
             for one in self._found
         ]
         order = stable_order(_joined(ranks, _NO_LABELS, scores.device))
@@ -214,7 +218,7 @@ class CollectedPictures:
     def _check_labels(self, owner: str, labels: Sequence[Tensor]) -> None:
         if not labels:
             return
-        joined = torch.cat([row.flatten() for row in labels])
+        joined = _joined(labels, _NO_LABELS, torch.device("cpu"))
         greatest = int(joined.max()) if len(joined) else -1
         if greatest >= self.num_classes:
             raise ValueError(
@@ -227,79 +231,86 @@ _NO_LABELS = torch.zeros(0, dtype=torch.int64)
 _NO_FLAGS = torch.zeros(0, dtype=torch.bool)
 
 
-def _found_of(record: DetectionsLike, place: str) -> _Found:
+def _found_of(record: DetectionsLike, number: int) -> _Found:
     if isinstance(record, Detections):
-        return _Found(record.boxes.detach(), record.scores.detach(), record.labels, False)
-    boxes, is_xywh = _boxes_of_mapping(record, DETECTION_KEYS, place)
-    scores, labels = (_column(record, name, len(boxes), place) for name in ("scores", "labels"))
-    assert scores is not None
-    assert labels is not None
+        boxes, scores = record.boxes.detach(), record.scores.detach()
+        return _Found(boxes.shape[0], boxes, scores, record.labels, False)
+    place = ("detections", number)
+    boxes, count, is_xywh = _boxes_of_mapping(record, DETECTION_KEYS, place)
+    scores = _column(record, "scores", count, place)
     if not scores.is_floating_point():
         scores = scores.float()
-    return _Found(boxes, scores, _whole(labels, place), is_xywh)
+    return _Found(count, boxes, scores, _labels(record, count, place), is_xywh)
 
 
-def _truth_of(record: TruthLike, place: str) -> _Truth:
+def _truth_of(record: TruthLike, number: int) -> _Truth:
     if isinstance(record, GroundTruth):
-        return _Truth(record.boxes.detach(), record.labels, record.difficult, False)
-    boxes, is_xywh = _boxes_of_mapping(record, TRUTH_KEYS, place)
-    labels = _column(record, "labels", len(boxes), place)
-    assert labels is not None
+        boxes = record.boxes.detach()
+        return _Truth(boxes.shape[0], boxes, record.labels, record.difficult, False)
+    place = ("truths", number)
+    boxes, count, is_xywh = _boxes_of_mapping(record, TRUTH_KEYS, place)
     flags = [
-        column.bool()
+        _column(record, name, count, place).bool()
         for name in ("difficult", "iscrowd")
-        if (column := _column(record, name, len(boxes), place, required=False)) is not None
+        if name in record
     ]
-    difficult = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    for flag in flags:
-        difficult = difficult | flag
-    areas = _column(record, "area", len(boxes), place, required=False)
-    return _Truth(
-        boxes, _whole(labels, place), difficult, is_xywh, None if areas is None else areas.double()
+    difficult = (
+        torch.stack(flags).any(dim=0)
+        if flags
+        else torch.zeros(count, dtype=torch.bool, device=boxes.device)
     )
+    areas = _column(record, "area", count, place).double() if "area" in record else None
+    return _Truth(count, boxes, _labels(record, count, place), difficult, is_xywh, areas)
 
 
 def _boxes_of_mapping(
-    record: Mapping[str, Any], known: frozenset[str], place: str
-) -> tuple[Tensor, bool]:
-    names = [name for name in ("boxes", "boxes_xywh") if name in record]
-    if len(names) != 1:
+    record: Mapping[str, Any], known: frozenset[str], place: tuple[str, int]
+) -> tuple[Tensor, int, bool]:
+    """The boxes, their number, and whether they are x, y, width and height."""
+    is_xywh = "boxes_xywh" in record
+    if is_xywh == ("boxes" in record):
         raise ValueError(
-            f"{place}: expected 'boxes' (x1, y1, x2, y2) or 'boxes_xywh' (x, y, width, height), "
-            f"found the keys {sorted(record)}"
+            f"{_at(place)}: expected 'boxes' (x1, y1, x2, y2) or 'boxes_xywh' (x, y, width, "
+            f"height), found the keys {sorted(record)}"
         )
-    boxes = torch.as_tensor(record[names[0]]).detach()
-    if boxes.numel() == 0:
-        boxes = boxes.reshape(-1, 4)
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"{place}: {names[0]}: expected [N, 4], found {list(boxes.shape)}")
-    unknown = sorted(set(record) - known - {"masks"})
-    if unknown:
+    if not known.issuperset(record):
         raise ValueError(
-            f"{place}: unknown key {unknown[0]!r}: expected some of {', '.join(sorted(known))}"
+            f"{_at(place)}: unknown key {min(set(record) - known)!r}: expected some of "
+            f"{', '.join(sorted(known))}"
         )
-    return boxes, names[0] == "boxes_xywh"
+    name = "boxes_xywh" if is_xywh else "boxes"
+    boxes = torch.as_tensor(record[name]).detach()
+    shape = boxes.shape
+    if len(shape) == 2 and shape[1] == 4:
+        return boxes, shape[0], is_xywh
+    if shape.numel() == 0:
+        return boxes.reshape(-1, 4), 0, is_xywh
+    raise ValueError(f"{_at(place)}: {name}: expected [N, 4], found {list(shape)}")
 
 
-def _column(
-    record: Mapping[str, Any], name: str, length: int, place: str, *, required: bool = True
-) -> Tensor | None:
+def _column(record: Mapping[str, Any], name: str, count: int, place: tuple[str, int]) -> Tensor:
     if name not in record:
-        if required:
-            raise ValueError(f"{place}: expected the key {name!r}, found {sorted(record)}")
-        return None
+        raise ValueError(f"{_at(place)}: expected the key {name!r}, found {sorted(record)}")
     values = torch.as_tensor(record[name]).detach()
-    if values.shape != (length,):
+    if values.shape != (count,):
         raise ValueError(
-            f"{place}: {name}: expected {length}, one for each box, found {list(values.shape)}"
+            f"{_at(place)}: {name}: expected {count}, one for each box, found {list(values.shape)}"
         )
     return values
 
 
-def _whole(labels: Tensor, place: str) -> Tensor:
-    if len(labels) and (labels.is_floating_point() or labels.dtype == torch.bool):
-        raise ValueError(f"{place}: labels: expected whole numbers, found {labels.dtype}")
+def _labels(record: Mapping[str, Any], count: int, place: tuple[str, int]) -> Tensor:
+    labels = _column(record, "labels", count, place)
+    if labels.dtype == torch.int64 or count == 0:
+        return labels
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(f"{_at(place)}: labels: expected whole numbers, found {labels.dtype}")
     return labels.long()
+
+
+def _at(place: tuple[str, int]) -> str:
+    owner, number = place
+    return f"{owner} of picture {number}"
 
 
 def _moved(records: Sequence[Any]) -> list[Any]:
@@ -311,11 +322,11 @@ def _moved(records: Sequence[Any]) -> list[Any]:
 
 
 def _joined(parts: Sequence[Tensor], nothing: Tensor, device: torch.device) -> Tensor:
-    if any(part.device != device for part in parts):
-        parts = [part.to(device) for part in parts]
     # a picture without rows may have lost its type, as `torch.tensor([])` has
-    parts = [part for part in parts if len(part)]
-    return torch.cat(list(parts)) if parts else nothing.to(device)
+    own = [part for part in parts if part.shape[0]]
+    if any(part.device != device for part in own):
+        own = [part.to(device) for part in own]
+    return torch.cat(own) if own else nothing.to(device)
 
 
 def _boxes_of(
@@ -347,17 +358,19 @@ def _image_numbers(lengths: Sequence[int], device: torch.device) -> Int[Tensor, 
 def _check_values(
     owner: str, images: Tensor, boxes: Tensor, labels: Tensor, num_classes: int, as_xywh: bool
 ) -> None:
-    _check(owner, images, ~boxes.isfinite().all(dim=1), "finite boxes", boxes)
+    if not bool(boxes.isfinite().all()):
+        faulty = ~boxes.isfinite().all(dim=1)
+        _refuse(owner, images, faulty, "finite boxes", boxes)
     inverted = boxes[:, 2:] < (0 if as_xywh else boxes[:, :2])
-    _check(owner, images, inverted.any(dim=1), "x1 ≤ x2 and y1 ≤ y2", boxes)
+    if bool(inverted.any()):
+        _refuse(owner, images, inverted.any(dim=1), "x1 ≤ x2 and y1 ≤ y2", boxes)
     outside = (labels < 0) | (labels >= num_classes)
-    _check(owner, images, outside, f"labels from 0 to {num_classes - 1}", labels)
+    if bool(outside.any()):
+        _refuse(owner, images, outside, f"labels from 0 to {num_classes - 1}", labels)
 
 
-def _check(owner: str, images: Tensor, faulty: Tensor, expected: str, values: Tensor) -> None:
-    if bool(faulty.any()):
-        row = int(faulty.nonzero()[0])
-        raise ValueError(
-            f"{owner} of picture {int(images[row])}: expected {expected}, "
-            f"found {values[row].tolist()}"
-        )
+def _refuse(owner: str, images: Tensor, faulty: Tensor, expected: str, values: Tensor) -> NoReturn:
+    row = int(faulty.nonzero()[0])
+    raise ValueError(
+        f"{owner} of picture {int(images[row])}: expected {expected}, found {values[row].tolist()}"
+    )

@@ -123,16 +123,31 @@ def pair_chunks(
 
     All pairs of a row are in one chunk, which holds `MAX_PAIRS` pairs and those of one row more.
     """
-    starts, counts, by_group = _ranges(wanted, present)
-    rows = counts.nonzero().flatten()
-    starts, counts = starts[rows], counts[rows]
+    rows = _present_somewhere(wanted, present)
+    starts, counts, by_group = _ranges(wanted[rows], present)
     chunk_numbers = (counts.cumsum(0) - 1) // MAX_PAIRS
     sizes = chunk_numbers.unique_consecutive(return_counts=True)[1].tolist()
     for chunk, chunk_starts, chunk_counts in zip(
         rows.split(sizes), starts.split(sizes), counts.split(sizes), strict=True
     ):
-        owner, position = _expanded(chunk_starts, chunk_counts, None)
+        owner, position = _expanded(chunk_starts, chunk_counts)
         yield chunk[owner], by_group[position]
+
+
+def _present_somewhere(wanted: Int[Tensor, "D"], present: Int[Tensor, "T"]) -> Int[Tensor, "R"]:
+    """The rows of `wanted` whose group is among those of `present`.
+
+    Most detections have no object of their class in the picture, and a look into a table finds
+    that out faster than a search. Its size is bounded by that of what it saves.
+    """
+    if len(wanted) == 0 or len(present) == 0:
+        return wanted[:0]
+    num_groups = int(torch.maximum(wanted.max(), present.max())) + 1
+    if num_groups > 16 * (len(wanted) + len(present)) + 1_000_000:
+        return torch.isin(wanted, present).nonzero().flatten()
+    is_present = torch.zeros(num_groups, dtype=torch.bool, device=present.device)
+    is_present[present] = True
+    return is_present[wanted].nonzero().flatten()
 
 
 def _all_pairs(
@@ -154,7 +169,7 @@ def _ranges(
 
 
 def _expanded(
-    starts: Int[Tensor, "K"], counts: Int[Tensor, "K"], total: int | None
+    starts: Int[Tensor, "K"], counts: Int[Tensor, "K"], total: int | None = None
 ) -> tuple[Int[Tensor, "P"], Int[Tensor, "P"]]:
     """The numbers `starts[k] … starts[k] + counts[k] − 1` of all k in a row, each after its k."""
     numbers = torch.arange(len(counts), device=counts.device)

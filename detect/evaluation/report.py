@@ -171,7 +171,7 @@ class VOCReport:
         `num_difficult` and `num_detections`. An AP that is not defined is None. With several IoU
         thresholds, these are the numbers at the first one, and `thresholds` lists the means at all.
         """
-        content = {
+        content: dict[str, Any] = {
             "protocol": self.protocol.as_dict(),
             "map_11point": _none_for_nan(self.map_11point),
             "map_area": _none_for_nan(self.map_area),

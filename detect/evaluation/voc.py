@@ -54,8 +54,9 @@ class VOCEvaluator:
     def __init__(
         self, class_names: Sequence[str], iou_thresholds: float | Sequence[float] = 0.5
     ) -> None:
-        several = isinstance(iou_thresholds, Sequence)
-        thresholds = tuple(iou_thresholds) if several else (iou_thresholds,)
+        thresholds = (
+            tuple(iou_thresholds) if isinstance(iou_thresholds, Sequence) else (iou_thresholds,)
+        )
         for threshold in thresholds:
             if not 0 < threshold <= 1:
                 raise DetectError(
