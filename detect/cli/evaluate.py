@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.table import Table
@@ -63,6 +63,7 @@ class Request:
     device: str = "auto"
 
 
+@runtime_checkable
 class Comparison(Protocol):
     """What is used of a test of the difference of two."""
 

@@ -8,6 +8,7 @@ import torch
 from detect.data import read_coco_truths
 from detect.errors import DetectError
 from detect.evaluation import (
+    COCOEvaluator,
     DetectionSet,
     evaluate_detections,
     read_coco_results,
@@ -15,6 +16,7 @@ from detect.evaluation import (
     write_coco_results,
 )
 from detect.structures import Detections, GroundTruth
+from tests.evaluation.coco_cases import assert_equal, by_pycocotools, random_case
 
 IMAGES, CATEGORIES = (3, 42, "x"), (1, 18)
 
@@ -158,17 +160,36 @@ def test_what_is_written_is_read_again(tmp_path):
     assert json.loads(path.read_text()) == []
 
 
-def test_pycocotools_gives_the_published_numbers_for_what_is_read(shared):
-    pytest.importorskip("pycocotools")
-    from tests.reference.pycocotools_numbers import numbers_of
+def judged(truths_path, results_path):
+    truths = read_coco_truths(truths_path)
+    results = read_coco_results(results_path, truths.image_ids, truths.category_ids)
+    evaluator = COCOEvaluator(truths.class_names)
+    evaluator.update(results.by_picture(), truths.truths)
+    return evaluator.compute()
 
+
+@pytest.mark.parametrize("seed", range(12))
+def test_files_have_the_numbers_of_pycocotools(tmp_path, seed):
+    pytest.importorskip("pycocotools")
+    case = random_case(seed)
+    (tmp_path / "truths.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": number} for number in case.images],
+                "categories": [{"id": number, "name": str(number)} for number in case.categories],
+                "annotations": case.truths,
+            }
+        )
+    )
+    report = judged(tmp_path / "truths.json", write(tmp_path, case.found))
+    assert_equal(report, by_pycocotools(case))
+
+
+def test_files_have_the_published_numbers(shared):
     folder = shared / "eval-cases" / "coco_fakebbox100"
-    truths = read_coco_truths(folder / "gt_instances_val2014_100.json")
-    results = read_coco_results(
+    report = judged(
+        folder / "gt_instances_val2014_100.json",
         folder / "dt_instances_val2014_fakebbox100_results.json",
-        truths.image_ids,
-        truths.category_ids,
     )
     expected = json.loads((folder / "expected.json").read_text())["bbox"]
-    numbers = numbers_of(results.by_picture(), truths.truths, len(truths.class_names))
-    assert numbers == pytest.approx(expected, abs=1e-12)
+    assert report.numbers == pytest.approx(expected, abs=1e-12)
