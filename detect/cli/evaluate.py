@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from detect.cli.contestants import (
     Contestant,
@@ -19,6 +18,7 @@ from detect.cli.judgment import Judgment, Metric, judge, side_by_side
 from detect.cli.thresholds import parse_thresholds
 from detect.config import Config
 from detect.errors import DetectError
+from detect.evaluation import RunComparison, compare_detections
 from detect.experiment import Model, evaluate, load
 from detect.files import write_json
 from detect.training import present_processes
@@ -61,17 +61,6 @@ class Request:
     save: Path | None = None
     on_error: OnError = "stop"
     device: str = "auto"
-
-
-@runtime_checkable
-class Comparison(Protocol):
-    """What is used of a test of the difference of two."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-
-    def table(self) -> Table:
-        """For the terminal."""
 
 
 def run_evaluation(request: Request, console: Console) -> None:
@@ -204,17 +193,15 @@ def _compare(
     split: JudgedSplit,
     thresholds: Sequence[float],
     console: Console,
-) -> list[Comparison]:
+) -> list[RunComparison]:
     """Print the means side by side and, if asked for, how sure their difference is."""
     if len(judgments) == 1:
         return []
     console.print(side_by_side(judgments))
     if not request.significance:
         return []
-    from detect.evaluation import compare_detections  # type: ignore[attr-defined]
-
     first, second = contestants
-    comparisons: list[Comparison] = []
+    comparisons: list[RunComparison] = []
     for threshold in thresholds:
         with console.status(f"Drawing {request.resamplings} samples of the pictures"):
             comparison = compare_detections(
@@ -232,7 +219,7 @@ def _compare(
     return comparisons
 
 
-def _as_dict(judgments: Sequence[Judgment], comparisons: Sequence[Comparison]) -> dict[str, Any]:
+def _as_dict(judgments: Sequence[Judgment], comparisons: Sequence[RunComparison]) -> dict[str, Any]:
     if len(judgments) == 1:
         return judgments[0].as_dict()
     values: dict[str, Any] = {

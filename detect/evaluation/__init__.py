@@ -5,6 +5,7 @@ from detect.evaluation.average_precision import (
     average_precision_area,
     precision_recall,
 )
+from detect.evaluation.bootstrap import BootstrapReport, ConfidenceInterval, bootstrap_map
 from detect.evaluation.classification import ClassificationEvaluator, ClassificationReport
 from detect.evaluation.coco import COCOEvaluator
 from detect.evaluation.coco_report import COCOProtocol, COCOReport
@@ -23,6 +24,12 @@ from detect.evaluation.detection_set import DetectionSet, evaluate_detections
 from detect.evaluation.localization import LocalizationEvaluator, LocalizationReport
 from detect.evaluation.pose import PoseEvaluator, PoseReport
 from detect.evaluation.report import ClassReport, ThresholdReport, VOCProtocol, VOCReport
+from detect.evaluation.significance import (
+    MetricComparison,
+    RunComparison,
+    compare_detections,
+    compare_runs,
+)
 from detect.evaluation.voc import VOCEvaluator
 from detect.evaluation.voc_files import (
     ReadDetections,
@@ -32,6 +39,7 @@ from detect.evaluation.voc_files import (
 
 __all__ = [
     "CSV_COLUMNS",
+    "BootstrapReport",
     "COCOEvaluator",
     "COCOProtocol",
     "COCOReport",
@@ -39,18 +47,24 @@ __all__ = [
     "ClassReport",
     "ClassificationEvaluator",
     "ClassificationReport",
+    "ConfidenceInterval",
     "DetectionSet",
     "LocalizationEvaluator",
     "LocalizationReport",
+    "MetricComparison",
     "PoseEvaluator",
     "PoseReport",
     "ReadDetections",
+    "RunComparison",
     "ThresholdReport",
     "VOCEvaluator",
     "VOCProtocol",
     "VOCReport",
     "average_precision_11point",
     "average_precision_area",
+    "bootstrap_map",
+    "compare_detections",
+    "compare_runs",
     "evaluate_detections",
     "precision_recall",
     "read_coco_results",

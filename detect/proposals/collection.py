@@ -250,7 +250,7 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
 def _read_mat(path: Path) -> Proposals:
     try:
         with path.open("rb") as file:
-            content = loadmat(file, variable_names=CELLS)  # type: ignore[no-untyped-call]
+            content = loadmat(file, variable_names=CELLS)
     except OSError as error:
         raise DetectError(f"{path}: cannot be read: {error.strerror or error}") from error
     except NotImplementedError as error:

@@ -5,17 +5,24 @@ import json
 
 import pytest
 import torch
-from rich.table import Table
 
-import detect.evaluation
 from detect.cli import main
 from detect.cli.thresholds import parse_thresholds
-from detect.data import draw_shapes, read_annotated, read_coco_truths
+from detect.data import (
+    SHAPE_CLASSES,
+    VOCSource,
+    draw_shapes,
+    read_annotated,
+    read_coco_truths,
+    read_data,
+)
 from detect.errors import DetectError
 from detect.evaluation import (
     COCOEvaluator,
     DetectionSet,
+    compare_detections,
     read_coco_results,
+    read_detections_json,
     write_detections_csv,
     write_detections_json,
     write_voc_detections,
@@ -184,31 +191,28 @@ def test_two_are_set_side_by_side(capsys, shapes, forms, tmp_path):
     assert f"{difference:+.4f}" in printed
 
 
-class StubComparison:
-    def as_dict(self):
-        return {"p_value": 0.25}
-
-    def table(self):
-        return Table(title="stub of a comparison")
-
-
-def test_significance_compares_the_two(capsys, shapes, forms, tmp_path, monkeypatch):
-    calls = []
-
-    def compare_detections(a, b, class_names, image_ids, truths, iou_threshold, **settings):
-        calls.append((a, b, iou_threshold, settings))
-        assert len(image_ids) == len(truths) == len(a)
-        assert set(a.class_names) <= set(class_names)
-        return StubComparison()
-
-    monkeypatch.setattr(detect.evaluation, "compare_detections", compare_detections, raising=False)
+def test_significance_compares_the_two(capsys, shapes, forms, tmp_path):
+    on_test = ("--data", shapes, "--split", "test")
     result = result_of(
-        capsys, tmp_path, forms / "a.json", forms / "b.json", "--data", shapes, "--split", "test",
+        capsys, tmp_path, forms / "a.json", forms / "b.json", *on_test,
         "--significance", "--iou", 0.5, "--iou", 0.75, "--resamplings", 50, "--seed", 3,
     )  # fmt: skip
-    assert result["comparisons"] == [{"p_value": 0.25}] * 2
-    assert [threshold for _, _, threshold, _ in calls] == [0.5, 0.75]
-    assert calls[0][3] == {"resamplings": 50, "seed": 3}
+    dataset = read_data([VOCSource(shapes, "test")], "auto")
+    expected = [
+        compare_detections(
+            read_detections_json(forms / "a.json"),
+            read_detections_json(forms / "b.json"),
+            [*dataset.class_names, *sorted(set(SHAPE_CLASSES) - set(dataset.class_names))],
+            dataset.image_ids,
+            dataset.truths,
+            threshold,
+            resamplings=50,
+            seed=3,
+        ).as_dict()
+        for threshold in (0.5, 0.75)
+    ]
+    assert result["comparisons"] == json.loads(json.dumps(expected))
+    assert expected[0] != expected[1]
 
 
 def test_classes_without_objects_are_told_of(capsys, shapes, tmp_path):
