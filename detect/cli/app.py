@@ -481,6 +481,38 @@ def export_weights(
     export(model, out, backbone, output)
 
 
+@app.command(
+    epilog=examples(
+        "detect bench evaluate --json evaluate.json",
+        "detect bench all --small",
+        "detect bench evaluate --device cuda",
+    )
+)
+def bench(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="[NAME]",
+            help="evaluate: the evaluators beside pycocotools, faster-coco-eval and torchmetrics; "
+            "or all.",
+        ),
+    ] = "all",
+    repeats: Annotated[int, typer.Option(min=1, help="Of each contender, in turn.")] = 3,
+    small: Annotated[
+        bool, typer.Option("--small", help="Tiny tasks, to try it out in seconds.")
+    ] = False,
+    json: JSONFile = None,
+    device: Annotated[str, typer.Option(help="Of ours: auto, cpu, cuda or cuda:N.")] = "cpu",
+) -> None:
+    r"""Time parts of the toolkit beside other libraries, whose results must be the same.
+
+    The other libraries come with: pip install "detect\[bench]"
+    """
+    from detect.cli.bench import run_benchmarks
+
+    run_benchmarks(name, device, repeats, small, json, output)
+
+
 @app.command(epilog=examples("detect doctor"))
 def doctor() -> None:
     """Tell versions and devices, and what is wrong with the installation, with the mend."""
