@@ -97,7 +97,6 @@ def split_of_run(
         found = sources(config, kind)
         dataset = read_split(config, kind, console, model.class_names)
         name = "+".join(dict.fromkeys(source.split for source in found))
-        data_format = format_of_kind(config.data.kind)
         on_error = config.data.on_error
     else:
         if data is None and not isinstance(config.data.root, str):
@@ -110,10 +109,10 @@ def split_of_run(
         name = split or "test"
         found = [VOCSource(data or Path(str(config.data.root)), name)]
         on_error = on_error if data is not None else config.data.on_error
-        data_format = detect_format(data) if data else format_of_kind(config.data.kind)
-        dataset = _read(found[0], model.class_names, on_error, console, data_format)
+        known = None if data is not None else format_of_kind(config.data.kind)
+        dataset = _read(found[0], model.class_names, on_error, console, known)
     coco = None
-    if data_format == "coco" and len(found) == 1 and isinstance(dataset, VOCDataset):
+    if _are_coco(found, None if data is not None else config.data.kind):
         coco = _coco_of_source(found[0], on_error).of_pictures(dataset.image_ids)
     return JudgedSplit(
         name,
@@ -123,6 +122,13 @@ def split_of_run(
         coco,
         dataset,
     )
+
+
+def _are_coco(found: Sequence[VOCSource], kind: str | None) -> bool:
+    """Whether a run's pictures have one annotation file with boxes."""
+    if kind not in (None, "auto"):
+        return kind == "coco" and len(found) == 1
+    return len(found) == 1 and detect_format(found[0].root) == "coco"
 
 
 def split_of_files(

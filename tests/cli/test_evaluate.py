@@ -28,7 +28,10 @@ from detect.evaluation import (
     write_voc_detections,
 )
 from detect.structures import Detections
+from tests.conftest import REPOSITORY
 from tests.evaluation.coco_cases import random_case
+
+CONFIG = REPOSITORY / "configs" / "yolo_tiny_shapes.yaml"
 
 
 def detect_command(capsys, *arguments, status=0):
@@ -213,6 +216,61 @@ def test_significance_compares_the_two(capsys, shapes, forms, tmp_path):
     ]
     assert result["comparisons"] == json.loads(json.dumps(expected))
     assert expected[0] != expected[1]
+
+
+@pytest.fixture(scope="module")
+def coco_runs(shapes, tmp_path_factory):
+    """A set in COCO's format and two runs on it."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.raises(SystemExit):
+        main(["data", "convert", str(shapes), "--to", "coco", "--out", str(folder / "coco")])
+    for seed in (0, 1):
+        settings = [f"seed={seed}", "data.kind=coco", f"data.root={folder / 'coco'}",
+                    "data.num_workers=0", "training.epochs=20", "training.evaluate_every=20",
+                    "training.batch_size=4",
+                    "detector.score_threshold=0.0001"]  # fmt: skip
+        with pytest.raises(SystemExit) as ended:
+            main(["train", str(CONFIG), *settings, "--out", str(folder / str(seed))])
+        assert not ended.value.code
+    return folder
+
+
+def test_a_run_on_coco_data_is_judged_by_both(capsys, coco_runs, tmp_path):
+    result = result_of(capsys, tmp_path, coco_runs / "0")
+    assert set(result) == {"protocol", "map_11point", "map_area", "classes", "coco"}
+    assert result["coco"]["AP50"] > 0
+    file = coco_runs / "coco" / "annotations" / "instances_test.json"
+    saved = coco_runs / "0" / "detections-test.json"
+    assert result_of(capsys, tmp_path, saved, "--data", file)["coco"] == result["coco"]
+    own = json.loads((coco_runs / "0" / "evaluation.json").read_text())
+    assert result["map_area"] == own["map_area"]
+
+
+def test_two_runs_are_compared(capsys, coco_runs, tmp_path):
+    runs = [coco_runs / "0", coco_runs / "1"]
+    result = result_of(
+        capsys, tmp_path, *runs, "--significance", "--resamplings", 20, "--iou", "0.1"
+    )
+    first, second = result["results"]
+    assert first["map_area"] != second["map_area"]
+    (comparison,) = result["comparisons"]
+    difference = comparison["map_area"]["difference"]["value"]
+    assert difference == pytest.approx(first["map_area"] - second["map_area"])
+    # a run beside its own detections
+    saved = tmp_path / "saved.json"
+    detect_command(capsys, runs[0], "--save", saved)
+    result = result_of(capsys, tmp_path, runs[0], saved, "--significance", "--resamplings", 20)
+    assert result["comparisons"][0]["map_area"]["difference"]["value"] == 0
+    assert result["comparisons"][0]["map_area"]["p_value"] == 1
+
+
+def test_runs_of_other_pictures_are_not_compared(capsys, coco_runs, shapes):
+    runs = [coco_runs / "0", coco_runs / "1"]
+    printed = detect_command(capsys, *runs, f"data.root={shapes}", "data.kind=voc", status=0)
+    assert "first − second" in printed  # the settings hold for both
+    file = coco_runs / "coco" / "annotations" / "instances_test.json"
+    printed = detect_command(capsys, runs[0], "--data", file, status=2)
+    assert "since a model needs the pictures, found a file" in printed
 
 
 def test_classes_without_objects_are_told_of(capsys, shapes, tmp_path):
