@@ -231,6 +231,78 @@ def evaluate(
 
 @app.command(
     epilog=examples(
+        "detect analyze runs/mine",
+        "detect analyze runs/mine --score 0.3 --out analysis",
+        "detect analyze --detections found.json --data VOCdevkit/VOC2007 --split test --out why",
+        "detect analyze --detections comp4/ --data bccd --split test --similar RBC,WBC",
+    )
+)
+def analyze(
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RUN]",
+            help="Run folder: its detections.json, of its test split.",
+            show_default=False,
+        ),
+    ] = None,
+    detections: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE_OR_DIR",
+            help="Analyze these instead: our JSON, or a folder of VOC's "
+            "comp4_det_<split>_<class>.txt.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="ROOT", help="Folder in VOC, COCO or YOLO layout of --detections."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Split of --data.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where the results go.", show_default="<run>/analysis, or analysis"
+        ),
+    ] = None,
+    iou: Annotated[float, typer.Option(help="Least IoU of a true positive.")] = 0.5,
+    score: Annotated[
+        float | None,
+        typer.Option(
+            help="Least score in the confusion matrix.", show_default="that of the best F1"
+        ),
+    ] = None,
+    similar: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,NAME...",
+            help="Classes that are similar, for Hoiem's groups; may be given again.",
+            show_default="VOC's animals, vehicles, furniture",
+        ),
+    ] = None,
+    on_error: OnError = "stop",
+) -> None:
+    """Tell what is wrong with detections: kinds of errors and their cost, confusion, and more.
+
+    TIDE, Hoiem's groups, score thresholds, confusion matrix, AP by size, recall, calibration:
+    docs/analysis.md.
+    """
+    if (run is None) == (detections is None):
+        raise typer.BadParameter("give either a run, or --detections")
+    if run is not None and (data is not None or split is not None):
+        raise typer.BadParameter("--data and --split go with --detections")
+    if detections is not None and (data is None or split is None):
+        raise typer.BadParameter("--detections needs --data ROOT and --split NAME")
+    from detect.cli.analyze import Request, run_analysis
+
+    request = Request(run, detections, data, split, out, iou, score, similar or [], on_error)
+    run_analysis(request, output)
+
+
+@app.command(
+    epilog=examples(
         "detect infer runs/mine photo.jpg --out found",
         "detect infer runs/mine photos/ 'more/*.png' --out found --score 0.5",
         "detect infer runs/mine photos/ --out found --save pictures,json,csv,coco,voc,yolo,crops",

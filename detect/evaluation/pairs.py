@@ -88,18 +88,18 @@ def best_objects(
         num_classes: labels are less.
         same_class: pass over objects of other classes.
         num_pairs: of a detection and an object of one picture, of any classes. With their number
-            known, and no more than `MAX_PAIRS` for each core of a GPU, nothing makes a GPU wait for
-            the CPU. On a CPU it is of no use.
+            known all pairs are held at once, and nothing makes a GPU wait for the CPU; None finds
+            the pairs that matter and holds `MAX_PAIRS` at a time.
     """
     device = detections.boxes.device
     overlaps = torch.zeros(len(detections.labels), dtype=torch.float64, device=device)
     best = torch.zeros(len(detections.labels), dtype=torch.int64, device=device)
-    in_one_go = device.type == "cuda" and num_pairs is not None and num_pairs <= MAX_PAIRS_CUDA
+    in_one_go = num_pairs is not None
     wanted, present = _group_numbers(detections, objects, num_classes, same_class and not in_one_go)
-    if in_one_go:
-        chunks = iter([_all_pairs(wanted, present, num_pairs or 0)])
-    else:
+    if num_pairs is None:
         chunks = pair_chunks(wanted, present)
+    else:
+        chunks = iter([_all_pairs(wanted, present, num_pairs)])
     for owners, candidates in chunks:
         iou = elementwise_box_iou(
             detections.boxes[owners].double(), objects.boxes[candidates].double()
@@ -109,9 +109,6 @@ def best_objects(
         _raise_to_greatest(overlaps, best, owners, candidates, iou)
     return BestObjects(overlaps, best)
 
-
-# On a GPU, memory is ample and waiting is dear: about 2 GiB of float64 boxes and results.
-MAX_PAIRS_CUDA = 1 << 24
 
 _NO_ROWS = torch.zeros(0, dtype=torch.int64)
 

@@ -37,6 +37,9 @@ from detect.evaluation.ranking import (
 )
 from detect.evaluation.report import ClassReport, ThresholdReport, VOCProtocol, VOCReport
 
+# On a GPU, memory is ample and waiting is dear: about 2 GiB of float64 boxes and results.
+MAX_PAIRS_AT_ONCE = 1 << 24
+
 
 class VOCEvaluator:
     """Collects detections and truths picture by picture and computes their average precision.
@@ -140,7 +143,9 @@ class VOCEvaluator:
         """
         detections, objects = self.flat()
         num_classes = len(self.class_names)
-        num_pairs = self._pictures.num_pairs
+        num_pairs = self._pictures.num_pairs if detections.boxes.is_cuda else None
+        if num_pairs is not None and num_pairs > MAX_PAIRS_AT_ONCE:
+            num_pairs = None
         verdict = judge(detections, objects, num_classes, self.iou_thresholds, num_pairs)
         found = average_precisions(detections, objects, num_classes, verdict)
         area, at_11_points = found.area.cpu().numpy(), found.at_11_points.cpu().numpy()
@@ -195,12 +200,13 @@ def judge(
         objects: in any order.
         num_classes: labels are less.
         iou_thresholds: K of them, in 0…1 without 0.
-        num_pairs: as `best_objects` takes it; with it, a GPU never waits for the CPU.
+        num_pairs: as `best_objects` takes it; with it, a GPU never waits for the CPU, and all
+            detections are listed.
     """
     best = best_objects(detections, objects, num_classes, num_pairs=num_pairs)
     device = best.overlaps.device
     thresholds = torch.tensor(iou_thresholds, dtype=torch.float64).to(device, non_blocking=True)
-    if device.type == "cuda":
+    if num_pairs is not None:
         rows = torch.arange(len(best.overlaps), device=device)
     else:
         rows = (best.overlaps >= min(iou_thresholds)).nonzero().flatten()

@@ -3,8 +3,9 @@
 Uijlings et al. 2013, "Selective search for object recognition", section 5: the average best overlap
 (ABO) of a class is the mean, over its objects, of the highest IoU that a proposal has with the
 object; MABO is its mean over the classes. Recall is the share of objects with a best overlap of a
-threshold or more, here over the objects of all classes together. Objects that are marked difficult
-are not counted.
+threshold or more, here over the objects of all classes together. Average recall is the mean of the
+recall over the IoU from 0.5 to 1, here over 0.5, 0.55, …, 0.95 (Hosang et al. 2016, "What makes for
+effective detection proposals?", section 5). Objects that are marked difficult are not counted.
 """
 
 import itertools
@@ -23,6 +24,9 @@ from detect.proposals.collection import Proposals
 from detect.structures import GroundTruth
 
 IOU_THRESHOLDS = (0.5, 0.7)
+
+# Hundredths as quotients: 0.55 is the number that the literal is.
+AVERAGED_IOU_THRESHOLDS = tuple(hundredths / 100 for hundredths in range(50, 100, 5))
 
 # IoU of so many pairs of a proposal and an object are held at a time: 32 MB in float64, and three
 # times as much with the temporaries.
@@ -58,6 +62,12 @@ class Coverage:
         recall: np.ndarray = (self.best_overlaps >= iou_threshold).mean(axis=1)
         return recall
 
+    def average_recall(self) -> Float64[np.ndarray, "L"]:
+        """The mean of the recall over `AVERAGED_IOU_THRESHOLDS`; nan without objects."""
+        recalls = [self.recall(threshold) for threshold in AVERAGED_IOU_THRESHOLDS]
+        average: np.ndarray = np.mean(recalls, axis=0)
+        return average
+
     def recall_of_classes(self, iou_threshold: float) -> Float64[np.ndarray, "L C"]:
         """The recall of each class by itself; nan for a class without objects."""
         return self._mean_by_class((self.best_overlaps >= iou_threshold).astype(np.float64))
@@ -85,6 +95,7 @@ class Coverage:
         """Plain data: the figures of all proposals, of each class, and the curve."""
         recalls = {threshold: self.recall(threshold) for threshold in IOU_THRESHOLDS}
         mabo, averages = self.mean_average_best_overlap(), self.average_best_overlap()
+        average_recall = self.average_recall()
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         by_threshold = {threshold: self.recall_of_classes(threshold) for threshold in recalls}
 
@@ -92,6 +103,7 @@ class Coverage:
             return {
                 "mean_boxes": float(self.mean_counts[row]),
                 **{f"recall_{threshold}": float(recalls[threshold][row]) for threshold in recalls},
+                "average_recall": float(average_recall[row]),
                 "mabo": float(mabo[row]),
             }
 
@@ -99,6 +111,7 @@ class Coverage:
             "protocol": {
                 "objects": "difficult objects are not counted",
                 "recall": "share of objects with a best IoU of at least the threshold",
+                "average_recall": "mean of the recall over IoU 0.5, 0.55, ..., 0.95",
                 "mabo": "mean over classes of the mean best IoU of their objects",
                 "num_images": self.num_images,
                 "num_objects": len(self.labels),

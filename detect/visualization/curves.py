@@ -91,7 +91,7 @@ def draw_precision_recall(
         axes.plot(
             np.concatenate((np.zeros_like(first), recall)),
             np.concatenate((first, precision)),
-            color=_line_color(index),
+            color=line_color(index),
             linestyle=("-", "--", ":")[index // 10 % 3],
             linewidth=1.8,
             label=f"{name}  {label}",
@@ -203,7 +203,7 @@ def _draw_loss(axes: Axes, phases: Sequence[_Phase]) -> None:
             continue  # the only term is the total
         terms = [line["terms"] for line in phase.train]
         for name in _term_names(phase):
-            color = _line_color(names.index(name))
+            color = line_color(names.index(name))
             _draw_smoothed(axes, phase.steps(phase.train), _values(terms, name), color, name, 1.2)
     losses = np.concatenate(everything)
     losses = losses[np.isfinite(losses)]
@@ -287,7 +287,7 @@ def _add_legend(
         )
 
 
-def _line_color(index: int) -> tuple[float, float, float]:
+def line_color(index: int) -> tuple[float, float, float]:
     """The color of class `index`, darker, since it stands on white paper."""
     red, green, blue = class_color(index)
     return 0.8 * red / 255, 0.8 * green / 255, 0.8 * blue / 255

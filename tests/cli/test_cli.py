@@ -338,6 +338,7 @@ def test_doctor_finds_no_fault():
         ["data", "split"],
         ["compare"],
         ["proposals"],
+        ["analyze"],
     ],
     ids=" ".join,
 )

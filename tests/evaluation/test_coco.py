@@ -159,6 +159,33 @@ def test_limits_and_thresholds_are_the_callers():
     assert report.numbers["AP75"] == pytest.approx(1, abs=1e-12)
 
 
+def test_equal_boxes_reach_a_threshold_of_1():
+    # an IoU of 1 may come out a little less: 0.1 · 0.7 is no sum of such products
+    truth = {"boxes_xywh": torch.tensor([[0.3, 0.1, 0.1, 0.7]]).double(), "labels": NO_LABEL + 0}
+    found = {"boxes_xywh": truth["boxes_xywh"] * (1 + 1e-12), "labels": NO_LABEL + 0}
+    found["scores"] = torch.ones(1)
+    report = compute(found, truth, iou_thresholds=(0.5, 1.0))
+    assert report.numbers["AR100"] == 1
+
+
+def test_a_tie_in_iou_goes_to_the_last_object_as_in_pycocotools():
+    # both objects overlap the first detection alike, but the second detection overlaps one more
+    truths = [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0.0, 0, 10, 10], "area": 100},
+        {"id": 2, "image_id": 1, "category_id": 1, "bbox": [4.0, 0, 10, 10], "area": 100},
+    ]
+    truths = [entry | {"iscrowd": 0} for entry in truths]
+    for second in ([0.0, 0, 10, 10], [4.0, 0, 10, 10]):
+        found = [
+            {"image_id": 1, "category_id": 1, "bbox": [2.0, 0, 10, 10], "score": 0.9},
+            {"image_id": 1, "category_id": 1, "bbox": second, "score": 0.8},
+        ]
+        case = COCOCase([1], [1], truths, found)
+        assert_equal(by_us(case), by_pycocotools(case))
+    # the last one is taken already: at IoU 0.75 and more the second detection finds nothing
+    assert by_us(case).numbers["AP75"] < 0.6
+
+
 def test_tables_and_plain_data_hold_all_numbers():
     report = by_us(random_case(1))
     content = json.loads(json.dumps(report.as_dict(), allow_nan=False))
@@ -183,6 +210,7 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
         COCOEvaluator(**({"class_names": ["a"]} | settings))
 
 
+NO_LABEL = torch.zeros(1, dtype=torch.int64)
 NOTHING = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
 
 

@@ -294,6 +294,83 @@ def test_pairs_in_small_chunks_give_the_same(monkeypatch, max_pairs):
     assert max(sizes) < max_pairs + 9  # at most one detection more, with 8 objects at most
 
 
+def average_precisions_at_once(case, device="cpu"):
+    """What a GPU does: all pairs and all detections at once, since their numbers are known."""
+    evaluator = VOCEvaluator(case.class_names)
+    evaluator.update(case.detections, case.truths)
+    detections, objects = (
+        type(part)(*(column.to(device) for column in part)) for part in evaluator.flat()
+    )
+    num_pairs = sum(len(a) * len(b) for a, b in zip(case.detections, case.truths, strict=True))
+    thresholds = (0.3, 0.5, 0.75)
+
+    def compute():
+        verdict = voc.judge(detections, objects, 4, thresholds, num_pairs)
+        return voc.average_precisions(detections, objects, 4, verdict)
+
+    return compute, thresholds
+
+
+def assert_average_precisions(found, case, thresholds):
+    evaluator = VOCEvaluator(case.class_names, thresholds)
+    evaluator.update(case.detections, case.truths)
+    for row, entry in enumerate(evaluator.compute().thresholds):
+        np.testing.assert_allclose(found.area[row].cpu(), entry.ap_area, atol=1e-12)
+        np.testing.assert_allclose(found.at_11_points[row].cpu(), entry.ap_11point, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_all_pairs_at_once_give_the_same(seed):
+    case = random_case(seed)
+    compute, thresholds = average_precisions_at_once(case)
+    assert_average_precisions(compute(), case, thresholds)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_never_waits():
+    case = random_case(6)
+    compute, thresholds = average_precisions_at_once(case, "cuda")
+    compute()
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        found = compute()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert_average_precisions(found, case, thresholds)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_several_thresholds_are_each_alone(seed):
+    case = random_case(seed)
+    evaluator = VOCEvaluator(case.class_names, (0.5, 0.25, 0.9))
+    evaluator.update(case.detections, case.truths)
+    report = evaluator.compute()
+    assert_same(report, evaluate(case.detections, case.truths, case.class_names, 0.5))
+    for entry in report.thresholds:
+        alone = evaluate(case.detections, case.truths, case.class_names, entry.iou_threshold)
+        assert entry.map_area == pytest.approx(alone.map_area, abs=1e-12)
+        assert entry.map_11point == pytest.approx(alone.map_11point, abs=1e-12)
+    content = report.as_dict()["thresholds"]
+    assert [entry["iou_threshold"] for entry in content] == [0.5, 0.25, 0.9]
+    assert content[2]["map_area"] == report.thresholds[2].map_area
+    assert [table.row_count for table in report.tables()] == [4, 3]
+
+
+def test_dictionaries_are_judged_as_records():
+    case = random_case(2)
+    found = [
+        {"boxes": one.boxes, "scores": one.scores, "labels": one.labels.int()}
+        for one in case.detections
+    ]
+    truths = [
+        {"boxes": one.boxes, "labels": one.labels, "difficult": one.difficult}
+        for one in case.truths
+    ]
+    expected = evaluate(case.detections, case.truths, case.class_names)
+    assert_same(evaluate(found, truths, case.class_names), expected)
+
+
 def test_records_with_gradients_are_detached():
     boxes = torch.tensor([OBJECT], requires_grad=True)
     evaluator = VOCEvaluator(["thing"])

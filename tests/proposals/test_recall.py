@@ -79,6 +79,7 @@ def test_figures_of_two_classes():
     report = found.as_dict()
     assert report["recall_0.5"] == pytest.approx(2 / 3)
     assert report["mabo"] == pytest.approx(19 / 28)
+    assert report["average_recall"] == pytest.approx((1 + 5 / 10 + 0) / 3)
     assert report["protocol"]["num_objects"] == 3
     assert report["protocol"]["num_difficult"] == 1
     assert report["classes"]["dog"] == {

@@ -1,0 +1,157 @@
+"""`detect analyze`: what is wrong with detections, in tables, pictures and a JSON file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from detect.config import load_config
+from detect.data import ClassNames, VOCDataset, VOCSource, read_data
+from detect.errors import DetectError
+from detect.evaluation import Analysis, DetectionSet, analyze_detections, read_detections
+from detect.experiment import Pictures, read_split, report_skipped, sources
+from detect.files import write_json
+from detect.visualization import (
+    draw_confusion,
+    draw_hoiem,
+    draw_recall,
+    draw_reliability,
+    draw_score_curves,
+    draw_tide,
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for.
+
+    Attributes:
+        run: folder of a run, whose detections of its test split are analyzed; or
+        detections: from anywhere, a JSON file or a folder of VOC's files,
+        data: with the folder of the data set that they are of,
+        split: and its split.
+        out: folder of the results; None takes `analysis` in the run's.
+        iou_threshold: the least IoU of a true positive.
+        score_threshold: of the confusion matrix; None takes that of the best F1.
+        similar: sets of similar classes, names with commas; None takes VOC's.
+        on_error: what faulty objects and pictures of `data` do.
+    """
+
+    run: Path | None = None
+    detections: Path | None = None
+    data: Path | None = None
+    split: str | None = None
+    out: Path | None = None
+    iou_threshold: float = 0.5
+    score_threshold: float | None = None
+    similar: Sequence[str] = field(default_factory=list)
+    on_error: Literal["stop", "skip"] = "stop"
+
+
+def run_analysis(request: Request, console: Console) -> None:
+    """Read detections and truth, print the tables, write the pictures and `analysis.json`.
+
+    Raises:
+        DetectError: detections or data are missing or faulty, or do not belong together.
+    """
+    if request.run is not None:
+        found, pictures, title = _of_run(request.run, console)
+        out = request.out or request.run / "analysis"
+    else:
+        found, pictures, title = _of_files(request, console)
+        out = request.out or Path("analysis")
+    with console.status("Analyzing"):
+        analysis = analyze_detections(
+            found,
+            pictures.class_names,
+            pictures.image_ids,
+            pictures.truths,
+            iou_threshold=request.iou_threshold,
+            score_threshold=request.score_threshold,
+            similar_classes=_sets(request.similar),
+        )
+    console.print(
+        f"{title}: {analysis.num_images} images, {analysis.num_objects} objects and "
+        f"{analysis.num_difficult} difficult ones, {analysis.num_detections} detections",
+        highlight=False,
+        markup=False,
+    )
+    for table in analysis.tables():
+        console.print(table)
+    for note in analysis.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    with console.status("Drawing"):
+        names = _draw(analysis, out, title)
+    write_json(out / "analysis.json", analysis.as_dict())
+    listed = ", ".join(["analysis.json", *names])
+    console.print(f"In {out}: {listed}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _of_run(run: Path, console: Console) -> tuple[DetectionSet, Pictures, str]:
+    """What the run found in its test split, or in its validation split if it has no other."""
+    file = run / "detections.json"
+    if not file.is_file():
+        raise DetectError(
+            f"{run}: expected the folder of a run with a detections.json, as a training leaves it "
+            f"at its end; for other detections give --detections FILE --data ROOT --split NAME "
+            f"(detect evaluate writes detections-<split>.json)"
+        )
+    config, _ = load_config(run / "config.yaml")
+    kind = "test_split" if sources(config, "test_split") else "val_split"
+    split = "+".join(dict.fromkeys(source.split for source in sources(config, kind)))
+    found = read_detections(file, split, ()).detections
+    pictures = read_split(config, kind, console, found.class_names)
+    return found, pictures, f"{run.resolve().name}, {split}"
+
+
+def _of_files(request: Request, console: Console) -> tuple[DetectionSet, Pictures, str]:
+    if request.detections is None or request.data is None or request.split is None:
+        raise DetectError("expected a run, or all of --detections, --data and --split")
+    source = VOCSource(request.data, request.split)
+    dataset = _read(source, "auto", request.on_error, console)
+    read = read_detections(request.detections, request.split, dataset.image_ids)
+    extra = sorted(set(read.detections.class_names) - set(dataset.class_names))
+    for name in extra:
+        console.print(
+            f"note: {request.split} has no object of the class {name!r} of the detections",
+            markup=False,
+        )
+    if extra:
+        classes = sorted({*dataset.class_names, *extra})
+        dataset = _read(source, classes, request.on_error, console)
+    for name in read.classes_without_file:
+        console.print(
+            f"note: there is no file for the class {name!r}: it has no detections", markup=False
+        )
+    return read.detections, dataset, f"{request.detections.name}, {request.split}"
+
+
+def _read(
+    source: VOCSource, classes: ClassNames, on_error: Literal["stop", "skip"], console: Console
+) -> VOCDataset:
+    with console.status(f"Reading {source.root}, {source.split}"):
+        dataset = read_data([source], classes, on_error=on_error, verify_images=False)
+    report_skipped(dataset, console)
+    return dataset
+
+
+def _sets(similar: Sequence[str]) -> list[list[str]] | None:
+    if not similar:
+        return None
+    return [[name.strip() for name in names.split(",") if name.strip()] for names in similar]
+
+
+def _draw(analysis: Analysis, out: Path, title: str) -> list[str]:
+    """Draw all that there is, and return the names of the files."""
+    draw_tide(analysis.tide, out / "tide.png", title)
+    draw_hoiem(analysis.hoiem, out / "hoiem.png", title)
+    draw_score_curves(analysis.score_curves, out / "score_curves.png", title)
+    draw_confusion(analysis.confusion, out / "confusion_matrix.png", title)
+    draw_recall(analysis.recall, out / "recall.png", title)
+    names = ["tide.png", "hoiem.png", "score_curves.png", "confusion_matrix.png", "recall.png"]
+    if analysis.calibration is None:
+        return names
+    draw_reliability(analysis.calibration, out / "reliability.png", title)
+    return [*names, "reliability.png"]
