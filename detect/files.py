@@ -65,10 +65,17 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DetectError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except json.JSONDecodeError as error:
+        hint = "; the file ends too early: write it again" if _is_cut_off(error) else ""
+        raise DetectError(f"{path}: expected JSON: {error}{hint}") from error
     except ValueError as error:
         raise DetectError(f"{path}: expected JSON: {error}") from error
     except RecursionError as error:
         raise DetectError(f"{path}: expected JSON, found lists nested too deeply") from error
+
+
+def _is_cut_off(error: json.JSONDecodeError) -> bool:
+    return error.msg.startswith("Unterminated string") or error.pos >= len(error.doc.rstrip())
 
 
 def _without_nan(content: Any) -> Any:

@@ -9,7 +9,8 @@ import yaml
 from rich.console import Console
 
 from detect.cli.compare import Request, run_comparison
-from detect.cli.evaluate import evaluate_model
+from detect.cli.evaluate import Request as EvaluationRequest
+from detect.cli.evaluate import run_evaluation
 from detect.cli.proposals import Request as ProposalRequest
 from detect.cli.proposals import run_proposals
 from detect.config import Settings, resolve
@@ -153,9 +154,10 @@ def test_a_fast_rcnn_takes_the_proposals_of_a_faster_one(root, tmp_path):
     # what was found beforehand is what is found when there is nothing but a picture
     console = Console(file=io.StringIO())
     file = tmp_path / "again.json"
-    evaluate_model(
-        tmp_path / "run", [], root / "shapes", "test", None, None, file, "stop", "cpu", console
+    request = EvaluationRequest(
+        [tmp_path / "run"], data=root / "shapes", split="test", save=file, device="cpu"
     )
+    run_evaluation(request, console)
     first = read_detections_json(tmp_path / "run" / "detections.json")
     again = read_detections_json(file)
     for one, other in zip(first.detections, again.detections, strict=True):

@@ -27,6 +27,7 @@ FLOORS = {
     "runs": 4,
     "pretraining": 4,
     "cli": 5,
+    "benchmarks": 5,
     "visualization": 5,
     "explain": 5,
     "serve": 5,

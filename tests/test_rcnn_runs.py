@@ -8,7 +8,7 @@ from rich.console import Console
 from torch.testing import assert_close
 
 from detect.cli.ablation import run_ablation
-from detect.cli.evaluate import evaluate_model
+from detect.cli.evaluate import Request, run_evaluation
 from detect.config import Settings, resolve
 from detect.data import read_image
 from detect.detectors.rcnn import detector as module
@@ -176,9 +176,10 @@ def test_parts_are_switched_off_where_a_run_is_judged(whole, tmp_path):
         "softmax": ["detector.svm=false", "detector.box_regression=false"],
     }.items():
         file = tmp_path / f"{name}.json"
-        evaluate_model(
-            whole, overrides, None, None, None, file, tmp_path / "d.json", "stop", "cpu", console
+        request = Request(
+            [whole], overrides, json_file=file, save=tmp_path / "d.json", device="cpu"
         )
+        run_evaluation(request, console)
         maps[name] = json.loads(file.read_text())["map_area"]
     assert maps["all"] == json.loads((whole / "evaluation.json").read_text())["map_area"]
     assert len(set(maps.values())) == 3

@@ -6,6 +6,7 @@ python tools/bench.py svm --classes 20 --examples 100000 --features 4096
 python tools/bench.py parts RUN
 python tools/bench.py faster-rcnn configs/faster_rcnn_mobilenet_v2_bccd.yaml --seeds 0 1 2
 python tools/bench.py selective-search DATA --split test --opencv PYTHON_WITH_OPENCV_CONTRIB
+python tools/bench.py evaluate --json evaluate.json     the same as `detect bench evaluate`
 """
 
 import argparse
@@ -28,6 +29,8 @@ from rich.console import Console
 from torchvision_faster_rcnn import TorchvisionFasterRCNN
 
 from detect.backbones import build_backbone
+from detect.benchmarks import BENCHMARKS
+from detect.cli.bench import run_benchmarks
 from detect.config import Config, read_settings, resolve
 from detect.data import (
     EvaluationBatches,
@@ -138,7 +141,23 @@ def main() -> None:
     engine.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="over its settings")
     engine.add_argument("--out", type=Path, default=Path("runs/engine"), help="of the runs")
     engine.add_argument("--only", nargs="+", metavar="KEY", help="those that are on, not all")
+    for name in BENCHMARKS:
+        packaged = benchmarks.add_parser(name, help=f"the same as 'detect bench {name}'")
+        packaged.add_argument("--repeats", type=int, default=3)
+        packaged.add_argument("--small", action="store_true", help="tiny tasks, to try it out")
+        packaged.add_argument("--json", type=Path, metavar="FILE")
+        packaged.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
+    if arguments.benchmark in BENCHMARKS:
+        run_benchmarks(
+            arguments.benchmark,
+            arguments.device,
+            arguments.repeats,
+            arguments.small,
+            arguments.json,
+            Console(),
+        )
+        return
     if arguments.benchmark == "engine":
         print_engine_table(arguments.config, arguments.overrides, arguments.out, arguments.only)
         return

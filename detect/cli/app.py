@@ -129,31 +129,34 @@ def pretrain(
     epilog=examples(
         "detect evaluate runs/mine",
         "detect evaluate runs/mine --data VOCdevkit/VOC2007 --split test --json result.json",
-        "detect evaluate --detections results/ --ground-truth VOCdevkit/VOC2007 --split test",
-        "detect evaluate --detections found.json --ground-truth bccd --split test --iou 0.7",
+        "detect evaluate runs/mine --iou 0.5:0.95:0.05 --metric both",
         "detect evaluate runs/rcnn detector.box_regression=false",
+        "detect evaluate --detections results/ --data VOCdevkit/VOC2007 --split test",
+        "detect evaluate --detections found.csv --data bccd --split test --iou 0.5 --iou 0.75",
+        "detect evaluate --detections results.json --data instances_val2017.json",
+        "detect evaluate --detections found.json --data bccd --split test --save found.coco.json",
+        "detect evaluate runs/a runs/b --significance",
+        "detect evaluate a.json b.json --data instances_val2017.json --significance",
     )
 )
 def evaluate(
-    model: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[RUN_OR_CHECKPOINT]", help="A model to run and judge.", show_default=False
-        ),
-    ] = None,
-    overrides: Annotated[
+    arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY.SUB=VALUE]...",
-            help="Settings over those that it was trained with.",
+            metavar="[RUN_OR_DETECTIONS]... [KEY.SUB=VALUE]...",
+            help="Runs or checkpoints to run and judge, files of detections as --detections takes "
+            "them, and settings over those that the runs were trained with.",
             show_default=False,
         ),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            metavar="ROOT",
-            help="Folder in VOC, COCO or YOLO layout.",
+            "--data",
+            "--ground-truth",
+            metavar="ROOT_OR_FILE",
+            help="Folder in VOC, COCO or YOLO layout; for files of detections also a COCO "
+            "annotation file, whose pictures need not be there.",
             show_default="that of the run's config",
         ),
     ] = None,
@@ -162,58 +165,68 @@ def evaluate(
         typer.Option(metavar="NAME", help="Split to judge on.", show_default="the test split"),
     ] = None,
     detections: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             metavar="FILE_OR_DIR",
-            help="Judge these detections, without a model: our JSON, or a folder of VOC's "
-            "comp4_det_<split>_<class>.txt.",
+            help="Judge these detections, without a model: our JSON, COCO's results JSON, CSV, or "
+            "a folder of VOC's comp4_det_<split>_<class>.txt. May be given several times.",
         ),
     ] = None,
-    ground_truth: Annotated[
-        Path | None,
+    metric: Annotated[
+        Literal["voc", "coco", "both"] | None,
         typer.Option(
-            metavar="ROOT", help="Folder in VOC, COCO or YOLO layout to judge --detections by."
+            help="VOC's two mAP, COCO's 12 numbers, or both.",
+            show_default="both for data in COCO's format, else voc",
         ),
     ] = None,
     iou: Annotated[
-        float | None,
-        typer.Option(help="Least IoU of a true positive.", show_default="that of the config, 0.5"),
+        list[str] | None,
+        typer.Option(
+            metavar="NUMBER|BEGIN:END:STEP",
+            help="Least IoU of a true positive by VOC's protocol; several, or a range.",
+            show_default="that of the config, 0.5",
+        ),
     ] = None,
+    significance: Annotated[
+        bool,
+        typer.Option(
+            "--significance",
+            help="Of two: the difference of their mAP, its confidence interval and p-value.",
+        ),
+    ] = False,
+    resamplings: Annotated[
+        int, typer.Option(min=1, help="Samples of the pictures that --significance draws.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of these samples.")] = 0,
     json: JSONFile = None,
     save: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE_OR_DIR",
-            help="Where a model's detections go: a .json file, or a folder for comp4 files.",
+            help="Where the detections go, in the form that the ending says: .json, .csv, "
+            ".coco.json for COCO's results, else a folder for comp4 files.",
             show_default="<run>/detections-<split>.json",
         ),
     ] = None,
     on_error: OnError = "stop",
     device: Device = "auto",
 ) -> None:
-    """Judge a model, or anyone's detections, by the PASCAL VOC protocol: both mAP metrics."""
-    if (model is None) == (detections is None):
-        raise typer.BadParameter("give either a run or checkpoint, or --detections")
-    if on_error not in ("stop", "skip"):
-        raise typer.BadParameter(
-            f"expected stop or skip, found {on_error!r}", param_hint="--on-error"
-        )
-    if model is not None:
-        if ground_truth is not None:
-            raise typer.BadParameter("--ground-truth goes with --detections; --data with a model")
-        from detect.cli.evaluate import evaluate_model
-        from detect.training import joined_processes
+    """Judge models, or anyone's detections, by the PASCAL VOC protocol, by COCO's, or by both.
 
-        with joined_processes():
-            evaluate_model(
-                model, overrides or [], data, split, iou, json, save, on_error, device, output
-            )
-    elif detections is not None:
-        if ground_truth is None or split is None:
-            raise typer.BadParameter("--detections needs --ground-truth ROOT and --split NAME")
-        from detect.cli.evaluate import evaluate_files
+    Several are set side by side.
+    """
+    given = arguments or []
+    overrides = [text for text in given if "=" in text and not Path(text).exists()]
+    from detect.cli.evaluate import Request, run_evaluation
+    from detect.training import joined_processes
 
-        evaluate_files(detections, ground_truth, split, iou, json, on_error, output)
+    request = Request(
+        [Path(text) for text in given if text not in overrides],
+        overrides, detections or [], data, split, metric, iou or [], significance, resamplings,
+        seed, json, save, on_error, device,
+    )  # fmt: skip
+    with joined_processes():
+        run_evaluation(request, output)
 
 
 @app.command(
@@ -292,7 +305,7 @@ def analyze(
     epilog=examples(
         "detect infer runs/mine photo.jpg --out found",
         "detect infer runs/mine photos/ 'more/*.png' --out found --score 0.5",
-        "detect infer runs/mine photos/ --out found --save pictures,json,csv,voc,yolo,crops",
+        "detect infer runs/mine photos/ --out found --save pictures,json,csv,coco,voc,yolo,crops",
     )
 )
 def infer(
@@ -306,7 +319,7 @@ def infer(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")],
     score: Annotated[float, typer.Option(help="Least score of what is kept.")] = 0.3,
     save: Annotated[
-        str, typer.Option(help="Any of pictures, json, csv, voc, yolo, crops, with commas.")
+        str, typer.Option(help="Any of pictures, json, csv, coco, voc, yolo, crops, with commas.")
     ] = "pictures",
     device: Device = "auto",
 ) -> None:
@@ -538,6 +551,38 @@ def export_weights(
     from detect.cli.export import export_weights as export
 
     export(model, out, backbone, output)
+
+
+@app.command(
+    epilog=examples(
+        "detect bench evaluate --json evaluate.json",
+        "detect bench all --small",
+        "detect bench evaluate --device cuda",
+    )
+)
+def bench(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="[NAME]",
+            help="evaluate: the evaluators beside pycocotools, faster-coco-eval and torchmetrics; "
+            "or all.",
+        ),
+    ] = "all",
+    repeats: Annotated[int, typer.Option(min=1, help="Of each contender, in turn.")] = 3,
+    small: Annotated[
+        bool, typer.Option("--small", help="Tiny tasks, to try it out in seconds.")
+    ] = False,
+    json: JSONFile = None,
+    device: Annotated[str, typer.Option(help="Of ours: auto, cpu, cuda or cuda:N.")] = "cpu",
+) -> None:
+    r"""Time parts of the toolkit beside other libraries, whose results must be the same.
+
+    The other libraries come with: pip install "detect\[bench]"
+    """
+    from detect.cli.bench import run_benchmarks
+
+    run_benchmarks(name, device, repeats, small, json, output)
 
 
 @app.command(epilog=examples("detect doctor"))

@@ -1,135 +1,247 @@
-"""`detect evaluate`."""
+"""`detect evaluate`: judge runs and files of detections, alone or side by side."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from rich.console import Console
 
+from detect.cli.contestants import (
+    Contestant,
+    holds_detections,
+    read_contestant,
+    save_detections,
+)
+from detect.cli.judged_split import JudgedSplit, OnError, split_of_files, split_of_run
+from detect.cli.judgment import Judgment, Metric, judge, side_by_side
+from detect.cli.thresholds import parse_thresholds
 from detect.config import Config
-from detect.data import ClassNames, DataFormat, VOCDataset, VOCSource, read_data
 from detect.errors import DetectError
-from detect.evaluation import (
-    VOCReport,
-    evaluate_detections,
-    read_detections,
-    write_detections_json,
-    write_voc_detections,
-)
-from detect.experiment import (
-    Evaluation,
-    evaluate,
-    format_of_kind,
-    load,
-    read_split,
-    report_skipped,
-    sources,
-)
+from detect.evaluation import RunComparison, compare_detections
+from detect.experiment import Model, evaluate, load
 from detect.files import write_json
-from detect.registry import nearest
 from detect.training import present_processes
 
-OnError = Literal["stop", "skip"]
+DEFAULT_IOU_THRESHOLD = 0.5
 
 
-def evaluate_model(
-    path: Path,
-    overrides: Sequence[str],
-    root: Path | None,
-    split: str | None,
-    iou_threshold: float | None,
-    json_file: Path | None,
-    save: Path | None,
-    on_error: OnError,
-    device: str,
-    console: Console,
-) -> None:
-    """Run a model over a split, print the table and save what it found.
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for.
 
-    Several processes share the pictures; the first one prints and saves.
+    Attributes:
+        targets: runs, checkpoints, files and folders of detections.
+        overrides: KEY=VALUE over the settings of the runs.
+        detections: further files and folders of detections.
+        data: a data set's folder or a COCO annotation file; None for that of the first run.
+        split: of that folder.
+        metric: by which protocol; None takes both for data in COCO's format, VOC's for others.
+        iou: thresholds of VOC's protocol as text; none for that of the run's config, or 0.5.
+        significance: whether the difference of two is to be tested.
+        resamplings: of that test.
+        seed: of that test.
+        json_file: for the result.
+        save: where detections are written; None writes those of runs into their folders.
+        on_error: what faulty entries of `data` do.
+        device: see `choose_device`.
     """
-    model = load(path, device, overrides)
-    config = _with_threshold(model.config, iou_threshold)
-    if root is None and split is None:
-        kind = "test_split" if sources(config, "test_split") else "val_split"
-        dataset = read_split(config, kind, console, model.class_names)
-        split = "+".join(dict.fromkeys(source.split for source in sources(config, kind)))
-    else:
-        if root is None and not isinstance(config.data.root, str):
-            raise DetectError("--split: the run has several data folders; name one with --data")
-        split = split or "test"
-        source = VOCSource(root or Path(str(config.data.root)), split)
-        on_error = on_error if root is not None else config.data.on_error
-        data_format = format_of_kind(config.data.kind) if root is None else None
-        dataset = _read(source, model.class_names, on_error, console, data_format)
-    with console.status(f"Running the detector over {len(dataset)} pictures"):
-        evaluation = evaluate(model.detector, dataset, config, model.device)
+
+    targets: Sequence[Path]
+    overrides: Sequence[str] = ()
+    detections: Sequence[Path] = ()
+    data: Path | None = None
+    split: str | None = None
+    metric: Metric | None = None
+    iou: Sequence[str] = ()
+    significance: bool = False
+    resamplings: int = 1000
+    seed: int = 0
+    json_file: Path | None = None
+    save: Path | None = None
+    on_error: OnError = "stop"
+    device: str = "auto"
+
+
+def run_evaluation(request: Request, console: Console) -> None:
+    """Judge all that was asked for; print tables, write the report and what runs found.
+
+    Several processes share the pictures of a run; the first one prints and saves.
+
+    Raises:
+        DetectError: there is nothing to judge or to judge by, or what was asked for makes no sense.
+    """
+    is_file = [holds_detections(path) for path in request.targets]
+    runs = [path for path, of_file in zip(request.targets, is_file, strict=True) if not of_file]
+    paths = [*request.targets, *request.detections]
+    _check(request, runs, paths)
+    thresholds = parse_thresholds(request.iou)
+    models = {path: load(path, request.device, request.overrides) for path in runs}
+    split = _split(request, models, console)
+    if not thresholds:
+        thresholds = (_threshold_of(models),)
+    contestants = []
+    for path in paths:
+        if path in models:
+            model = models.pop(path)
+            contestants.append(_look(path, model, split, thresholds[0], request, console))
+        else:
+            contestants.append(read_contestant(path, split, console))
     if not present_processes().is_first:
         return
-    _show(evaluation, json_file, console)
-    folder = path if path.is_dir() else path.parent
-    target = save or folder / f"detections-{split}.json"
-    if target.suffix == ".json":
-        write_detections_json(target, evaluation.detections)
-    else:
-        write_voc_detections(target, split, evaluation.detections)
-    console.print(f"Detections: {target}", highlight=False)
+    metric = request.metric or ("voc" if split.coco is None else "both")
+    split = split.with_classes([n for c in contestants for n in c.detections.class_names])
+    judgments = [judge(contestant, split, metric, thresholds) for contestant in contestants]
+    for judgment in judgments:
+        if len(judgments) > 1:
+            console.print(judgment.name, style="bold", highlight=False, markup=False)
+        for table in judgment.tables():
+            console.print(table)
+    comparisons = _compare(request, contestants, judgments, split, thresholds, console)
+    if request.json_file is not None:
+        write_json(request.json_file, _as_dict(judgments, comparisons))
+        console.print(f"Report: {request.json_file}", highlight=False)
+    _save(request, paths, contestants, split, console)
 
 
-def evaluate_files(
-    detections_path: Path,
-    root: Path,
-    split: str,
-    iou_threshold: float | None,
-    json_file: Path | None,
-    on_error: OnError,
+def _check(request: Request, runs: Sequence[Path], paths: Sequence[Path]) -> None:
+    """Refuse what makes no sense before anything is read."""
+    if not paths:
+        raise DetectError(
+            "expected a run or checkpoint, or --detections FILE_OR_DIR, found nothing to judge"
+        )
+    if len(set(paths)) < len(paths):
+        repeated = next(path for row, path in enumerate(paths) if path in paths[:row])
+        raise DetectError(f"{repeated}: expected each run and file once, found it twice")
+    if request.overrides and not runs:
+        raise DetectError(
+            f"{request.overrides[0]}: expected settings beside a run, found detections of files "
+            "alone; leave them out"
+        )
+    if not runs and request.data is None:
+        raise DetectError(
+            f"{paths[0]}: detections need the ground truth: give --data (or --ground-truth) ROOT "
+            "with --split NAME, or a COCO annotation file"
+        )
+    if request.significance and len(paths) != 2:
+        raise DetectError(f"--significance: expected two to compare, found {len(paths)}")
+    if request.save is not None and len(paths) > 1:
+        raise DetectError(f"--save: expected one run or file to save, found {len(paths)}")
+    if request.iou and request.metric == "coco":
+        raise DetectError(
+            "--iou: the thresholds of COCO's protocol are fixed, 0.5 to 0.95; leave it out, or "
+            "give --metric voc or both"
+        )
+
+
+def _split(request: Request, models: dict[Path, Model], console: Console) -> JudgedSplit:
+    if not models:
+        assert request.data is not None
+        return split_of_files(request.data, request.split, request.on_error, console)
+    first = next(iter(models.values()))
+    return split_of_run(first, request.data, request.split, request.on_error, console)
+
+
+def _threshold_of(models: dict[Path, Model]) -> float:
+    """Of the first run's config; 0.5 without a run."""
+    for model in models.values():
+        return model.config.evaluation.iou_threshold
+    return DEFAULT_IOU_THRESHOLD
+
+
+def _look(
+    path: Path,
+    model: Model,
+    split: JudgedSplit,
+    iou_threshold: float,
+    request: Request,
     console: Console,
-) -> None:
-    """Judge detections from files, print the table and say what has no counterpart."""
-    source = VOCSource(root, split)
-    dataset = _read(source, "auto", on_error, console)
-    found = read_detections(detections_path, split, dataset.image_ids)
-    extra = [name for name in found.detections.class_names if name not in dataset.class_names]
-    for name in extra:
-        alike = nearest(name, dataset.class_names, count=1)
-        hint = f"; did you mean {alike[0]!r}?" if alike else ""
-        console.print(f"note: {split} has no object of the class {name!r} of the detections{hint}")
-    if extra:
-        dataset = _read(source, sorted({*dataset.class_names, *extra}), on_error, console)
-    for name in found.classes_without_file:
-        console.print(f"note: there is no file for the class {name!r}: it has no detections")
-    threshold = 0.5 if iou_threshold is None else iou_threshold
-    report = evaluate_detections(
-        found.detections, dataset.class_names, dataset.image_ids, dataset.truths, threshold
-    )
-    _show(report, json_file, console)
+) -> Contestant:
+    """Run a model over the pictures of a split."""
+    quiet = Console(quiet=True)
+    dataset = split.dataset
+    assert dataset is not None
+    if tuple(model.class_names) != split.class_names or path != _first_run(request):
+        # its labels are by its own classes, and its split must be the same one
+        own = split_of_run(model, request.data, request.split, request.on_error, quiet)
+        if own.image_ids != split.image_ids or set(own.class_names) != set(split.class_names):
+            raise DetectError(
+                f"{path}: its split has other pictures or classes than that of "
+                f"{_first_run(request)}; give --data ROOT and --split NAME to judge all on the same"
+            )
+        assert own.dataset is not None
+        dataset = own.dataset
+    config = _with_threshold(model.config, iou_threshold)
+    with console.status(f"Running the detector over {len(dataset)} pictures"):
+        evaluation = evaluate(model.detector, dataset, config, model.device)
+    return Contestant(str(path), evaluation.detections, evaluation)
 
 
-def _read(
-    source: VOCSource,
-    classes: ClassNames,
-    on_error: OnError,
-    console: Console,
-    data_format: DataFormat | None = None,
-) -> VOCDataset:
-    with console.status(f"Reading {source.root}, {source.split}"):
-        dataset = read_data([source], classes, data_format, on_error=on_error, verify_images=False)
-    report_skipped(dataset, console)
-    return dataset
+def _first_run(request: Request) -> Path:
+    return next(path for path in request.targets if not holds_detections(path))
 
 
-def _with_threshold(config: Config, iou_threshold: float | None) -> Config:
-    if iou_threshold is None:
-        return config
-    if not 0 < iou_threshold <= 1:
-        raise DetectError(f"--iou: expected more than 0 and at most 1, found {iou_threshold}")
+def _with_threshold(config: Config, iou_threshold: float) -> Config:
     section = config.evaluation.model_copy(update={"iou_threshold": iou_threshold})
     return config.model_copy(update={"evaluation": section})
 
 
-def _show(report: VOCReport | Evaluation, json_file: Path | None, console: Console) -> None:
-    for table in report.tables() if isinstance(report, Evaluation) else [report.table()]:
-        console.print(table)
-    if json_file is not None:
-        write_json(json_file, report.as_dict())
-        console.print(f"Report: {json_file}", highlight=False)
+def _compare(
+    request: Request,
+    contestants: Sequence[Contestant],
+    judgments: Sequence[Judgment],
+    split: JudgedSplit,
+    thresholds: Sequence[float],
+    console: Console,
+) -> list[RunComparison]:
+    """Print the means side by side and, if asked for, how sure their difference is."""
+    if len(judgments) == 1:
+        return []
+    console.print(side_by_side(judgments))
+    if not request.significance:
+        return []
+    first, second = contestants
+    comparisons: list[RunComparison] = []
+    for threshold in thresholds:
+        with console.status(f"Drawing {request.resamplings} samples of the pictures"):
+            comparison = compare_detections(
+                first.detections,
+                second.detections,
+                split.class_names,
+                split.image_ids,
+                split.voc_truths(),
+                threshold,
+                resamplings=request.resamplings,
+                seed=request.seed,
+            )
+        console.print(comparison.table())
+        comparisons.append(comparison)
+    return comparisons
+
+
+def _as_dict(judgments: Sequence[Judgment], comparisons: Sequence[RunComparison]) -> dict[str, Any]:
+    if len(judgments) == 1:
+        return judgments[0].as_dict()
+    values: dict[str, Any] = {
+        "results": [{"name": judgment.name, **judgment.as_dict()} for judgment in judgments]
+    }
+    if comparisons:
+        values["comparisons"] = [comparison.as_dict() for comparison in comparisons]
+    return values
+
+
+def _save(
+    request: Request,
+    paths: Sequence[Path],
+    contestants: Sequence[Contestant],
+    split: JudgedSplit,
+    console: Console,
+) -> None:
+    for path, contestant in zip(paths, contestants, strict=True):
+        target = request.save
+        if target is None and contestant.evaluation is not None:
+            folder = path if path.is_dir() else path.parent
+            target = folder / f"detections-{split.name}.json"
+        if target is not None:
+            save_detections(target, contestant.detections, split)
+            console.print(f"Detections: {target}", highlight=False)

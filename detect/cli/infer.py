@@ -1,8 +1,6 @@
-"""`detect infer`: find objects in pictures and write what was found in any of six forms."""
+"""`detect infer`: find objects in pictures and write what was found in any of seven forms."""
 
-import csv
 import glob
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +11,15 @@ from jaxtyping import UInt8
 from rich.console import Console
 from rich.progress import track
 
+from detect.cli.contestants import COCO_RESULTS_SUFFIX, coco_ids
 from detect.data import read_image
 from detect.errors import DetectError
-from detect.evaluation import DetectionSet, write_detections_json
+from detect.evaluation import (
+    DetectionSet,
+    write_coco_results,
+    write_detections_csv,
+    write_detections_json,
+)
 from detect.experiment import Model, load
 from detect.files import write_text
 from detect.runs import describe_device
@@ -89,28 +93,28 @@ class JSONWriter(Writer):
 
     def write_all(self, found: Sequence[Found]) -> None:
         """Write the file."""
-        names = tuple(name for name, _, _ in found)
-        detections = tuple(detections for _, _, detections in found)
-        write_detections_json(
-            self.folder / "detections.json", DetectionSet(self.class_names, names, detections)
-        )
+        write_detections_json(self.folder / "detections.json", _as_set(self.class_names, found))
 
 
 class CSVWriter(Writer):
-    """`detections.csv`: a row for each detection, boxes in pixels, 0-based and half-open."""
-
-    COLUMNS = ("file", "class", "score", "x1", "y1", "x2", "y2")
+    """`detections.csv`, a row for each detection, which `detect evaluate --detections` reads."""
 
     def write_all(self, found: Sequence[Found]) -> None:
-        """Write the file."""
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(self.COLUMNS)
-        for _, path, detections in found:
-            for box, score, label in _rows(detections):
-                corners = [f"{value:.2f}" for value in box]
-                rows.writerow([str(path), self.class_names[label], f"{score:.6f}", *corners])
-        write_text(self.folder / "detections.csv", text.getvalue())
+        """Write the file; its last column is the path of the picture."""
+        files = [path for _, path, _ in found]
+        write_detections_csv(
+            self.folder / "detections.csv", _as_set(self.class_names, found), files
+        )
+
+
+class COCOWriter(Writer):
+    """`detections.coco.json`, COCO's results format."""
+
+    def write_all(self, found: Sequence[Found]) -> None:
+        """Write the file; where names of pictures are numbers, these are the image ids."""
+        detections = _as_set(self.class_names, found)
+        path = self.folder / f"detections{COCO_RESULTS_SUFFIX}"
+        write_coco_results(path, detections, *coco_ids(detections))
 
 
 class VOCWriter(Writer):
@@ -166,6 +170,7 @@ WRITERS: dict[str, type[Writer]] = {
     "pictures": PictureWriter,
     "json": JSONWriter,
     "csv": CSVWriter,
+    "coco": COCOWriter,
     "voc": VOCWriter,
     "yolo": YOLOWriter,
     "crops": CropWriter,
@@ -299,6 +304,14 @@ def _findings(
             Finding(name, files[name], image, found)
             for (name, image), found in zip(images.items(), detections, strict=True)
         ]
+
+
+def _as_set(class_names: tuple[str, ...], found: Sequence[Found]) -> DetectionSet:
+    return DetectionSet(
+        class_names,
+        tuple(name for name, _, _ in found),
+        tuple(detections for _, _, detections in found),
+    )
 
 
 def _rows(detections: Detections) -> Iterator[tuple[list[float], float, int]]:

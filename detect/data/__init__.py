@@ -4,7 +4,8 @@ from detect.data.annotated import AnnotatedObject, AnnotatedPicture, AnnotatedSe
 from detect.data.annotated_voc import read_annotated_voc
 from detect.data.augmentation import Augmentation, ClassificationAugmentation
 from detect.data.checking import CheckReport, Finding, check_annotated
-from detect.data.coco import read_annotated_coco
+from detect.data.coco import NO_SPLIT, coco_files, read_annotated_coco
+from detect.data.coco_truths import COCOTruths, read_coco_truths
 from detect.data.conversion import Written, write_annotated
 from detect.data.crops import ObjectCrops
 from detect.data.faults import DataFaults, Fault
@@ -42,12 +43,14 @@ from detect.data.yolo import read_annotated_yolo
 
 __all__ = [
     "MAX_IMAGE_PIXELS",
+    "NO_SPLIT",
     "SHAPE_CLASSES",
     "VOC_CLASSES",
     "AnnotatedObject",
     "AnnotatedPicture",
     "AnnotatedSet",
     "Augmentation",
+    "COCOTruths",
     "CachedSamples",
     "CheckReport",
     "ClassNames",
@@ -74,6 +77,7 @@ __all__ = [
     "annotation_file",
     "check_annotated",
     "check_voc",
+    "coco_files",
     "counts_by_split",
     "detect_format",
     "draw_figures",
@@ -91,6 +95,7 @@ __all__ = [
     "read_annotated_voc",
     "read_annotated_yolo",
     "read_coco_keypoints",
+    "read_coco_truths",
     "read_data",
     "read_image",
     "read_image_folder",

@@ -17,12 +17,20 @@ def ids_of_names(names: Sequence[str]) -> list[int | str]:
     >>> ids_of_names(["dog", "cat"])
     [2, 1]
     """
-    if all(_NUMBERED_NAME.fullmatch(name) for name in names):
-        numbers = [int(name.replace("_", "")[:20]) for name in names]
-        if len(set(numbers)) == len(numbers) and max(numbers, default=0) < _MAX_ID:
-            return list(numbers)
+    numbers = numbers_of_names(names)
+    if numbers is not None:
+        return list(numbers)
     ranks = {name: rank for rank, name in enumerate(sorted(names), start=1)}
     return [ranks[name] for name in names]
+
+
+def numbers_of_names(names: Sequence[str]) -> list[int] | None:
+    """The numbers that names consist of, as `000012`; None unless all are such, and differ."""
+    if not all(_NUMBERED_NAME.fullmatch(name) for name in names):
+        return None
+    numbers = [int(name.replace("_", "")[:20]) for name in names]
+    is_sound = len(set(numbers)) == len(numbers) and max(numbers, default=0) < _MAX_ID
+    return numbers if is_sound else None
 
 
 def assign_ids(

@@ -11,7 +11,13 @@ from detect.evaluation.calibration import CalibrationReport, measure_calibration
 from detect.evaluation.classification import ClassificationEvaluator, ClassificationReport
 from detect.evaluation.coco import COCOEvaluator
 from detect.evaluation.coco_report import COCOProtocol, COCOReport
+from detect.evaluation.coco_results import COCOResults, read_coco_results, write_coco_results
 from detect.evaluation.confusion_matrix import ConfusionMatrix, measure_confusion
+from detect.evaluation.csv_files import (
+    CSV_COLUMNS,
+    read_detections_csv,
+    write_detections_csv,
+)
 from detect.evaluation.detection_files import (
     read_detections,
     read_detections_json,
@@ -40,11 +46,13 @@ from detect.evaluation.voc_files import (
 )
 
 __all__ = [
+    "CSV_COLUMNS",
     "Analysis",
     "BootstrapReport",
     "COCOEvaluator",
     "COCOProtocol",
     "COCOReport",
+    "COCOResults",
     "CalibrationReport",
     "ClassReport",
     "ClassificationEvaluator",
@@ -83,10 +91,14 @@ __all__ = [
     "measure_detection_recall",
     "measure_score_curves",
     "precision_recall",
+    "read_coco_results",
     "read_detections",
+    "read_detections_csv",
     "read_detections_json",
     "read_voc_detections",
     "tide_errors",
+    "write_coco_results",
+    "write_detections_csv",
     "write_detections_json",
     "write_voc_detections",
 ]

@@ -1,8 +1,8 @@
 """Detections of a whole split on disk: one JSON file, described at `write_detections_json`.
 
-`read_detections` reads the text files of the VOC challenge as well. Both formats give back the
-float32 numbers that were written. Reading is strict: whatever is not as it should be ends in one
-error that names the file, the picture and the row.
+`read_detections` reads CSV and the text files of the VOC challenge as well. These formats give back
+the float32 numbers that were written. Reading is strict: whatever is not as it should be ends in
+one error that names the file, the picture and the row.
 """
 
 import json
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from detect.errors import DetectError
+from detect.evaluation.csv_files import read_detections_csv
 from detect.evaluation.detection_set import DetectionSet, first_repeated
 from detect.evaluation.voc_files import ReadDetections, read_voc_detections, shortest_numbers
 from detect.files import read_json, write_text
@@ -32,18 +33,22 @@ JOINTS_KEY = "joints"  # of pictures whose detections have joints
 def read_detections(
     path: Path, split: str, image_ids: Sequence[str], class_names: Sequence[str] | None = None
 ) -> ReadDetections:
-    """Read a folder of VOC's text files or a JSON file, whichever `path` is.
+    """Read a folder of VOC's text files, a CSV file or our JSON file, whichever `path` is.
+
+    COCO's results format needs the ids of an annotation file: see `read_coco_results`.
 
     Raises:
-        DetectError: as `read_voc_detections` and `read_detections_json`.
+        DetectError: as `read_voc_detections`, `read_detections_csv` and `read_detections_json`.
     """
     if path.is_dir():
         return read_voc_detections(path, split, image_ids, class_names)
     if path.suffix == ".txt":
         raise DetectError(
-            f"{path}: expected a JSON file or a folder; "
+            f"{path}: expected a JSON or CSV file or a folder; "
             f"for the text files of VOC give the folder: {path.parent}"
         )
+    if path.suffix.lower() == ".csv":
+        return ReadDetections(read_detections_csv(path, image_ids, class_names), ())
     return ReadDetections(read_detections_json(path), ())
 
 
@@ -73,13 +78,22 @@ def write_detections_json(path: Path, detections: DetectionSet) -> None:
     write_text(path, f'{json.dumps(head)[:-1]}, "images": [\n{images}\n]}}\n')
 
 
-def read_detections_json(path: Path) -> DetectionSet:
+def read_detections_json(path: Path, content: Any = None) -> DetectionSet:
     """Read what `write_detections_json` wrote; the rows of a picture may be in any order.
+
+    Args:
+        path: of the file.
+        content: of the file, where it has been read already.
 
     Raises:
         DetectError: the file is missing, no JSON or not of this form; names the picture and row.
     """
-    content = read_json(path)
+    content = read_json(path) if content is None else content
+    if isinstance(content, list) and content and isinstance(content[0], dict):
+        raise DetectError(
+            f"{path}: found a list, as COCO's results format has it: its ids mean something only "
+            "beside the annotation file they refer to; give that with --data"
+        )
     _check_keys(content, JSON_KEYS, f"{path}")
     for key, expected in (("format", JSON_FORMAT), ("boxes", JSON_BOXES)):
         if content[key] != expected:

@@ -113,7 +113,7 @@ def evaluate_detections(
     class_names: Sequence[str],
     image_ids: Sequence[str],
     truths: Sequence[GroundTruth],
-    iou_threshold: float = 0.5,
+    iou_threshold: float | Sequence[float] = 0.5,
 ) -> VOCReport:
     """Judge detections from anywhere by the PASCAL VOC protocol.
 
@@ -122,10 +122,10 @@ def evaluate_detections(
         class_names: the classes of the truths.
         image_ids: the pictures of the split.
         truths: the objects of each of these pictures, difficult ones included.
-        iou_threshold: the least IoU of a true positive, more than 0 and at most 1.
+        iou_threshold: the least IoU of a true positive, more than 0 and at most 1, or several.
 
     Raises:
-        DetectError: a class or a picture of the detections is not among the given ones, or the
+        DetectError: a class or a picture of the detections is not among the given ones, or a
             threshold is out of its range.
     """
     evaluator = VOCEvaluator(class_names, iou_threshold)

@@ -1,0 +1,82 @@
+"""The benchmarks by name, and their rows as a table."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from detect.benchmarks.evaluate import bench_evaluate, bench_evaluate_small
+from detect.benchmarks.timing import Row
+from detect.errors import DetectError
+from detect.registry import nearest
+
+# From the name of a device, the number of repeats and whether the task is to be tiny.
+Benchmark = Callable[[str, int, bool], list[Row]]
+
+
+def _evaluate(device: str, repeats: int, small: bool) -> list[Row]:
+    if small:
+        return bench_evaluate_small(device, repeats)
+    return bench_evaluate(device=device, repeats=repeats)
+
+
+# What `detect bench` and `tools/bench.py` offer: a benchmark more is a line more here.
+BENCHMARKS: dict[str, Benchmark] = {"evaluate": _evaluate}
+ALL = "all"
+
+
+def named_benchmarks(name: str) -> Mapping[str, Benchmark]:
+    """The benchmark of that name, or all of them for `all`.
+
+    Raises:
+        DetectError: there is none of that name.
+    """
+    if name == ALL:
+        return BENCHMARKS
+    if name not in BENCHMARKS:
+        alike = nearest(name, [*BENCHMARKS, ALL], count=1)
+        hint = f"did you mean {alike[0]!r}? " if alike else ""
+        raise DetectError(
+            f"there is no benchmark {name!r}; {hint}there are: {', '.join(BENCHMARKS)}, {ALL}"
+        )
+    return {name: BENCHMARKS[name]}
+
+
+def benchmark_table(title: str, rows: Sequence[Row]) -> Table:
+    """A line for each contest: medians, the spread of the ratio and peak memory."""
+    table = Table(title=title, box=box.SIMPLE, pad_edge=False, title_justify="left")
+    table.add_column("task", overflow="fold")
+    table.add_column("beside", overflow="fold")
+    for header in ("ours\ns", "theirs\ns", "theirs /\nours", "ours\nMiB", "theirs\nMiB"):
+        table.add_column(header, justify="right", no_wrap=True)
+    sizes = None
+    for row in rows:
+        if row["sizes"] != sizes:
+            sizes = row["sizes"]
+            table.add_row(Text(str(sizes), style="italic"))
+        table.add_row(
+            Text(row["name"]),
+            Text(row["rival"] or "—"),
+            _seconds(row["ours_median_s"]),
+            _seconds(row["rival_median_s"]),
+            _factor(row),
+            _mebibytes(row.get("ours_peak_mib")),
+            _mebibytes(row.get("rival_peak_mib")),
+        )
+    return table
+
+
+def _seconds(value: float | None) -> str:
+    return "—" if value is None else f"{value:.3f}"
+
+
+def _mebibytes(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"
+
+
+def _factor(row: Row) -> str:
+    if not row["ratio"]:
+        return "—"
+    low, high = sorted(1 / ratio for ratio in row["spread"]["ratio"])
+    return f"{1 / row['ratio']:.2f} ({low:.2f}…{high:.2f})"
