@@ -3,15 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 
+from detect.cli.contestants import read_contestant
+from detect.cli.judged_split import JudgedSplit, OnError, split_of_files
 from detect.config import load_config
-from detect.data import ClassNames, VOCDataset, VOCSource, read_data
 from detect.errors import DetectError
-from detect.evaluation import Analysis, DetectionSet, analyze_detections, read_detections
-from detect.experiment import Pictures, read_split, report_skipped, sources
+from detect.evaluation import (
+    Analysis,
+    DetectionSet,
+    analyze_detections,
+    read_detections_json,
+)
+from detect.experiment import read_split, sources
 from detect.files import write_json
 from detect.visualization import (
     draw_confusion,
@@ -29,9 +34,9 @@ class Request:
 
     Attributes:
         run: folder of a run, whose detections of its test split are analyzed; or
-        detections: from anywhere, a JSON file or a folder of VOC's files,
-        data: with the folder of the data set that they are of,
-        split: and its split.
+        detections: from anywhere, in any form that `detect evaluate` reads,
+        data: with the folder of the data set that they are of, or a COCO annotation file,
+        split: and the split of the folder.
         out: folder of the results; None takes `analysis` in the run's.
         iou_threshold: the least IoU of a true positive.
         score_threshold: of the confusion matrix; None takes that of the best F1.
@@ -47,7 +52,7 @@ class Request:
     iou_threshold: float = 0.5
     score_threshold: float | None = None
     similar: Sequence[str] = field(default_factory=list)
-    on_error: Literal["stop", "skip"] = "stop"
+    on_error: OnError = "stop"
 
 
 def run_analysis(request: Request, console: Console) -> None:
@@ -57,17 +62,17 @@ def run_analysis(request: Request, console: Console) -> None:
         DetectError: detections or data are missing or faulty, or do not belong together.
     """
     if request.run is not None:
-        found, pictures, title = _of_run(request.run, console)
+        found, split, title = _of_run(request.run, console)
         out = request.out or request.run / "analysis"
     else:
-        found, pictures, title = _of_files(request, console)
+        found, split, title = _of_files(request, console)
         out = request.out or Path("analysis")
     with console.status("Analyzing"):
         analysis = analyze_detections(
             found,
-            pictures.class_names,
-            pictures.image_ids,
-            pictures.truths,
+            split.class_names,
+            split.image_ids,
+            split.voc_truths(),
             iou_threshold=request.iou_threshold,
             score_threshold=request.score_threshold,
             similar_classes=_sets(request.similar),
@@ -90,7 +95,7 @@ def run_analysis(request: Request, console: Console) -> None:
     console.print(f"In {out}: {listed}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _of_run(run: Path, console: Console) -> tuple[DetectionSet, Pictures, str]:
+def _of_run(run: Path, console: Console) -> tuple[DetectionSet, JudgedSplit, str]:
     """What the run found in its test split, or in its validation split if it has no other."""
     file = run / "detections.json"
     if not file.is_file():
@@ -102,40 +107,21 @@ def _of_run(run: Path, console: Console) -> tuple[DetectionSet, Pictures, str]:
     config, _ = load_config(run / "config.yaml")
     kind = "test_split" if sources(config, "test_split") else "val_split"
     split = "+".join(dict.fromkeys(source.split for source in sources(config, kind)))
-    found = read_detections(file, split, ()).detections
+    found = read_detections_json(file)
     pictures = read_split(config, kind, console, found.class_names)
-    return found, pictures, f"{run.resolve().name}, {split}"
+    judged = JudgedSplit(
+        split, tuple(pictures.class_names), tuple(pictures.image_ids), tuple(pictures.truths)
+    )
+    return found, judged, f"{run.resolve().name}, {split}"
 
 
-def _of_files(request: Request, console: Console) -> tuple[DetectionSet, Pictures, str]:
-    if request.detections is None or request.data is None or request.split is None:
-        raise DetectError("expected a run, or all of --detections, --data and --split")
-    source = VOCSource(request.data, request.split)
-    dataset = _read(source, "auto", request.on_error, console)
-    read = read_detections(request.detections, request.split, dataset.image_ids)
-    extra = sorted(set(read.detections.class_names) - set(dataset.class_names))
-    for name in extra:
-        console.print(
-            f"note: {request.split} has no object of the class {name!r} of the detections",
-            markup=False,
-        )
-    if extra:
-        classes = sorted({*dataset.class_names, *extra})
-        dataset = _read(source, classes, request.on_error, console)
-    for name in read.classes_without_file:
-        console.print(
-            f"note: there is no file for the class {name!r}: it has no detections", markup=False
-        )
-    return read.detections, dataset, f"{request.detections.name}, {request.split}"
-
-
-def _read(
-    source: VOCSource, classes: ClassNames, on_error: Literal["stop", "skip"], console: Console
-) -> VOCDataset:
-    with console.status(f"Reading {source.root}, {source.split}"):
-        dataset = read_data([source], classes, on_error=on_error, verify_images=False)
-    report_skipped(dataset, console)
-    return dataset
+def _of_files(request: Request, console: Console) -> tuple[DetectionSet, JudgedSplit, str]:
+    if request.detections is None or request.data is None:
+        raise DetectError("expected a run, or --detections and --data")
+    split = split_of_files(request.data, request.split, request.on_error, console)
+    found = read_contestant(request.detections, split, console).detections
+    split = split.with_classes(found.class_names)
+    return found, split, f"{request.detections.name}, {split.name}"
 
 
 def _sets(similar: Sequence[str]) -> list[list[str]] | None:

@@ -135,6 +135,7 @@ def pretrain(
         "detect evaluate --detections found.csv --data bccd --split test --iou 0.5 --iou 0.75",
         "detect evaluate --detections results.json --data instances_val2017.json",
         "detect evaluate --detections found.json --data bccd --split test --save found.coco.json",
+        "detect evaluate runs/mine --significance",
         "detect evaluate runs/a runs/b --significance",
         "detect evaluate a.json b.json --data instances_val2017.json --significance",
     )
@@ -191,7 +192,8 @@ def evaluate(
         bool,
         typer.Option(
             "--significance",
-            help="Of two: the difference of their mAP, its confidence interval and p-value.",
+            help="Confidence intervals of mAP over resampled pictures; of two, also that of their "
+            "difference, and its p-value.",
         ),
     ] = False,
     resamplings: Annotated[
@@ -250,13 +252,15 @@ def analyze(
         Path | None,
         typer.Option(
             metavar="FILE_OR_DIR",
-            help="Analyze these instead: our JSON, or a folder of VOC's "
-            "comp4_det_<split>_<class>.txt.",
+            help="Analyze these instead, in any form that detect evaluate reads.",
         ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="ROOT", help="Folder in VOC, COCO or YOLO layout of --detections."),
+        typer.Option(
+            metavar="ROOT_OR_FILE",
+            help="Folder in VOC, COCO or YOLO layout of --detections, or a COCO annotation file.",
+        ),
     ] = None,
     split: Annotated[
         str | None, typer.Option(metavar="NAME", help="Split of --data.", show_default=False)
@@ -293,8 +297,8 @@ def analyze(
         raise typer.BadParameter("give either a run, or --detections")
     if run is not None and (data is not None or split is not None):
         raise typer.BadParameter("--data and --split go with --detections")
-    if detections is not None and (data is None or split is None):
-        raise typer.BadParameter("--detections needs --data ROOT and --split NAME")
+    if detections is not None and data is None:
+        raise typer.BadParameter("--detections needs --data ROOT, with --split NAME, or a file")
     from detect.cli.analyze import Request, run_analysis
 
     request = Request(run, detections, data, split, out, iou, score, similar or [], on_error)

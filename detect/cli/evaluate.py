@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from detect.cli.contestants import (
     Contestant,
@@ -18,7 +19,12 @@ from detect.cli.judgment import Judgment, Metric, judge, side_by_side
 from detect.cli.thresholds import parse_thresholds
 from detect.config import Config
 from detect.errors import DetectError
-from detect.evaluation import RunComparison, compare_detections
+from detect.evaluation import (
+    BootstrapReport,
+    RunComparison,
+    bootstrap_detections,
+    compare_detections,
+)
 from detect.experiment import Model, evaluate, load
 from detect.files import write_json
 from detect.training import present_processes
@@ -38,7 +44,7 @@ class Request:
         split: of that folder.
         metric: by which protocol; None takes both for data in COCO's format, VOC's for others.
         iou: thresholds of VOC's protocol as text; none for that of the run's config, or 0.5.
-        significance: whether the difference of two is to be tested.
+        significance: whether to say how sure the mAP is, or the difference of two.
         resamplings: of that test.
         seed: of that test.
         json_file: for the result.
@@ -97,10 +103,14 @@ def run_evaluation(request: Request, console: Console) -> None:
             console.print(judgment.name, style="bold", highlight=False, markup=False)
         for table in judgment.tables():
             console.print(table)
-    comparisons = _compare(request, contestants, judgments, split, thresholds, console)
+    if len(judgments) > 1:
+        console.print(side_by_side(judgments))
+    resampled: Sequence[BootstrapReport | RunComparison] = []
+    if request.significance:
+        resampled = _resample(request, contestants, split, thresholds, console)
     if request.json_file is not None:
-        write_json(request.json_file, _as_dict(judgments, comparisons))
-        console.print(f"Report: {request.json_file}", highlight=False)
+        write_json(request.json_file, _as_dict(judgments, resampled))
+        console.print(f"Report: {request.json_file}", highlight=False, markup=False, soft_wrap=True)
     _save(request, paths, contestants, split, console)
 
 
@@ -123,8 +133,8 @@ def _check(request: Request, runs: Sequence[Path], paths: Sequence[Path]) -> Non
             f"{paths[0]}: detections need the ground truth: give --data (or --ground-truth) ROOT "
             "with --split NAME, or a COCO annotation file"
         )
-    if request.significance and len(paths) != 2:
-        raise DetectError(f"--significance: expected two to compare, found {len(paths)}")
+    if request.significance and len(paths) > 2:
+        raise DetectError(f"--significance: expected one or two, found {len(paths)}")
     if request.save is not None and len(paths) > 1:
         raise DetectError(f"--save: expected one run or file to save, found {len(paths)}")
     if request.iou and request.metric == "coco":
@@ -186,47 +196,55 @@ def _with_threshold(config: Config, iou_threshold: float) -> Config:
     return config.model_copy(update={"evaluation": section})
 
 
-def _compare(
+def _resample(
     request: Request,
     contestants: Sequence[Contestant],
-    judgments: Sequence[Judgment],
     split: JudgedSplit,
     thresholds: Sequence[float],
     console: Console,
-) -> list[RunComparison]:
-    """Print the means side by side and, if asked for, how sure their difference is."""
-    if len(judgments) == 1:
-        return []
-    console.print(side_by_side(judgments))
-    if not request.significance:
-        return []
-    first, second = contestants
-    comparisons: list[RunComparison] = []
+) -> list[BootstrapReport | RunComparison]:
+    """Print how sure the mAP of one is, or the difference of two, at each threshold."""
+    reports: list[BootstrapReport | RunComparison] = []
     for threshold in thresholds:
         with console.status(f"Drawing {request.resamplings} samples of the pictures"):
-            comparison = compare_detections(
-                first.detections,
-                second.detections,
-                split.class_names,
-                split.image_ids,
-                split.voc_truths(),
-                threshold,
-                resamplings=request.resamplings,
-                seed=request.seed,
-            )
-        console.print(comparison.table())
-        comparisons.append(comparison)
-    return comparisons
+            report, table = _resampled_at(threshold, request, contestants, split)
+        console.print(table)
+        reports.append(report)
+    return reports
 
 
-def _as_dict(judgments: Sequence[Judgment], comparisons: Sequence[RunComparison]) -> dict[str, Any]:
+def _resampled_at(
+    threshold: float, request: Request, contestants: Sequence[Contestant], split: JudgedSplit
+) -> tuple[BootstrapReport | RunComparison, Table]:
+    given = (split.class_names, split.image_ids, split.voc_truths(), threshold)
+    first, *others = contestants
+    if not others:
+        report = bootstrap_detections(
+            first.detections, *given, resamplings=request.resamplings, seed=request.seed
+        )
+        return report, report.table()
+    (second,) = others
+    comparison = compare_detections(
+        first.detections,
+        second.detections,
+        *given,
+        resamplings=request.resamplings,
+        seed=request.seed,
+    )
+    return comparison, comparison.table((first.name, second.name))
+
+
+def _as_dict(
+    judgments: Sequence[Judgment], resampled: Sequence[BootstrapReport | RunComparison]
+) -> dict[str, Any]:
     if len(judgments) == 1:
-        return judgments[0].as_dict()
-    values: dict[str, Any] = {
-        "results": [{"name": judgment.name, **judgment.as_dict()} for judgment in judgments]
-    }
-    if comparisons:
-        values["comparisons"] = [comparison.as_dict() for comparison in comparisons]
+        values = judgments[0].as_dict()
+        if resampled:
+            values["confidence"] = [report.as_dict() for report in resampled]
+        return values
+    values = {"results": [{"name": judgment.name, **judgment.as_dict()} for judgment in judgments]}
+    if resampled:
+        values["comparisons"] = [report.as_dict() for report in resampled]
     return values
 
 
@@ -244,4 +262,4 @@ def _save(
             target = folder / f"detections-{split.name}.json"
         if target is not None:
             save_detections(target, contestant.detections, split)
-            console.print(f"Detections: {target}", highlight=False)
+            console.print(f"Detections: {target}", highlight=False, markup=False, soft_wrap=True)

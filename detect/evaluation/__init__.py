@@ -6,7 +6,12 @@ from detect.evaluation.average_precision import (
     average_precision_area,
     precision_recall,
 )
-from detect.evaluation.bootstrap import BootstrapReport, ConfidenceInterval, bootstrap_map
+from detect.evaluation.bootstrap import (
+    BootstrapReport,
+    ConfidenceInterval,
+    bootstrap_detections,
+    bootstrap_map,
+)
 from detect.evaluation.calibration import CalibrationReport, measure_calibration
 from detect.evaluation.classification import ClassificationEvaluator, ClassificationReport
 from detect.evaluation.coco import COCOEvaluator
@@ -24,7 +29,7 @@ from detect.evaluation.detection_files import (
     write_detections_json,
 )
 from detect.evaluation.detection_recall import DetectionRecall, measure_detection_recall
-from detect.evaluation.detection_set import DetectionSet, evaluate_detections
+from detect.evaluation.detection_set import DetectionSet, evaluate_detections, flat_detections
 from detect.evaluation.hoiem import HoiemReport, hoiem_groups
 from detect.evaluation.localization import LocalizationEvaluator, LocalizationReport
 from detect.evaluation.pose import PoseEvaluator, PoseReport
@@ -79,11 +84,13 @@ __all__ = [
     "analyze_detections",
     "average_precision_11point",
     "average_precision_area",
+    "bootstrap_detections",
     "bootstrap_map",
     "coco_size_groups",
     "compare_detections",
     "compare_runs",
     "evaluate_detections",
+    "flat_detections",
     "hoiem_groups",
     "hoiem_size_groups",
     "measure_calibration",

@@ -11,14 +11,13 @@ from detect.errors import DetectError
 from detect.evaluation.calibration import CalibrationReport, measure_calibration
 from detect.evaluation.confusion_matrix import ConfusionMatrix, measure_confusion
 from detect.evaluation.detection_recall import DetectionRecall, measure_detection_recall
-from detect.evaluation.detection_set import DetectionSet
+from detect.evaluation.detection_set import DetectionSet, flat_detections
 from detect.evaluation.flat import FlatDetections, FlatObjects
 from detect.evaluation.hoiem import HoiemReport, hoiem_groups
 from detect.evaluation.judged import check_iou_threshold
 from detect.evaluation.precision_curves import PrecisionCurves, measure_score_curves
 from detect.evaluation.size_groups import SizeReport, coco_size_groups, hoiem_size_groups
 from detect.evaluation.tide import TIDEReport, tide_errors
-from detect.evaluation.voc import VOCEvaluator
 from detect.structures import GroundTruth
 
 
@@ -119,12 +118,7 @@ def analyze_detections(
             threshold is out of its range.
     """
     check_iou_threshold(iou_threshold)
-    evaluator = VOCEvaluator(class_names, iou_threshold)
-    aligned = detections.aligned(class_names, image_ids)
-    evaluator.update(aligned.detections, truths, aligned.tie_ranks)
-    found, objects = (_on_cpu(record) for record in evaluator.flat())
-    assert isinstance(found, FlatDetections)
-    assert isinstance(objects, FlatObjects)
+    found, objects = flat_detections(detections, class_names, image_ids, truths)
     curves = measure_score_curves(found, objects, class_names, iou_threshold)
     calibration, notes = _calibration(found, objects, class_names, iou_threshold)
     num_difficult = int(objects.difficult.sum())
@@ -150,10 +144,6 @@ def analyze_detections(
         calibration=calibration,
         notes=notes,
     )
-
-
-def _on_cpu(record: FlatDetections | FlatObjects) -> FlatDetections | FlatObjects:
-    return type(record)(*(column.cpu() for column in record))
 
 
 def _score_threshold(curves: PrecisionCurves) -> float:

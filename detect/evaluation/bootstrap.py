@@ -11,6 +11,7 @@ true positives, which a sparse matrix holds. Its product with the counts of all 
 of the work.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,9 +25,12 @@ from scipy import sparse
 from torch import Tensor
 
 from detect.evaluation.average_precision import RECALL_THRESHOLDS
+from detect.evaluation.detection_set import DetectionSet, flat_detections
 from detect.evaluation.flat import FlatDetections, FlatObjects
+from detect.evaluation.judged import check_iou_threshold
 from detect.evaluation.ordering import order_by_group_and_score
 from detect.evaluation.voc import Verdict, judge
+from detect.structures import GroundTruth
 
 # True positives × resamplings that are held at once: 2 MiB an array. With 32 MiB, a thousand
 # resamplings take four times as long, since every array is new memory from the system (measured).
@@ -94,15 +98,26 @@ class ConfidenceInterval:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BootstrapReport:
-    """The confidence intervals of the two metrics of VOC."""
+    """The confidence intervals of the two metrics of VOC.
+
+    Attributes:
+        map_11point: the metric of VOC 2007.
+        map_area: that of VOC 2010 and later.
+        num_images: pictures that were drawn from.
+        iou_threshold: the least IoU of a true positive.
+    """
 
     map_11point: ConfidenceInterval
     map_area: ConfidenceInterval
+    num_images: int
+    iou_threshold: float
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {
             "method": "percentile bootstrap over pictures",
+            "num_images": self.num_images,
+            "iou_threshold": self.iou_threshold,
             "map_11point": self.map_11point.as_dict(),
             "map_area": self.map_area.as_dict(),
         }
@@ -113,8 +128,9 @@ class BootstrapReport:
         table = Table(
             box=box.SIMPLE,
             pad_edge=False,
-            caption=f"{interval.confidence:.0%} of {interval.num_resamplings} bootstrap "
-            "resamplings of the pictures lie between low and high.",
+            caption=f"IoU ≥ {self.iou_threshold:g}. {interval.confidence:.0%} of "
+            f"{interval.num_resamplings} resamplings of the {self.num_images} pictures lie between "
+            "low and high.",
             caption_justify="left",
         )
         for header in ("", "mAP", "low", "high", "standard error"):
@@ -123,6 +139,48 @@ class BootstrapReport:
             numbers = (one.value, one.low, one.high, one.standard_error)
             table.add_row(name, *(f"{number:.4f}" for number in numbers))
         return table
+
+
+def bootstrap_detections(
+    detections: DetectionSet,
+    class_names: Sequence[str],
+    image_ids: Sequence[str],
+    truths: Sequence[GroundTruth],
+    iou_threshold: float = 0.5,
+    *,
+    resamplings: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> BootstrapReport:
+    """`bootstrap_map` of detections from anywhere.
+
+    Args:
+        detections: what was found; a picture of the split without an entry has no detections.
+        class_names: the classes of the truths.
+        image_ids: the pictures of the split.
+        truths: the objects of each of these pictures, difficult ones included.
+        iou_threshold: the least IoU of a true positive, more than 0 and at most 1.
+        resamplings: of the pictures.
+        confidence: the share of resamplings within the intervals.
+        seed: of the draw.
+
+    Raises:
+        DetectError: a class or a picture of the detections is not among the given ones, or the
+            threshold is out of its range.
+        ValueError: as `bootstrap_map`.
+    """
+    check_iou_threshold(iou_threshold)
+    found, objects = flat_detections(detections, class_names, image_ids, truths)
+    return bootstrap_map(
+        found,
+        objects,
+        len(class_names),
+        len(image_ids),
+        iou_threshold=iou_threshold,
+        num_resamplings=resamplings,
+        confidence=confidence,
+        seed=seed,
+    )
 
 
 def bootstrap_map(
@@ -163,12 +221,10 @@ def bootstrap_map(
     counts = count_by_picture(detections, objects, num_classes, num_images, iou_threshold)
     value = resampled_precision(counts, np.ones((num_images, 1), dtype=np.int32))
     drawn = resampled_precision(counts, draw_pictures(num_images, num_resamplings, seed))
-    return BootstrapReport(
-        *(
-            interval_of(float(one[0]), many, confidence)
-            for one, many in zip(value, drawn, strict=True)
-        )
+    eleven, area = (
+        interval_of(float(one[0]), many, confidence) for one, many in zip(value, drawn, strict=True)
     )
+    return BootstrapReport(eleven, area, num_images, iou_threshold)
 
 
 def draw_pictures(num_images: int, num_resamplings: int, seed: int) -> NDArray[np.int32]:

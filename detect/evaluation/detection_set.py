@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from detect.errors import DetectError
+from detect.evaluation.flat import FlatDetections, FlatObjects
 from detect.evaluation.report import VOCReport
 from detect.evaluation.voc import VOCEvaluator
 from detect.registry import nearest
@@ -128,10 +129,34 @@ def evaluate_detections(
         DetectError: a class or a picture of the detections is not among the given ones, or a
             threshold is out of its range.
     """
+    return _evaluator(detections, class_names, image_ids, truths, iou_threshold).compute()
+
+
+def flat_detections(
+    detections: DetectionSet,
+    class_names: Sequence[str],
+    image_ids: Sequence[str],
+    truths: Sequence[GroundTruth],
+) -> tuple[FlatDetections, FlatObjects]:
+    """The same as flat tensors, which the analyses, bootstrap and tests of significance take.
+
+    Raises:
+        DetectError: a class or a picture of the detections is not among the given ones.
+    """
+    return _evaluator(detections, class_names, image_ids, truths).flat()
+
+
+def _evaluator(
+    detections: DetectionSet,
+    class_names: Sequence[str],
+    image_ids: Sequence[str],
+    truths: Sequence[GroundTruth],
+    iou_threshold: float | Sequence[float] = 0.5,
+) -> VOCEvaluator:
     evaluator = VOCEvaluator(class_names, iou_threshold)
     aligned = detections.aligned(class_names, image_ids)
     evaluator.update(aligned.detections, truths, aligned.tie_ranks)
-    return evaluator.compute()
+    return evaluator
 
 
 def check_class(name: str, class_names: Sequence[str], place: str) -> None:

@@ -25,9 +25,9 @@ from detect.evaluation.bootstrap import (
     merged_counts,
     resampled_precision,
 )
-from detect.evaluation.detection_set import DetectionSet
+from detect.evaluation.detection_set import DetectionSet, flat_detections
 from detect.evaluation.flat import FlatDetections, FlatObjects
-from detect.evaluation.voc import VOCEvaluator
+from detect.evaluation.judged import check_iou_threshold
 from detect.structures import GroundTruth
 
 
@@ -142,13 +142,11 @@ def compare_detections(
             threshold is out of its range.
         ValueError: there are no pictures.
     """
-    flat: list[tuple[FlatDetections, FlatObjects]] = []
-    for found in (detections_a, detections_b):
-        evaluator = VOCEvaluator(class_names, iou_threshold)
-        aligned = found.aligned(class_names, image_ids)
-        evaluator.update(aligned.detections, truths, aligned.tie_ranks)
-        flat.append(evaluator.flat())
-    (first, objects), (second, _) = flat
+    check_iou_threshold(iou_threshold)
+    (first, objects), (second, _) = (
+        flat_detections(found, class_names, image_ids, truths)
+        for found in (detections_a, detections_b)
+    )
     return compare_runs(
         (first, second),
         objects,

@@ -144,7 +144,7 @@ def test_faults_are_readable_errors(shapes: Path, run_folder: Path, tmp_path: Pa
         analyze(run=run_folder, similar=["circle,ringg"])
     with pytest.raises(DetectError, match="iou_threshold: expected more than 0"):
         analyze(run=run_folder, iou_threshold=2.0)
-    with pytest.raises(DetectError, match="expected a run, or all of --detections"):
+    with pytest.raises(DetectError, match="expected --split NAME beside the folder; there are: "):
         analyze(detections=tmp_path / "found.json", data=shapes)
     (run_folder / "config.yaml").unlink()
     with pytest.raises(DetectError, match=r"config\.yaml"):
@@ -156,7 +156,7 @@ def test_faults_are_readable_errors(shapes: Path, run_folder: Path, tmp_path: Pa
     [
         ([], "give either a run, or --detections"),
         (["run", "--data", "somewhere"], "go with --detections"),
-        (["--detections", "found.json", "--data", "somewhere"], "needs --data ROOT and --split"),
+        (["--detections", "found.json"], "needs --data ROOT, with --split NAME, or a file"),
         (["absent"], "expected the folder of a run"),
     ],
 )

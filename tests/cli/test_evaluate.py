@@ -218,6 +218,16 @@ def test_significance_compares_the_two(capsys, shapes, forms, tmp_path):
     assert expected[0] != expected[1]
 
 
+def test_significance_of_one_is_its_confidence_interval(capsys, shapes, forms, tmp_path):
+    on_test = ("--data", shapes, "--split", "test", "--significance", "--resamplings", 40)
+    result = result_of(capsys, tmp_path, forms / "a.json", *on_test)
+    (interval,) = result["confidence"]
+    assert interval["map_area"]["value"] == pytest.approx(result["map_area"], abs=1e-12)
+    assert interval["map_area"]["low"] < result["map_area"] < interval["map_area"]["high"]
+    assert interval["num_images"] == result["protocol"]["num_images"]
+    assert "40 resamplings" in " ".join(detect_command(capsys, forms / "a.json", *on_test).split())
+
+
 @pytest.fixture(scope="module")
 def coco_runs(shapes, tmp_path_factory):
     """A set in COCO's format and two runs on it."""
@@ -289,7 +299,10 @@ def test_classes_without_objects_are_told_of(capsys, shapes, tmp_path):
         (["a.json"], "detections need the ground truth: give --data (or --ground-truth) ROOT"),
         (["a.json", "x=1", "--data", "."], "x=1: expected settings beside a run"),
         (["a.json", "a.json", "--data", "."], "expected each run and file once, found it twice"),
-        (["a.json", "--data", ".", "--significance"], "expected two to compare, found 1"),
+        (
+            ["a.json", "b.json", "c.json", "--data", ".", "--significance"],
+            "expected one or two, found 3",
+        ),
         (["a.json", "b.csv", "--data", ".", "--save", "c.json"], "expected one run or file"),
         (["a.json", "--data", ".", "--metric", "coco", "--iou", "0.5"], "COCO's protocol are fix"),
         (["a.json", "--data", ".", "--iou", "0"], "more than 0 and at most 1, found 0.0"),
