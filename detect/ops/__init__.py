@@ -27,7 +27,7 @@ from detect.ops.matching import (
     sample_balanced_batch,
 )
 from detect.ops.merge import MergeWeights, merge_predictions
-from detect.ops.nms import grouped_nms, nms
+from detect.ops.nms import NMSMethod, grouped_nms, grouped_nms_mask, nms, suppression_groups
 from detect.ops.processes import divisor_over_processes
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "IoUKind",
     "Match",
     "MergeWeights",
+    "NMSMethod",
     "box_area",
     "box_iou",
     "clip_boxes",
@@ -49,11 +50,13 @@ __all__ = [
     "from_center_size",
     "generalized_box_iou",
     "grouped_nms",
+    "grouped_nms_mask",
     "has_area",
     "match",
     "merge_predictions",
     "nms",
     "sample_balanced",
     "sample_balanced_batch",
+    "suppression_groups",
     "to_center_size",
 ]
