@@ -9,6 +9,7 @@ from detect.ops.boxes import (
     has_area,
     to_center_size,
 )
+from detect.ops.boxes_fusion import FusedBoxes, FusedScore, weighted_boxes_fusion
 from detect.ops.iou import (
     IoUKind,
     box_iou,
@@ -26,18 +27,24 @@ from detect.ops.matching import (
     sample_balanced,
     sample_balanced_batch,
 )
+from detect.ops.matrix_nms import matrix_nms
 from detect.ops.merge import MergeWeights, merge_predictions
 from detect.ops.nms import NMSMethod, grouped_nms, grouped_nms_mask, nms, suppression_groups
 from detect.ops.processes import divisor_over_processes
+from detect.ops.soft_nms import Decay, RescoredBoxes, soft_nms
 
 __all__ = [
     "BACKGROUND",
     "IGNORED",
     "BalancedSample",
+    "Decay",
+    "FusedBoxes",
+    "FusedScore",
     "IoUKind",
     "Match",
     "MergeWeights",
     "NMSMethod",
+    "RescoredBoxes",
     "box_area",
     "box_iou",
     "clip_boxes",
@@ -53,10 +60,13 @@ __all__ = [
     "grouped_nms_mask",
     "has_area",
     "match",
+    "matrix_nms",
     "merge_predictions",
     "nms",
     "sample_balanced",
     "sample_balanced_batch",
+    "soft_nms",
     "suppression_groups",
     "to_center_size",
+    "weighted_boxes_fusion",
 ]
