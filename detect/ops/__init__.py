@@ -30,6 +30,7 @@ from detect.ops.matching import (
 from detect.ops.matrix_nms import matrix_nms
 from detect.ops.merge import MergeWeights, merge_predictions
 from detect.ops.nms import NMSMethod, grouped_nms, grouped_nms_mask, nms, suppression_groups
+from detect.ops.overlapping_pairs import OverlappingPairs, iou_at_least
 from detect.ops.processes import divisor_over_processes
 from detect.ops.soft_nms import Decay, RescoredBoxes, soft_nms
 
@@ -44,6 +45,7 @@ __all__ = [
     "Match",
     "MergeWeights",
     "NMSMethod",
+    "OverlappingPairs",
     "RescoredBoxes",
     "box_area",
     "box_iou",
@@ -59,6 +61,7 @@ __all__ = [
     "grouped_nms",
     "grouped_nms_mask",
     "has_area",
+    "iou_at_least",
     "match",
     "matrix_nms",
     "merge_predictions",
