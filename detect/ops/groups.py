@@ -32,7 +32,11 @@ class PaddedGroups(NamedTuple):
 
 
 def padded_groups(
-    sizes: Int[Tensor, "G"], max_cells: int, *, cells_per_box: int = 0
+    sizes: Int[Tensor, "G"],
+    max_cells: int,
+    *,
+    cells_per_box: int = 0,
+    max_size: int | None = None,
 ) -> Iterator[PaddedGroups]:
     """The groups in parts of like size, the largest first.
 
@@ -44,11 +48,12 @@ def padded_groups(
         max_cells: a part has at most this many cells, or one group.
         cells_per_box: cells that each box of a padded group takes; 0 stands for as many as the
             group has boxes, which makes a matrix of pairs.
+        max_size: larger groups are left out.
     """
     starts = sizes.cumsum(0) - sizes
     by_size = sizes.argsort(descending=True, stable=True)
     remaining: list[int] = sizes[by_size].tolist()
-    first = 0
+    first = 0 if max_size is None else sum(size > max_size for size in remaining)
     while first < len(remaining) and remaining[first] > 0:
         length = remaining[first]
         most = max(1, max_cells // (length * (cells_per_box or length)))

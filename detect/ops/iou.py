@@ -16,13 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from detect.ops.boxes import box_area
-
 IoUKind = Literal["iou", "giou", "diou", "ciou"]
 
-# Pairs that are measured at a time: on a CPU the temporaries stay in its cache (4 MB in float32;
-# between 2^15 and 2^18 the time is the same within the noise, a single chunk takes twice as long),
-# elsewhere 512 MB amortize the launches.
+# Pairs that are measured at a time. On a CPU the temporaries stay in its cache (4 MB in float32):
+# between 2^16 and 2^18 the time is the same within the noise, one chunk of all takes up to twice as
+# long. Elsewhere the temporaries take 512 MB.
 CHUNK_PAIRS_CPU = 2**17
 CHUNK_PAIRS = 2**24
 
@@ -72,6 +70,8 @@ def elementwise_box_iou(
     a, b = a.to(dtype), b.to(dtype)
     if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
         return _measure(a, b, kind)  # what the gradient needs is kept anyway
+    if a.numel() * b.numel() <= 16 * _chunk_pairs(a.device):  # 4 × 4 numbers a pair at least
+        return _measure(a, b, kind)
     num_dims = max(a.dim(), b.dim())
     a, b = (boxes.reshape(*[1] * (num_dims - boxes.dim()), *boxes.shape) for boxes in (a, b))
     shape = torch.broadcast_shapes(a.shape, b.shape)[:-1]
@@ -110,7 +110,9 @@ def _measure(a: Tensor, b: Tensor, kind: IoUKind) -> Tensor:
     width = torch.minimum(a_x2, b_x2).sub_(torch.maximum(a_x1, b_x1)).clamp_(min=0)
     height = torch.minimum(a_y2, b_y2).sub_(torch.maximum(a_y1, b_y1)).clamp_(min=0)
     intersection = width.mul_(height)
-    union = (box_area(a) + box_area(b)).sub_(intersection)
+    areas_a = (a_x2 - a_x1).clamp_(min=0) * (a_y2 - a_y1).clamp_(min=0)
+    areas_b = (b_x2 - b_x1).clamp_(min=0) * (b_y2 - b_y1).clamp_(min=0)
+    union = (areas_a + areas_b).sub_(intersection)
     iou = intersection.div_(torch.where(union > 0, union, 1))
     if kind == "iou":
         return iou

@@ -26,11 +26,11 @@ from detect.ops.nms_triton import runs_on, survivors_by_triton
 
 NMSMethod = Literal["auto", "kernel", "matrix", "triton"]
 
-# On a CPU, a call of torchvision's kernel takes about 50 microseconds beside its pairs and a matrix
+# On a CPU, a call of torchvision's kernel takes 30 to 50 microseconds beside its pairs and a matrix
 # half a millisecond beside its own, so few or large groups go to the kernel. Measured on two cores:
-# the matrix took a quarter of the time for 40 groups of 64 boxes, half for 40 of 128, more for 40
-# of 256.
-MAX_MATRIX_SIZE = 128
+# the matrix took a fifth of the time for 40 groups of 16 boxes, half for 40 of 64, as much for 40
+# of 128, where its chunks hold only a few groups.
+MAX_MATRIX_SIZE = 80
 MIN_MATRIX_GROUPS = 10
 
 
@@ -97,7 +97,9 @@ def grouped_nms(
         ValueError: the method is unknown or does not run on the device of the boxes.
     """
     by_score = scores.argsort(descending=True, stable=True)
-    is_kept = _keep_of_sorted(boxes[by_score], groups[by_score], iou_threshold, method)
+    is_kept = _keep_of_sorted(
+        boxes.index_select(0, by_score), groups[by_score], iou_threshold, method
+    )
     return by_score[is_kept]
 
 
@@ -127,7 +129,9 @@ def grouped_nms_mask(
         ValueError: the method is unknown or does not run on the device of the boxes.
     """
     by_score = scores.argsort(descending=True, stable=True)
-    is_kept = _keep_of_sorted(boxes[by_score], groups[by_score], iou_threshold, method)
+    is_kept = _keep_of_sorted(
+        boxes.index_select(0, by_score), groups[by_score], iou_threshold, method
+    )
     return torch.empty_like(is_kept).scatter_(0, by_score, is_kept)
 
 
@@ -139,7 +143,7 @@ def _keep_of_sorted(
         raise ValueError(f"method: expected one of {get_args(NMSMethod)}, found {method!r}")
     boxes = boxes if boxes.dtype == torch.float64 else boxes.float()
     order = groups.argsort(stable=True)
-    boxes, groups = boxes[order], groups[order]
+    boxes, groups = boxes.index_select(0, order), groups[order]
     threshold = _rounded(iou_threshold, boxes.dtype)
     if method == "triton" or (method == "auto" and runs_on(boxes.device)):
         is_kept = survivors_by_triton(boxes, groups, threshold)
@@ -160,13 +164,16 @@ def _survivors_on_a_cpu(
     """The groups in parts of like size, each by the method that is the faster for it."""
     is_kept = torch.zeros(len(boxes), dtype=torch.bool)
     coordinates = boxes.T.contiguous()  # [4, N]
-    for part in padded_groups(sizes, pairs_at_a_time(boxes.device)):
-        num_groups, length = part.rows.shape
-        if num_groups >= MIN_MATRIX_GROUPS and length <= MAX_MATRIX_SIZE:
+    for_kernel = [(sizes > MAX_MATRIX_SIZE).nonzero().flatten()]
+    limits = {"max_cells": pairs_at_a_time(boxes.device), "max_size": MAX_MATRIX_SIZE}
+    for part in padded_groups(sizes, **limits):
+        if len(part.members) >= MIN_MATRIX_GROUPS:
             keep_of_part(coordinates, part, threshold, is_kept)
         else:
-            starts = part.rows[:, 0].tolist()
-            _keep_by_kernel(boxes, starts, part.is_there.sum(dim=1).tolist(), threshold, is_kept)
+            for_kernel.append(part.members)
+    members = torch.cat(for_kernel)
+    starts = (sizes.cumsum(0) - sizes)[members]
+    _keep_by_kernel(boxes, starts.tolist(), sizes[members].tolist(), threshold, is_kept)
     return is_kept
 
 
