@@ -18,10 +18,11 @@ from torch import Tensor
 
 IoUKind = Literal["iou", "giou", "diou", "ciou"]
 
-# Pairs that are measured at a time. On a CPU the temporaries stay in its cache (4 MB in float32):
-# between 2^16 and 2^18 the time is the same within the noise, one chunk of all takes up to twice as
-# long. Elsewhere the temporaries take 512 MB.
-CHUNK_PAIRS_CPU = 2**17
+# Pairs that are measured at a time. On a CPU the temporaries stay in its cache (1 MB in float32)
+# and torch does not yet share an operation among threads: with two idle cores that takes as long as
+# larger chunks on both, with busy ones, such as those of data loading, a fifth. Elsewhere the
+# temporaries take 512 MB.
+CHUNK_PAIRS_CPU = 2**15 - 1
 CHUNK_PAIRS = 2**24
 
 

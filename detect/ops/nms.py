@@ -98,9 +98,9 @@ def grouped_nms(
     """
     by_score = scores.argsort(descending=True, stable=True)
     is_kept = _keep_of_sorted(
-        boxes.index_select(0, by_score), groups[by_score], iou_threshold, method
+        boxes.index_select(0, by_score), groups.gather(0, by_score), iou_threshold, method
     )
-    return by_score[is_kept]
+    return by_score.masked_select(is_kept)
 
 
 def grouped_nms_mask(
@@ -130,7 +130,7 @@ def grouped_nms_mask(
     """
     by_score = scores.argsort(descending=True, stable=True)
     is_kept = _keep_of_sorted(
-        boxes.index_select(0, by_score), groups[by_score], iou_threshold, method
+        boxes.index_select(0, by_score), groups.gather(0, by_score), iou_threshold, method
     )
     return torch.empty_like(is_kept).scatter_(0, by_score, is_kept)
 
@@ -143,7 +143,7 @@ def _keep_of_sorted(
         raise ValueError(f"method: expected one of {get_args(NMSMethod)}, found {method!r}")
     boxes = boxes if boxes.dtype == torch.float64 else boxes.float()
     order = groups.argsort(stable=True)
-    boxes, groups = boxes.index_select(0, order), groups[order]
+    boxes, groups = boxes.index_select(0, order), groups.gather(0, order)
     threshold = _rounded(iou_threshold, boxes.dtype)
     if method == "triton" or (method == "auto" and runs_on(boxes.device)):
         is_kept = survivors_by_triton(boxes, groups, threshold)

@@ -56,11 +56,11 @@ def keep_of_part(
         is_kept[rows[_survivors_in_blocks(coordinates[:, rows], threshold, most)]] = True
         return
     # what lies in the places that are empty suppresses nothing: it has no area
-    # (index_select, because indexing shares even a thousand boxes among threads)
+    # (index_select and its like, because indexing shares even a thousand boxes among threads)
     padded = coordinates.index_select(1, part.rows.flatten()).reshape(4, *part.rows.shape)
     padded = torch.where(part.is_there, padded, 0)  # [4, G, L]
     survives = _survivors(padded, threshold)
-    is_kept[part.rows[survives & part.is_there]] = True
+    is_kept[part.rows.masked_select(survives & part.is_there)] = True
 
 
 def _survivors(coordinates: Float[Tensor, "4 G L"], threshold: float) -> Bool[Tensor, "G L"]:
@@ -78,7 +78,7 @@ def _survivors(coordinates: Float[Tensor, "4 G L"], threshold: float) -> Bool[Te
     survives = torch.ones(shape.numel(), dtype=torch.bool, device=coordinates.device)
     while True:
         refined = torch.ones_like(survives)
-        refined[second[survives[first]]] = False
+        refined[second.masked_select(survives.gather(0, first))] = False
         if torch.equal(refined, survives):
             return survives.reshape(shape)
         survives = refined
