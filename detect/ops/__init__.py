@@ -9,6 +9,7 @@ from detect.ops.boxes import (
     has_area,
     to_center_size,
 )
+from detect.ops.boxes_fusion import FusedBoxes, FusedScore, weighted_boxes_fusion
 from detect.ops.iou import (
     IoUKind,
     box_iou,
@@ -26,17 +27,26 @@ from detect.ops.matching import (
     sample_balanced,
     sample_balanced_batch,
 )
+from detect.ops.matrix_nms import matrix_nms
 from detect.ops.merge import MergeWeights, merge_predictions
-from detect.ops.nms import grouped_nms, nms
+from detect.ops.nms import NMSMethod, grouped_nms, grouped_nms_mask, nms, suppression_groups
+from detect.ops.overlapping_pairs import OverlappingPairs, iou_at_least
 from detect.ops.processes import divisor_over_processes
+from detect.ops.soft_nms import Decay, RescoredBoxes, soft_nms
 
 __all__ = [
     "BACKGROUND",
     "IGNORED",
     "BalancedSample",
+    "Decay",
+    "FusedBoxes",
+    "FusedScore",
     "IoUKind",
     "Match",
     "MergeWeights",
+    "NMSMethod",
+    "OverlappingPairs",
+    "RescoredBoxes",
     "box_area",
     "box_iou",
     "clip_boxes",
@@ -49,11 +59,17 @@ __all__ = [
     "from_center_size",
     "generalized_box_iou",
     "grouped_nms",
+    "grouped_nms_mask",
     "has_area",
+    "iou_at_least",
     "match",
+    "matrix_nms",
     "merge_predictions",
     "nms",
     "sample_balanced",
     "sample_balanced_batch",
+    "soft_nms",
+    "suppression_groups",
     "to_center_size",
+    "weighted_boxes_fusion",
 ]

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from detect.ops.groups import by_group_and_score
+
 MergeWeights = Literal["count", "score", "plain"]
 
 # The matrices of this many pairs are held at a time: with the temporaries of the measure, 230 MB in
@@ -69,7 +71,7 @@ def merge_predictions(
     # a weight of 0 would make a share of 0/0
     shares = scores.clamp(min=1e-30) if weights == "score" else torch.ones_like(scores)
     entries = torch.stack((*boxes.unbind(dim=1), scores, shares))  # [6, N]
-    order = _by_group_and_score(groups, scores)
+    order = by_group_and_score(groups, scores)
     names, sizes = groups[order].unique_consecutive(return_counts=True)
     starts = sizes.cumsum(dim=0) - sizes
     sizes = sizes.clamp(max=max_candidates)
@@ -83,14 +85,9 @@ def merge_predictions(
         merged.append(part[:, alive])
         merged_groups.append(names[members, None].expand_as(alive)[alive])
     entries, groups = torch.cat(merged, dim=1), torch.cat(merged_groups)
-    order = _by_group_and_score(groups, entries[4])
+    order = by_group_and_score(groups, entries[4])
     entries = entries[:, order]
     return entries[:4].T.contiguous().to(boxes.dtype), entries[4].to(scores.dtype), groups[order]
-
-
-def _by_group_and_score(groups: Int[Tensor, "N"], scores: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
-    order = scores.argsort(descending=True, stable=True)
-    return order[groups[order].argsort(stable=True)]
 
 
 def match_score(

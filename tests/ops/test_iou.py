@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 import torchvision
@@ -12,6 +14,9 @@ from detect.ops import (
 )
 from tests.ops.random_boxes import SIZES, integer_boxes, real_boxes
 from tests.reference import boxes as reference
+
+# the package has a function of a like name
+iou_module = sys.modules["detect.ops.iou"]
 
 MEASURES = {
     "iou": (box_iou, reference.iou, torchvision.ops.box_iou),
@@ -127,3 +132,42 @@ def test_the_weight_of_the_aspect_term_is_constant_in_the_gradient():
         ]
         low, high = min(slopes) - 1e-5, max(slopes) + 1e-5
         assert low <= box.grad[0, corner] <= high
+
+
+@pytest.mark.parametrize("kind", MEASURES)
+@pytest.mark.parametrize("chunk", [1, 7, 100, 5000])
+def test_chunks_of_any_size_give_the_same_bits(kind, chunk, monkeypatch):
+    a, b = real_boxes(66, 12).reshape(2, 33, 4), real_boxes(41, 13)
+    expected = MEASURES[kind][0](a, b)
+    monkeypatch.setattr(iou_module, "CHUNK_PAIRS_CPU", chunk)
+    assert torch.equal(MEASURES[kind][0](a, b), expected)
+    assert torch.equal(elementwise_box_iou(a[0], b[:1], kind), expected[0, :, 0])
+
+
+def test_only_a_chunk_of_pairs_is_measured_at_a_time(monkeypatch):
+    monkeypatch.setattr(iou_module, "CHUNK_PAIRS_CPU", 1000)
+    sizes = []
+
+    def watched(a, b, kind):
+        sizes.append(torch.broadcast_shapes(a.shape, b.shape)[:-1].numel())
+        return measure(a, b, kind)
+
+    measure = iou_module._measure
+    monkeypatch.setattr(iou_module, "_measure", watched)
+    box_iou(real_boxes(300, 14), real_boxes(70, 15))
+    assert max(sizes) <= 1000
+    assert sum(sizes) == 300 * 70
+
+
+@pytest.mark.parametrize("kind", MEASURES)
+def test_gradients_of_many_pairs_are_those_of_few(kind, monkeypatch):
+    a, b = real_boxes(40, 16).requires_grad_(), real_boxes(30, 17)
+    expected = torch.autograd.grad(MEASURES[kind][0](a, b).sum(), a)[0]
+    monkeypatch.setattr(iou_module, "CHUNK_PAIRS_CPU", 100)
+    assert torch.equal(torch.autograd.grad(MEASURES[kind][0](a, b).sum(), a)[0], expected)
+
+
+@pytest.mark.parametrize("kind", ["iou", "giou", "diou"])
+def test_gradients_equal_the_differences_of_the_measure(kind):
+    a, b = real_boxes(12, 18).double().requires_grad_(), real_boxes(12, 19).double()
+    assert torch.autograd.gradcheck(lambda boxes: elementwise_box_iou(boxes, b, kind), a)

@@ -1,4 +1,4 @@
-import sys
+import inspect
 
 import pytest
 import torch
@@ -6,14 +6,18 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detect.ops import grouped_nms, nms
+from detect.ops import (
+    box_iou,
+    grouped_nms,
+    grouped_nms_mask,
+    nms,
+    nms_fixed_point,
+    suppression_groups,
+)
 from tests.ops.random_boxes import SIZES, integer_boxes, real_boxes, scores_with_ties
 from tests.reference.boxes import greedy_nms
 
 # 0.3 and 0.6 are greater as float32 than as float64: an IoU of exactly 3/5 must not exceed 0.6
-# the package has a function of the same name
-nms_module = sys.modules["detect.ops.nms"]
-
 THRESHOLDS = (0.0, 0.3, 0.5, 0.6, 0.7, 1.0)
 
 
@@ -25,7 +29,7 @@ def test_nms_equals_the_oracle(count, iou_threshold):
     assert nms(boxes, scores, iou_threshold).tolist() == expected
 
 
-@pytest.mark.parametrize("method", ["kernel", "matrix"])
+@pytest.mark.parametrize("method", ["auto", "kernel", "matrix"])
 @pytest.mark.parametrize("iou_threshold", THRESHOLDS)
 @pytest.mark.parametrize("count", SIZES)
 def test_grouped_nms_equals_the_oracle(count, iou_threshold, method):
@@ -33,11 +37,13 @@ def test_grouped_nms_equals_the_oracle(count, iou_threshold, method):
     groups = torch.randint(-3, 9, (count,), generator=torch.Generator().manual_seed(5))
     expected = greedy_nms(boxes.tolist(), scores.tolist(), groups.tolist(), iou_threshold)
     assert grouped_nms(boxes, scores, groups, iou_threshold, method=method).tolist() == expected
+    mask = grouped_nms_mask(boxes, scores, groups, iou_threshold, method=method)
+    assert mask.nonzero().flatten().tolist() == sorted(expected)
 
 
 @pytest.mark.parametrize("most_pairs", [1, 5000, 10**9])
 def test_groups_of_any_sizes_in_chunks_of_any_size(most_pairs, monkeypatch):
-    monkeypatch.setattr(nms_module, "MATRIX_PAIRS", most_pairs)
+    monkeypatch.setattr(nms_fixed_point, "MATRIX_PAIRS_CPU", most_pairs)
     boxes, scores = integer_boxes(600, 3), scores_with_ties(600, 4)
     groups = torch.tensor([0] * 1 + [1] * 2 + [2] * 300 + [3] * 100 + [4] * 98 + [5] * 99)
     expected = greedy_nms(boxes.tolist(), scores.tolist(), groups.tolist(), 0.4)
@@ -119,3 +125,70 @@ def test_nms_is_idempotent_and_sorted(count, seed, iou_threshold):
     again = grouped_nms(boxes[kept], scores[kept], groups[kept], iou_threshold)
     assert again.tolist() == list(range(len(kept)))
     assert (scores[kept].diff() <= 0).all()
+
+
+@pytest.mark.parametrize("method", ["auto", "kernel", "matrix"])
+def test_all_methods_agree_on_boxes_of_any_coordinates(method):
+    # where an IoU meets the threshold to the last bit, a rounding of its own would show
+    generator = torch.Generator().manual_seed(10)
+    for seed in range(20):
+        boxes = real_boxes(400, seed)
+        groups = torch.randint(0, 12, (400,), generator=generator)
+        pairs = torch.randint(0, 400, (2,), generator=generator)
+        iou_threshold = box_iou(boxes[pairs[:1]], boxes[pairs[1:]]).item()
+        for dtype in (torch.float32, torch.float64):
+            moved, scores = boxes.to(dtype), scores_with_ties(400, seed)
+            expected = one_at_a_time(moved, scores, groups, iou_threshold)
+            result = grouped_nms_mask(moved, scores, groups, iou_threshold, method=method)
+            assert torch.equal(result, expected)
+
+
+def one_at_a_time(boxes, scores, groups, iou_threshold):
+    """The greedy rule with the package's own IoU, which has the bits of float32."""
+    iou = box_iou(boxes, boxes)
+    iou_threshold = torch.tensor(iou_threshold, dtype=boxes.dtype)
+    suppresses = (iou > iou_threshold) & (groups[:, None] == groups)
+    is_kept = torch.zeros(len(boxes), dtype=torch.bool)
+    for index in scores.argsort(descending=True, stable=True):
+        is_kept[index] = not (suppresses[index] & is_kept).any()
+    return is_kept
+
+
+def test_inverted_boxes_neither_suppress_nor_vanish():
+    boxes = torch.tensor([[5.0, 5, 2, 2], [5, 5, 2, 2], [0, 0, 10, 10], [9, 0, 1, 10]])
+    scores, groups = torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.zeros(4).long()
+    for method in ("kernel", "matrix"):
+        assert grouped_nms_mask(boxes, scores, groups, 0.0, method=method).all()
+
+
+def test_groups_are_image_and_class_or_the_image_alone():
+    images, labels = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 2, 0, 2])
+    assert suppression_groups(images, labels, 3).tolist() == [0, 2, 3, 5]
+    boxes, scores = torch.tensor([[0.0, 0, 10, 10]] * 4), torch.tensor([0.9, 0.8, 0.7, 0.6])
+    groups = suppression_groups(images, labels, 3, class_agnostic=True)
+    assert grouped_nms(boxes, scores, groups, 0.5).tolist() == [0, 2]
+
+
+def test_a_method_that_is_unknown_or_runs_elsewhere_is_refused():
+    boxes, scores, groups = torch.zeros(1, 4), torch.zeros(1), torch.zeros(1).long()
+    with pytest.raises(ValueError, match=r"needs boxes on a CUDA device|cannot be imported"):
+        grouped_nms(boxes, scores, groups, 0.5, method="triton")
+    with pytest.raises((ValueError, TypeError), match=r"method|Literal"):
+        inspect.unwrap(grouped_nms)(boxes, scores, groups, 0.5, method="fastest")
+
+
+@pytest.mark.slow
+def test_ten_thousand_random_cases():
+    generator = torch.Generator().manual_seed(11)
+    for seed in range(10_000):
+        count, classes = (int(torch.randint(1, most, (), generator=generator)) for most in (60, 6))
+        boxes = integer_boxes(count, seed, extent=30)
+        scores = torch.randperm(count, generator=generator) / count  # batched_nms sorts unstably
+        groups = torch.randint(0, classes, (count,), generator=generator)
+        iou_threshold = THRESHOLDS[seed % len(THRESHOLDS)]
+        kept = grouped_nms(boxes, scores, groups, iou_threshold)
+        oracle = greedy_nms(boxes.tolist(), scores.tolist(), groups.tolist(), iou_threshold)
+        assert kept.tolist() == oracle
+        if iou_threshold in (0.0, 0.5, 1.0):  # others it compares in two precisions
+            rival = torchvision.ops.batched_nms(boxes, scores, groups, iou_threshold)
+            assert set(kept.tolist()) == set(rival.tolist())
