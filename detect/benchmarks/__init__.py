@@ -4,6 +4,7 @@ A benchmark asserts first that both give the same result, then times them in tur
 """
 
 from detect.benchmarks.evaluate import bench_evaluate
+from detect.benchmarks.ops import bench_iou, bench_nms
 from detect.benchmarks.rivals import missing_rivals
 from detect.benchmarks.table import BENCHMARKS, Benchmark, benchmark_table, named_benchmarks
 from detect.benchmarks.timing import Row
@@ -13,6 +14,8 @@ __all__ = [
     "Benchmark",
     "Row",
     "bench_evaluate",
+    "bench_iou",
+    "bench_nms",
     "benchmark_table",
     "missing_rivals",
     "named_benchmarks",

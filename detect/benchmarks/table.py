@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detect.benchmarks.evaluate import bench_evaluate, bench_evaluate_small
+from detect.benchmarks.ops import bench_iou, bench_nms
 from detect.benchmarks.timing import Row
 from detect.errors import DetectError
 from detect.registry import nearest
@@ -22,7 +23,7 @@ def _evaluate(device: str, repeats: int, small: bool) -> list[Row]:
 
 
 # What `detect bench` and `tools/bench.py` offer: a benchmark more is a line more here.
-BENCHMARKS: dict[str, Benchmark] = {"evaluate": _evaluate}
+BENCHMARKS: dict[str, Benchmark] = {"iou": bench_iou, "nms": bench_nms, "evaluate": _evaluate}
 ALL = "all"
 
 
@@ -46,29 +47,31 @@ def named_benchmarks(name: str) -> Mapping[str, Benchmark]:
 def benchmark_table(title: str, rows: Sequence[Row]) -> Table:
     """A line for each contest: medians, the spread of the ratio and peak memory."""
     table = Table(title=title, box=box.SIMPLE, pad_edge=False, title_justify="left")
-    table.add_column("task", overflow="fold")
-    table.add_column("beside", overflow="fold")
-    for header in ("ours\ns", "theirs\ns", "theirs /\nours", "ours\nMiB", "theirs\nMiB"):
+    has_memory = any("ours_peak_mib" in row for row in rows)
+    table.add_column("task", overflow="fold", min_width=20)
+    table.add_column("beside", overflow="fold", min_width=13)
+    headers = ["ours\ns", "theirs\ns", "theirs /\nours"]
+    for header in [*headers, "ours\nMiB", "theirs\nMiB"] if has_memory else headers:
         table.add_column(header, justify="right", no_wrap=True)
-    sizes = None
+    previous = None
     for row in rows:
-        if row["sizes"] != sizes:
-            sizes = row["sizes"]
-            table.add_row(Text(str(sizes), style="italic"))
-        table.add_row(
-            Text(row["name"]),
+        task = row["name"], str(row["sizes"])
+        cells = [
+            Text("" if task == previous else "\n".join(task)),
             Text(row["rival"] or "—"),
             _seconds(row["ours_median_s"]),
             _seconds(row["rival_median_s"]),
             _factor(row),
-            _mebibytes(row.get("ours_peak_mib")),
-            _mebibytes(row.get("rival_peak_mib")),
-        )
+        ]
+        if has_memory:
+            cells += [_mebibytes(row.get("ours_peak_mib")), _mebibytes(row.get("rival_peak_mib"))]
+        table.add_row(*cells)
+        previous = task
     return table
 
 
 def _seconds(value: float | None) -> str:
-    return "—" if value is None else f"{value:.3f}"
+    return "—" if value is None else f"{value:.3f}" if value >= 0.1 else f"{value:.5f}"
 
 
 def _mebibytes(value: float | None) -> str:
