@@ -148,6 +148,33 @@ def test_coco_results_need_no_pictures(capsys, tmp_path):
     assert result_of(capsys, tmp_path, found, "--data", folder) == result
 
 
+@pytest.mark.parametrize(
+    ("height", "truth", "expected"),
+    [
+        (5.0, {}, {"AP50": 1.0, "APs": 0.1, "APl": None}),
+        (5 - 1e-9, {}, {"AP50": 0.0}),  # as float32, the overlap would be a half
+        (5.0, {"area": 90_000}, {"AP50": 1.0, "APs": None, "APl": 0.1}),
+        (5.0, {"iscrowd": 1}, {"AP50": None}),
+        (5.0, {"difficult": 1}, {"AP50": 1.0}),
+    ],
+)
+def test_coco_numbers_are_of_the_files_as_they_are(capsys, tmp_path, height, truth, expected):
+    box = {"image_id": 1, "category_id": 1}
+    content = {
+        "images": [{"id": 1}],
+        "categories": [{"id": 1, "name": "dog"}],
+        "annotations": [{**box, "id": 1, "bbox": [0, 0, 10, 10]} | truth],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    found = [{**box, "bbox": [0, 0, 10, height], "score": 0.5}]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    result = result_of(
+        capsys, tmp_path, tmp_path / "found.json", "--data", tmp_path / "instances.json"
+    )
+    numbers = {name: result["coco"][name] for name in expected}
+    assert numbers == pytest.approx(expected)
+
+
 def test_saving_converts_the_form(capsys, shapes, forms, tmp_path):
     on_test = ("--data", shapes, "--split", "test")
     expected = result_of(capsys, tmp_path, forms / "a.json", *on_test)
