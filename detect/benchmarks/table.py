@@ -56,7 +56,7 @@ def benchmark_table(title: str, rows: Sequence[Row]) -> Table:
     previous = None
     for row in rows:
         task = row["name"], str(row["sizes"])
-        cells = [
+        cells: list[Text | str] = [
             Text("" if task == previous else "\n".join(task)),
             Text(row["rival"] or "—"),
             _seconds(row["ours_median_s"]),

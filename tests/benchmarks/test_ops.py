@@ -21,5 +21,7 @@ def test_figures_of_small_sizes(monkeypatch):
 
 def test_unequal_results_are_not_timed(monkeypatch):
     monkeypatch.setattr(ops, "box_iou", lambda a, b: torch.zeros(len(a), len(b)))
-    with pytest.raises(DetectError, match="box_iou, 5 × 1 boxes: the results differ"):
+    with pytest.raises(
+        DetectError, match="box_iou, .* boxes: the results differ from those of torchvision"
+    ):
         bench_iou("cpu", 1, small=True)
