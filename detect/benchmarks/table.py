@@ -48,8 +48,8 @@ def benchmark_table(title: str, rows: Sequence[Row]) -> Table:
     """A line for each contest: medians, the spread of the ratio and peak memory."""
     table = Table(title=title, box=box.SIMPLE, pad_edge=False, title_justify="left")
     has_memory = any("ours_peak_mib" in row for row in rows)
-    table.add_column("task", overflow="fold", min_width=20)
-    table.add_column("beside", overflow="fold", min_width=13)
+    table.add_column("task", overflow="fold", min_width=16)
+    table.add_column("beside", overflow="fold", min_width=11)
     headers = ["ours\ns", "theirs\ns", "theirs /\nours"]
     for header in [*headers, "ours\nMiB", "theirs\nMiB"] if has_memory else headers:
         table.add_column(header, justify="right", no_wrap=True)
@@ -71,7 +71,7 @@ def benchmark_table(title: str, rows: Sequence[Row]) -> Table:
 
 
 def _seconds(value: float | None) -> str:
-    return "—" if value is None else f"{value:.3f}" if value >= 0.1 else f"{value:.5f}"
+    return "—" if value is None else f"{value:.3g}"
 
 
 def _mebibytes(value: float | None) -> str:
