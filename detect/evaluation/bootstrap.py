@@ -29,7 +29,7 @@ from detect.evaluation.detection_set import DetectionSet, flat_detections
 from detect.evaluation.flat import FlatDetections, FlatObjects
 from detect.evaluation.judged import check_iou_threshold
 from detect.evaluation.ordering import order_by_group_and_score
-from detect.evaluation.voc import Verdict, judge
+from detect.evaluation.voc import dense_verdict, judge
 from detect.structures import GroundTruth
 
 # True positives × resamplings that are held at once: 2 MiB an array. With 32 MiB, a thousand
@@ -259,9 +259,9 @@ def count_by_picture(
 ) -> PictureCounts:
     """Judge the detections once, and count what each picture gives."""
     verdict = judge(detections, objects, num_classes, (iou_threshold,))
-    is_true, counts = dense_verdict(verdict, len(detections.labels))
+    flags = dense_verdict(verdict)
     return PictureCounts(
-        *_true_positives(detections.labels, detections.images, is_true, counts, num_images),
+        *_true_positives(detections.labels, detections.images, *flags, num_images),
         _objects_by_picture(objects, num_classes, num_images),
     )
 
@@ -280,30 +280,18 @@ def merged_counts(
     columns: list[tuple[Tensor, ...]] = []
     for row, run in enumerate(runs):
         verdict = judge(run, objects, num_classes, (iou_threshold,))
-        flags = dense_verdict(verdict, len(run.labels))
+        flags = dense_verdict(verdict)
         columns.append((run.labels, run.images + row * num_images, run.scores, *flags))
-    labels, images, scores, is_true, counts = (
+    labels, images, scores, is_true, is_swallowed = (
         torch.cat(parts).cpu() for parts in zip(*columns, strict=True)
     )
     order = order_by_group_and_score(labels, scores)
     return PictureCounts(
         *_true_positives(
-            labels[order], images[order], is_true[order], counts[order], 2 * num_images
+            labels[order], images[order], is_true[order], is_swallowed[order], 2 * num_images
         ),
         _objects_by_picture(objects, num_classes, num_images),
     )
-
-
-def dense_verdict(
-    verdict: Verdict, num_detections: int
-) -> tuple[Bool[Tensor, "D"], Bool[Tensor, "D"]]:
-    """At the first threshold, whether each detection is a true positive, and whether it counts."""
-    device = verdict.rows.device
-    is_true = torch.zeros(num_detections, dtype=torch.bool, device=device)
-    counts = torch.ones_like(is_true)
-    is_true[verdict.rows] = verdict.true_positive[0]
-    counts[verdict.rows] = ~verdict.swallowed[0]
-    return is_true, counts
 
 
 def resampled_precision(
@@ -384,14 +372,16 @@ def _true_positives(
     labels: Int[Tensor, "D"],
     images: Int[Tensor, "D"],
     is_true: Bool[Tensor, "D"],
-    counts: Bool[Tensor, "D"],
+    is_swallowed: Bool[Tensor, "D"],
     num_images: int,
 ) -> tuple[Tensor, Tensor, sparse.csr_array]:
     """Classes and pictures of the true positives, and the false ones before each."""
-    labels, images, is_true, counts = (column.cpu() for column in (labels, images, is_true, counts))
+    labels, images, is_true, is_swallowed = (
+        column.cpu() for column in (labels, images, is_true, is_swallowed)
+    )
     rows = is_true.nonzero().flatten()
     lists = labels[rows]
-    false = (counts & ~is_true).nonzero().flatten()
+    false = (~is_true & ~is_swallowed).nonzero().flatten()
     following = is_true.cumsum(0)[false]  # the true positive behind each false one
     in_list = following < len(rows)
     in_list[in_list.clone()] = lists[following[in_list]] == labels[false[in_list]]

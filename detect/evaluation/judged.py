@@ -15,7 +15,7 @@ from detect.evaluation.ranking import (
     envelope,
     precision_at_recalls,
 )
-from detect.evaluation.voc import judge, num_objects_of
+from detect.evaluation.voc import dense_verdict, judge, num_objects_of
 
 
 class JudgedDetections(NamedTuple):
@@ -48,11 +48,8 @@ def judge_detections(
     """
     check_iou_threshold(iou_threshold)
     verdict = judge(detections, objects, num_classes, (iou_threshold,))
-    is_true = torch.zeros_like(detections.labels, dtype=torch.bool)
-    counts = torch.ones_like(is_true)
-    is_true[verdict.rows] = verdict.true_positive[0]
-    counts[verdict.rows] = ~verdict.swallowed[0]
-    rows = counts.nonzero().flatten()
+    is_true, is_swallowed = dense_verdict(verdict)
+    rows = (~is_swallowed).nonzero().flatten()
     return JudgedDetections(
         rows,
         detections.scores[rows],

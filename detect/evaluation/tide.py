@@ -57,7 +57,7 @@ from detect.evaluation.ordering import order_by_group_and_score, stable_order
 from detect.evaluation.pair_choices import best_of_pairs, match_by_detection
 from detect.evaluation.pairs import overlapping_pairs
 from detect.evaluation.undefined import as_text, mean_of_defined, none_for_nan
-from detect.evaluation.voc import judge, num_objects_of
+from detect.evaluation.voc import dense_verdict, judge, num_objects_of
 
 TIDEProtocol = Literal["voc", "release"]
 
@@ -231,10 +231,7 @@ def _matches_of_voc(
     detections: FlatDetections, objects: FlatObjects, num_classes: int, threshold: float
 ) -> _Matches:
     verdict = judge(detections, objects, num_classes, (threshold,))
-    is_true = torch.zeros_like(detections.labels, dtype=torch.bool)
-    is_ignored = torch.zeros_like(is_true)
-    is_true[verdict.rows] = verdict.true_positive[0]
-    is_ignored[verdict.rows] = verdict.swallowed[0]
+    is_true, is_ignored = dense_verdict(verdict)
     is_found = torch.zeros_like(objects.difficult)
     is_found[verdict.best.objects[is_true]] = True
     return _Matches(is_true, is_ignored, is_found[~objects.difficult])

@@ -224,6 +224,22 @@ def judge(
     return Verdict(rows, claims & is_first & ~difficult, claims & difficult, best)
 
 
+def dense_verdict(
+    verdict: Verdict, threshold: int = 0
+) -> tuple[Bool[Tensor, "D"], Bool[Tensor, "D"]]:
+    """For every detection, whether it is a true positive, and whether it was swallowed.
+
+    Args:
+        verdict: on D detections.
+        threshold: which of its IoU thresholds, by its row.
+    """
+    is_true = torch.zeros_like(verdict.best.objects, dtype=torch.bool)
+    is_swallowed = torch.zeros_like(is_true)
+    is_true[verdict.rows] = verdict.true_positive[threshold]
+    is_swallowed[verdict.rows] = verdict.swallowed[threshold]
+    return is_true, is_swallowed
+
+
 class AveragePrecisions(NamedTuple):
     """Of C classes at K IoU thresholds, in 0…1; nan for a class without objects to find.
 
@@ -288,9 +304,7 @@ def _class_reports(
     """The reports at the first threshold, with the whole curves."""
     num_classes = len(class_names)
     labels, scores = detections.labels.cpu(), detections.scores.cpu().float()
-    is_true, swallowed = torch.zeros_like(labels).bool(), torch.zeros_like(labels).bool()
-    rows = verdict.rows.cpu()
-    is_true[rows], swallowed[rows] = verdict.true_positive[0].cpu(), verdict.swallowed[0].cpu()
+    is_true, swallowed = (flags.cpu() for flags in dense_verdict(verdict))
     num_detections = labels.bincount(minlength=num_classes).tolist()
     num_difficult = objects.labels[objects.difficult].bincount(minlength=num_classes).tolist()
     num_objects = num_objects_of(objects, num_classes).tolist()

@@ -21,7 +21,5 @@ def test_figures_of_small_sizes(monkeypatch):
 
 def test_unequal_results_are_not_timed(monkeypatch):
     monkeypatch.setattr(ops, "box_iou", lambda a, b: torch.zeros(len(a), len(b)))
-    with pytest.raises(
-        DetectError, match=r"box_iou, .* boxes: the results differ from"
-    ):
+    with pytest.raises(DetectError, match=r"box_iou, .* boxes: the results differ from"):
         bench_iou("cpu", 1, small=True)
