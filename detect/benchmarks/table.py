@@ -46,12 +46,17 @@ def named_benchmarks(name: str) -> Mapping[str, Benchmark]:
 
 def benchmark_table(title: str, rows: Sequence[Row]) -> Table:
     """A line for each contest: medians, the spread of the ratio and peak memory."""
-    table = Table(title=title, box=box.SIMPLE, pad_edge=False, title_justify="left")
-    has_memory = any("ours_peak_mib" in row for row in rows)
+    table = Table(
+        title=title,
+        box=box.SIMPLE,
+        pad_edge=False,
+        title_justify="left",
+        caption=_memory_in_words(rows),
+        caption_justify="left",
+    )
     table.add_column("task", overflow="fold", min_width=16)
     table.add_column("beside", overflow="fold", min_width=11)
-    headers = ["ours\ns", "theirs\ns", "theirs /\nours"]
-    for header in [*headers, "ours\nMiB", "theirs\nMiB"] if has_memory else headers:
+    for header in ("ours\ns", "theirs\ns", "theirs /\nours"):
         table.add_column(header, justify="right", no_wrap=True)
     previous = None
     for row in rows:
@@ -63,8 +68,6 @@ def benchmark_table(title: str, rows: Sequence[Row]) -> Table:
             _seconds(row["rival_median_s"]),
             _factor(row),
         ]
-        if has_memory:
-            cells += [_mebibytes(row.get("ours_peak_mib")), _mebibytes(row.get("rival_peak_mib"))]
         table.add_row(*cells)
         previous = task
     return table
@@ -74,8 +77,16 @@ def _seconds(value: float | None) -> str:
     return "—" if value is None else f"{value:.3g}"
 
 
-def _mebibytes(value: float | None) -> str:
-    return "" if value is None else f"{value:.0f}"
+def _memory_in_words(rows: Sequence[Row]) -> str | None:
+    peaks: dict[str, float] = {}
+    for row in rows:
+        if "ours_peak_mib" in row:
+            measured = (row["ours_peak_mib"], row["rival_peak_mib"])
+            peaks |= dict(zip(row["contenders"], measured, strict=True))
+    if not peaks:
+        return None
+    listed = ", ".join(f"{name} {peak:.0f} MiB" for name, peak in peaks.items())
+    return f"Peak memory beyond the input: {listed}."
 
 
 def _factor(row: Row) -> str:

@@ -50,7 +50,8 @@ def overlapping_pairs(
         same_class: leave out the pairs of different classes.
     """
     wanted, present = _group_numbers(detections, objects, num_classes, same_class)
-    parts = [Pairs(_NO_ROWS, _NO_ROWS, torch.zeros(0, dtype=torch.float64))]
+    no_rows = detections.images[:0]
+    parts = [Pairs(no_rows, no_rows, detections.boxes[:0, 0].double())]
     for owners, candidates in pair_chunks(wanted, present):
         overlaps = elementwise_box_iou(
             detections.boxes[owners].double(), objects.boxes[candidates].double()
@@ -95,6 +96,7 @@ def best_objects(
     overlaps = torch.zeros(len(detections.labels), dtype=torch.float64, device=device)
     best = torch.zeros(len(detections.labels), dtype=torch.int64, device=device)
     in_one_go = num_pairs is not None
+    # with one group for a picture, the number of pairs is known without a look at the labels
     wanted, present = _group_numbers(detections, objects, num_classes, same_class and not in_one_go)
     if num_pairs is None:
         chunks = pair_chunks(wanted, present)
@@ -108,9 +110,6 @@ def best_objects(
             iou = torch.where(detections.labels[owners] == objects.labels[candidates], iou, 0.0)
         _raise_to_greatest(overlaps, best, owners, candidates, iou)
     return BestObjects(overlaps, best)
-
-
-_NO_ROWS = torch.zeros(0, dtype=torch.int64)
 
 
 def pair_chunks(

@@ -127,13 +127,17 @@ class VOCEvaluator:
         self._pictures.gather()
 
     def flat(self) -> tuple[FlatDetections, FlatObjects]:
-        """All pictures so far as flat tensors, which the analyses take.
+        """All pictures so far as flat tensors on the CPU, which the analyses take.
 
         Raises:
             ValueError: a value is not finite, a box is inverted or a label has no class name; names
                 the picture.
         """
-        return self._pictures.detections(), self._pictures.objects()
+        detections, objects = self._pictures.detections(), self._pictures.objects()
+        return (
+            FlatDetections(*(column.cpu() for column in detections)),
+            FlatObjects(*(column.cpu() for column in objects)),
+        )
 
     def compute(self) -> VOCReport:
         """Judge all pictures so far. Without pictures, or without objects, every AP is nan.
@@ -141,7 +145,7 @@ class VOCEvaluator:
         Raises:
             ValueError: as `flat` does.
         """
-        detections, objects = self.flat()
+        detections, objects = self._pictures.detections(), self._pictures.objects()
         num_classes = len(self.class_names)
         num_pairs = self._pictures.num_pairs if detections.boxes.is_cuda else None
         if num_pairs is not None and num_pairs > MAX_PAIRS_AT_ONCE:
