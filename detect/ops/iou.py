@@ -73,11 +73,11 @@ def elementwise_box_iou(
         return _measure(a, b, kind)  # what the gradient needs is kept anyway
     if a.numel() * b.numel() <= 16 * _chunk_pairs(a.device):  # 4 × 4 numbers a pair at least
         return _measure(a, b, kind)
-    num_dims = max(a.dim(), b.dim())
-    a, b = (boxes.reshape(*[1] * (num_dims - boxes.dim()), *boxes.shape) for boxes in (a, b))
     shape = torch.broadcast_shapes(a.shape, b.shape)[:-1]
     if math.prod(shape) <= _chunk_pairs(a.device):
         return _measure(a, b, kind)
+    num_dims = max(a.dim(), b.dim())
+    a, b = (boxes.reshape(*[1] * (num_dims - boxes.dim()), *boxes.shape) for boxes in (a, b))
     result = a.new_empty(shape)
     _measure_in_chunks(a, b, kind, result)
     return result
