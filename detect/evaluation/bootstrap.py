@@ -29,6 +29,7 @@ from detect.evaluation.detection_set import DetectionSet, flat_detections
 from detect.evaluation.flat import FlatDetections, FlatObjects
 from detect.evaluation.judged import check_iou_threshold
 from detect.evaluation.ordering import order_by_group_and_score
+from detect.evaluation.ranking import best_from_each
 from detect.evaluation.voc import dense_verdict, judge
 from detect.structures import GroundTruth
 
@@ -329,7 +330,7 @@ def _mean_precisions(
     starts = torch.searchsorted(lists, lists)  # [J] of the list of each entry
     hits, seen = _running(weights, starts), _running(false, starts)
     seen += hits
-    best = _envelope(hits / seen.clamp(min=1), lists)
+    best = best_from_each(hits / seen.clamp(min=1), lists)
     heights = objects.new_zeros(objects.shape)
     area = heights.index_add(0, lists, best * weights) / objects
     # the recalls of the metric between those of one true positive and of the one before it
@@ -354,18 +355,6 @@ def _running(values: Int[Tensor, "J B"], starts: Int[Tensor, "J"]) -> Float[Tens
         return total.double()
     before = (total - values)[starts]
     return (total - before).double()
-
-
-def _envelope(precision: Float[Tensor, "J B"], lists: Int[Tensor, "J"]) -> Float[Tensor, "J B"]:
-    """The best precision at each true positive or behind it in its list; by doubling."""
-    longest = int(lists.bincount().max()) if len(lists) else 0
-    best, distance = precision, 1
-    while distance < longest:
-        is_same = (lists[:-distance] == lists[distance:])[:, None]
-        ahead = torch.where(is_same, best[distance:], 0.0)
-        best = torch.cat((torch.maximum(best[:-distance], ahead), best[-distance:]))
-        distance *= 2
-    return best
 
 
 def _true_positives(

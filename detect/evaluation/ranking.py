@@ -40,15 +40,23 @@ def num_true(ranked: RankedLists) -> Int[Tensor, "S"]:
 
 
 def envelope(ranked: RankedLists) -> Float[Tensor, "E"]:
-    """The best precision at each entry or behind it in its list: the monotone curve.
+    """The best precision at each entry or behind it in its list: the monotone curve."""
+    precision = torch.where(ranked.is_true, ranked.precision, 0.0)
+    return best_from_each(precision, ranked.lists)
+
+
+def best_from_each(
+    values: Float[Tensor, "E *columns"], lists: Int[Tensor, "E"]
+) -> Float[Tensor, "E *columns"]:
+    """The greatest value at each entry or behind it in its list; values are 0 or more.
 
     A running maximum by doubling: after k rounds each entry knows the best of the 2ᵏ entries from
     it on.
     """
-    best = torch.where(ranked.is_true, ranked.precision, 0.0)
-    distance, longest = 1, _longest_list(ranked)
+    best, distance, longest = values, 1, _longest_list(lists)
     while distance < longest:
-        is_same = ranked.lists[:-distance] == ranked.lists[distance:]
+        is_same = lists[:-distance] == lists[distance:]
+        is_same = is_same.reshape(-1, *[1] * (values.dim() - 1))
         ahead = torch.where(is_same, best[distance:], 0.0)
         best = torch.cat((torch.maximum(best[:-distance], ahead), best[-distance:]))
         distance *= 2
@@ -108,7 +116,7 @@ def _before_each_list(flags: Bool[Tensor, "E"], lists: Int[Tensor, "E"], num_lis
     return counts.cumsum(0) - counts
 
 
-def _longest_list(ranked: RankedLists) -> int:
-    if ranked.lists.is_cuda or len(ranked.lists) == 0:
-        return len(ranked.lists)  # the GPU need not be asked: it makes a few rounds more
-    return int(ranked.lists.bincount().max())
+def _longest_list(lists: Int[Tensor, "E"]) -> int:
+    if lists.is_cuda or len(lists) == 0:
+        return len(lists)  # the GPU need not be asked: it makes a few rounds more
+    return int(lists.bincount().max())
