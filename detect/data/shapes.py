@@ -37,7 +37,7 @@ from detect.files import write_json, write_text
 SHAPE_CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
 
 # The version counts up with every change of the drawing: an older set is not taken for a new one.
-DRAWN_SET = DrawnSet("shapes", "a shapes set", "shapes.json", version=1)
+DRAWN_SET = DrawnSet("shapes", "a shapes set", "shapes.json", version=2)
 
 # An object of whose area more than this is hidden or outside the picture is marked difficult.
 DIFFICULT_ABOVE = 0.65

@@ -350,8 +350,26 @@ def test_an_older_drawing_is_not_taken_for_new(tmp_path):
     settings_file = tmp_path / "shapes.json"
     settings = json.loads(settings_file.read_text())
     settings_file.write_text(json.dumps(settings | {"version": 0}))
-    with pytest.raises(DetectError, match=r"version 0 \(wanted: 1\)"):
+    with pytest.raises(DetectError, match=r"version 0 \(wanted: 2\)"):
         ensure_shapes(tmp_path, 3)
+
+
+def test_the_version_names_the_drawing():
+    # a change of what is drawn wants another version, or a set that lies there is mixed up with it
+    labels = [[drawn.label for drawn in render_picture(index).objects] for index in range(8)]
+    drawings = {
+        2: [
+            [4, 4, 3, 0, 1],
+            [1],
+            [],
+            [2, 3, 3],
+            [4],
+            [2, 1, 5, 1, 3],
+            [3, 2, 3, 3],
+            [3, 4, 0, 3, 5],
+        ]
+    }
+    assert drawings[shapes.DRAWN_SET.version] == labels
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path):
