@@ -51,7 +51,7 @@ def region_kind(box, objects, positive_iou, background_iou):
     return ("background", None) if low <= best < high else ("ignored", None)
 
 
-def region_losses(logits, deltas, labels, targets, num_classes):
+def region_losses(logits, deltas, labels, targets, num_classes, beta=1.0):
     """Mean log loss, and mean smooth L1 of the own class's deltas; background has none."""
     classification = boxes = 0.0
     for row, label, own, target in zip(logits, labels, deltas, targets, strict=True):
@@ -59,7 +59,7 @@ def region_losses(logits, deltas, labels, targets, num_classes):
         log_sum = greatest + math.log(sum(math.exp(value - greatest) for value in row))
         classification += log_sum - row[label]
         if label < num_classes:
-            boxes += smooth_l1(own[label], target)
+            boxes += smooth_l1(own[label], target, beta)
     return classification / len(logits), boxes / len(logits)
 
 

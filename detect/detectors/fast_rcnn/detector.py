@@ -72,6 +72,8 @@ class FastRCNN(RegionDetector):
         positive_iou: least IoU with an object of a region that shows it.
         background_iou: from and to; the greatest IoU with any object of a background region.
         box_weight: λ, the weight of the regions' box loss (Girshick 2015, equation 1: 1).
+        box_beta: the error from which that loss, smooth L1, is a line, in normalized deltas (the
+            paper's equation 3: 1); less asks for more exact boxes, as torchvision's 1/9 does.
         svm: whether SVMs, trained with hard negatives as those of R-CNN, give the scores in place
             of the softmax (section 5.4).
         svm_cost: see `RCNN`.
@@ -117,6 +119,7 @@ class FastRCNN(RegionDetector):
         positive_iou: float = 0.5,
         background_iou: tuple[float, float] = (0.1, 0.5),
         box_weight: float = 1.0,
+        box_beta: float = 1.0,
         svm: bool = False,
         svm_cost: float = 0.001,
         negative_iou: float = 0.3,
@@ -142,6 +145,7 @@ class FastRCNN(RegionDetector):
             positive_iou=positive_iou,
             background_iou=background_iou,
             box_weight=box_weight,
+            box_beta=box_beta,
             iou_threshold=iou_threshold,
             max_detections=max_detections,
         )

@@ -63,6 +63,7 @@ class RegionDetector(Detector):
         positive_iou: see `sample_regions`.
         background_iou: see `sample_regions`.
         box_weight: λ of the loss.
+        box_beta: see `region_losses`.
         iou_threshold: of the suppression among detections of a class.
         max_detections: kept for each picture.
         neck: `fpn` for a feature pyramid instead of the one map.
@@ -88,6 +89,7 @@ class RegionDetector(Detector):
         positive_iou: float,
         background_iou: tuple[float, float],
         box_weight: float,
+        box_beta: float,
         iou_threshold: float,
         max_detections: int,
         neck: Literal["fpn"] | None = None,
@@ -107,8 +109,9 @@ class RegionDetector(Detector):
                 "detector.background_iou: expected two rising numbers from 0 to 1, found "
                 f"{list(background_iou)}"
             )
-        if box_weight < 0:
-            raise DetectError(f"detector.box_weight: expected 0 or more, found {box_weight}")
+        for key, value in (("box_weight", box_weight), ("box_beta", box_beta)):
+            if value < 0:
+                raise DetectError(f"detector.{key}: expected 0 or more, found {value}")
         self.num_classes = num_classes
         self.input_spec = input_spec
         self.pooling: Pooling = pooling
@@ -117,6 +120,7 @@ class RegionDetector(Detector):
         self.positive_iou = positive_iou
         self.background_iou = background_iou
         self.box_weight = box_weight
+        self.box_beta = box_beta
         self.iou_threshold = iou_threshold
         self.max_detections = max_detections
         self.level = _level_of(backbone, level)
@@ -238,7 +242,7 @@ class RegionDetector(Detector):
             return {"classification": nothing, "boxes": nothing}
         features = self.region_features(maps, regions.boxes, regions.pictures)
         logits, deltas = self.classifier(features).float(), self._deltas(features)
-        classification, boxes = region_losses(logits, deltas, regions)
+        classification, boxes = region_losses(logits, deltas, regions, self.box_beta)
         return {"classification": classification, "boxes": self.box_weight * boxes}
 
     def _deltas(self, features: Float[Tensor, "N D"]) -> Float[Tensor, "N C 4"]:

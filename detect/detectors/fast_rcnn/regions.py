@@ -131,7 +131,10 @@ def sample_regions(
 
 
 def region_losses(
-    logits: Float[Tensor, "N D"], deltas: Float[Tensor, "N C 4"], regions: SampledRegions
+    logits: Float[Tensor, "N D"],
+    deltas: Float[Tensor, "N C 4"],
+    regions: SampledRegions,
+    beta: float = 1.0,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The multi-task loss: log loss of the class, smooth L1 of the box (equations 1 to 3, λ = 1).
 
@@ -142,12 +145,13 @@ def region_losses(
         logits: of C classes, then background.
         deltas: normalized, for each class.
         regions: what they are to be.
+        beta: the error from which smooth L1 is a line, in normalized deltas; equation 3 has 1.
     """
     count, num_classes = divisor_over_processes(len(logits)), deltas.shape[1]
     classification = functional.cross_entropy(logits, regions.labels, reduction="sum") / count
     rows = torch.arange(len(logits), device=logits.device)
     own = deltas[rows, regions.labels.clamp(max=num_classes - 1)]
-    errors = functional.smooth_l1_loss(own, regions.targets, reduction="none").sum(dim=1)
+    errors = functional.smooth_l1_loss(own, regions.targets, reduction="none", beta=beta).sum(dim=1)
     return classification, (errors * (regions.labels < num_classes)).sum() / count
 
 

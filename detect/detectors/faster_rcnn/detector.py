@@ -96,6 +96,8 @@ class FasterRCNN(RegionDetector):
         positive_iou: least IoU with an object of a region that shows it.
         background_iou: from and to; the greatest IoU with any object of a background region.
         box_weight: λ, the weight of the regions' box loss (Girshick 2015, equation 1: 1).
+        box_beta: the error from which that loss, smooth L1, is a line, in normalized deltas (the
+            paper's equation 3: 1); less asks for more exact boxes, as torchvision's 1/9 does.
         truncated_svd: see `FastRCNN`.
         score_threshold: probabilities below are left out.
         iou_threshold: of the suppression among detections of a class.
@@ -149,6 +151,7 @@ class FasterRCNN(RegionDetector):
         positive_iou: float = 0.5,
         background_iou: tuple[float, float] = (0.0, 0.5),
         box_weight: float = 1.0,
+        box_beta: float = 1.0,
         truncated_svd: tuple[int, ...] | None = None,
         score_threshold: float = 0.01,
         iou_threshold: float = 0.3,
@@ -170,6 +173,7 @@ class FasterRCNN(RegionDetector):
             positive_iou=positive_iou,
             background_iou=background_iou,
             box_weight=box_weight,
+            box_beta=box_beta,
             iou_threshold=iou_threshold,
             max_detections=max_detections,
         )

@@ -88,6 +88,17 @@ def test_the_box_loss_has_its_weight():
     assert float(losses[0]["boxes"].detach()) > 0
 
 
+def test_a_lesser_beta_asks_more_of_small_errors():
+    batch = batch_of([(64, 64)], spec=build().input_spec)
+    losses = []
+    for beta in (1.0, 1 / 9):
+        detector = build(box_beta=beta)
+        torch.manual_seed(0)
+        losses.append(detector.loss(batch))
+    assert losses[1]["boxes"] > losses[0]["boxes"] > 0
+    assert_close(losses[1]["classification"], losses[0]["classification"])
+
+
 def test_the_trunk_sees_each_picture_once():
     detector = build()
     seen = []

@@ -89,19 +89,21 @@ def test_a_picture_without_objects_gives_background_from_all_proposals():
     assert (drawn.labels[drawn.pictures == 1] == NUM_CLASSES).all()
 
 
-def test_losses_equal_the_oracle():
+@pytest.mark.parametrize("beta", [1.0, 1 / 9])
+def test_losses_equal_the_oracle(beta):
     drawn = sample(32, 0.0)
     generator = torch.Generator().manual_seed(1)
     count = len(drawn.labels)
     logits = torch.randn(count, NUM_CLASSES + 1, generator=generator)
     deltas = torch.randn(count, NUM_CLASSES, 4, generator=generator)
-    found = region_losses(logits, deltas, drawn)
+    found = region_losses(logits, deltas, drawn, beta)
     expected = reference.region_losses(
         logits.tolist(),
         deltas.tolist(),
         drawn.labels.tolist(),
         drawn.targets.tolist(),
         NUM_CLASSES,
+        beta,
     )
     assert_close(torch.stack(found), torch.tensor(expected), atol=1e-5, rtol=1e-5)
     assert expected[1] > 0

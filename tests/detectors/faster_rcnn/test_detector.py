@@ -57,6 +57,7 @@ def some_batch(num_objects=2):
         ({"proposal_iou": 7.0}, "proposal_iou: expected 0 to 1, found 7"),
         ({"background_iou": (0.6, 0.5)}, "background_iou: expected two rising numbers"),
         ({"box_weight": -1.0}, "box_weight: expected 0 or more"),
+        ({"box_beta": -1.0}, "box_beta: expected 0 or more"),
         ({"max_detections": 0}, "max_detections: expected 1 or more"),
         ({"neck": "fpn", "anchor_sizes": (8, 16)}, "one for each of the pyramid's 4 levels"),
         ({"neck": "fpn", "head": "backbone"}, "expected detector.head mlp and no detector.level"),
