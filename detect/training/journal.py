@@ -7,7 +7,7 @@ import csv
 import importlib.util
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +74,18 @@ class Journal:
                 if isinstance(value, int | float) and name not in ("step", "epoch"):
                     self._board.add_scalar(f"{line['kind']}/{name}", value, int(line["step"]))
 
-    def forget_after(self, step: int) -> None:
-        """Drop the lines of steps after `step`, which a resumed run is about to take again."""
+    def forget(self, is_undone: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Drop the lines of what a resumed run is about to do again, and a torn last one."""
         if not self.is_writing or not self.path.exists():
             return
         kept = []
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
+                values = json.loads(line)
             except ValueError:  # the last line of a killed run
                 continue
+            if not is_undone(values):
+                kept.append(line + "\n")
         write_text(self.path, "".join(kept))
 
 

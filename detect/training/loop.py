@@ -164,7 +164,7 @@ class TrainingRun:
             DetectError: the loss is not finite.
         """
         # of an attempt that went further than its last checkpoint, or never reached one
-        self.journal.forget_after(self.position.step)
+        self.journal.forget(self._is_undone)
         with self.display, closing(self.journal), Interruption() as interruption:
             for phase in phases:
                 if phase.name in self.position.finished_phases:
@@ -182,21 +182,32 @@ class TrainingRun:
                         self._judge(phase.name)
                 else:
                     raise TypeError(f"no way to run a {type(phase).__name__}")
-                self.position.finished_phases.append(phase.name)
-                self.position.epoch = 0
-                self.position.best_score = None
-                self._save(None)
-                seconds = time.perf_counter() - begin
+                # before the state that has the phase behind it: a kill between the two loses nothing
                 self.journal.write(
                     kind="phase",
                     phase=phase.name,
                     step=self.position.step,
-                    seconds=seconds,
+                    seconds=time.perf_counter() - begin,
                     peak_memory_mib=peak_memory(self.device),
                     **told,
                 )
+                self.position.finished_phases.append(phase.name)
+                self.position.epoch = 0
+                self.position.best_score = None
+                self._save(None)
                 self.journal.write_table()
                 self._leave_if_asked(interruption)
+
+    def _is_undone(self, line: Mapping[str, Any]) -> bool:
+        """Whether a line of the journal tells of what the present state does not have."""
+        position = self.position
+        if line["step"] > position.step:
+            return True
+        if line["phase"] in position.finished_phases:
+            return False
+        # of a phase that is not finished, the state has the epochs and steps of a descent
+        has_begun = position.epoch > 0 or position.batch > 0
+        return not has_begun or line["kind"] == "phase"
 
     def _fit(self, phase: FitPhase, interruption: Interruption) -> Mapping[str, Any]:
         begin = time.perf_counter()

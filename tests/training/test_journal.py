@@ -22,11 +22,15 @@ def test_each_line_is_an_object(tmp_path):
     ]
 
 
+def after(step):
+    return lambda line: line["step"] > step
+
+
 def test_later_steps_are_forgotten(tmp_path):
     journal = Journal(tmp_path / "metrics.jsonl")
     for step in (1, 2, 2, 3, 4):
         journal.write(step=step)
-    journal.forget_after(2)
+    journal.forget(after(2))
     assert steps_in(journal.path) == [1, 2, 2]
     journal.write(step=3)
     assert steps_in(journal.path) == [1, 2, 2, 3]
@@ -39,7 +43,7 @@ def test_a_torn_last_line_is_forgotten(tmp_path):
     whole = journal.path.read_text()
     for length in range(len(whole) // 2 + 1, len(whole) - 1):
         journal.path.write_text(whole[:length])
-        journal.forget_after(9)
+        journal.forget(after(9))
         journal.write(kind="train", step=2)
         expected = [1, 2, 2] if length == len(whole) - 1 else [1, 2]
         assert steps_in(journal.path) == expected
@@ -51,14 +55,14 @@ def test_a_whole_last_line_without_its_end_is_kept(tmp_path):
     journal = Journal(tmp_path / "metrics.jsonl")
     journal.write(step=1)
     journal.path.write_text(journal.path.read_text().rstrip("\n"))
-    journal.forget_after(1)
+    journal.forget(after(1))
     journal.write(step=2)
     assert steps_in(journal.path) == [1, 2]
 
 
 def test_without_a_file_there_is_nothing_to_forget(tmp_path):
     journal = Journal(tmp_path / "metrics.jsonl")
-    journal.forget_after(0)
+    journal.forget(after(0))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -120,7 +124,7 @@ def test_processes_that_do_not_write_leave_nothing(tmp_path):
     journal = Journal(tmp_path / "run" / "metrics.jsonl", is_writing=False)
     journal.write(kind="train", step=1)
     journal.write_table()
-    journal.forget_after(0)
+    journal.forget(after(0))
     journal.close()
     assert list(tmp_path.iterdir()) == []
 

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from detect.errors import DetectError, Interrupted
 from detect.training import FitPhase, load_checkpoint
 from detect.training import loop as loop_module
+from detect.training.checkpoints import CheckpointFolder
 from tests.training.tiny_training import (
     BATCH_SIZE,
     BATCHES,
@@ -573,3 +574,32 @@ def test_a_step_without_descent_that_was_killed_begins_anew(tmp_path):
         train(tmp_path / "cut", fit_between(act=kill))
     again = train(tmp_path / "cut", fit_between(), resume=True)
     assert_same_state(again.state_dict(), expected.state_dict())
+
+
+@pytest.mark.parametrize("save", range(1, 5))
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_run_killed_at_a_checkpoint_has_every_line_of_the_journal_once(
+    tmp_path, monkeypatch, save, moment
+):
+    """Three of the checkpoints end epochs, one the descent, one the step without descent."""
+
+    def phases(module):
+        return [make_phase(module), fit_bias(module, 0.25)]
+
+    train(tmp_path / "whole", phases)
+    write, calls = CheckpointFolder.save, 0
+
+    def save_and_die(folder, step, content):
+        nonlocal calls
+        calls += 1
+        if moment == "after" or calls <= save:
+            write(folder, step, content)
+        if calls > save:
+            kill()
+
+    monkeypatch.setattr(CheckpointFolder, "save", save_and_die)
+    with pytest.raises(Killed):
+        train(tmp_path / "cut", phases)
+    monkeypatch.undo()
+    train(tmp_path / "cut", phases, resume=True)
+    assert lines_of(tmp_path / "cut") == lines_of(tmp_path / "whole")
