@@ -182,7 +182,7 @@ class TrainingRun:
                         self._judge(phase.name)
                 else:
                     raise TypeError(f"no way to run a {type(phase).__name__}")
-                # before the state that has the phase behind it: a kill between the two loses nothing
+                # before the state that has the phase behind it: a kill between them loses nothing
                 self.journal.write(
                     kind="phase",
                     phase=phase.name,
