@@ -1,4 +1,4 @@
-"""A small network for demos and tests: seven convolutions and one hidden layer, no paper."""
+"""Small networks for demos and tests, no paper: convolutions and one hidden layer."""
 
 from torch import nn
 
@@ -13,7 +13,7 @@ def tiny() -> Backbone:
     The first convolution goes to a quarter of the resolution at once, since on a CPU the time goes
     into the large maps.
     """
-    trunk = nn.Sequential(
+    return _network(
         _convolution(3, 32, kernel=6, stride=4),  # stride 4
         _convolution(32, 32),
         _convolution(32, 64, stride=2),  # stride 8
@@ -22,9 +22,25 @@ def tiny() -> Backbone:
         _convolution(64, 128, stride=2),  # stride 16
         _convolution(128, 128),
     )
+
+
+@BACKBONES.register("tiny_shallow")
+def tiny_shallow() -> Backbone:
+    """`tiny` without its convolutions of stride 1: three are left of seven.
+
+    Strides, channels and head stay, so that the two differ in depth alone.
+    """
+    return _network(
+        _convolution(3, 32, kernel=6, stride=4),  # stride 4
+        _convolution(32, 64, stride=2),  # stride 8
+        _convolution(64, 128, stride=2),  # stride 16
+    )
+
+
+def _network(*layers: nn.Module) -> Backbone:
     grid, feature_dim = 4, 256
     head = nn.Sequential(nn.Flatten(), nn.Linear(128 * grid**2, feature_dim), nn.ReLU(inplace=True))
-    return Backbone(trunk, head, image_size=64, num_published_classes=0)
+    return Backbone(nn.Sequential(*layers), head, image_size=64, num_published_classes=0)
 
 
 def _convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:

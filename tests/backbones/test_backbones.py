@@ -52,7 +52,15 @@ def test_the_registry_has_the_networks_of_the_detectors():
         *(f"resnet{n}" for n in (18, 34, 50, 101, 152)),
     ]
     classical = {"lenet", "alexnet", "alexnet_owt", "zfnet", "googlenet", "plain18", "plain34"}
-    names = {"tiny", "mobilenet_v2", "squeezenet1_0", *DARKNETS, *classical, *depths}
+    names = {
+        "tiny",
+        "tiny_shallow",
+        "mobilenet_v2",
+        "squeezenet1_0",
+        *DARKNETS,
+        *classical,
+        *depths,
+    }
     assert names <= set(BACKBONES)
 
 

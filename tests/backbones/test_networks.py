@@ -73,7 +73,7 @@ WRAPS = [
 
 
 OWN = [
-    *["alexnet", "alexnet_ungrouped", "lenet", "plain18", "plain34", "tiny"],
+    *["alexnet", "alexnet_ungrouped", "lenet", "plain18", "plain34", "tiny", "tiny_shallow"],
     *["yolo_darknet", "yolo_darknet_fast", "zfnet", "zfnet_small"],
 ]
 
@@ -336,3 +336,19 @@ def test_the_auxiliary_classifiers_of_googlenet_follow_4a_and_4d():
         shapes = {key: value.shape for key, value in ours.build(1000).state_dict().items()}
         theirs = getattr(network, auxiliary).state_dict()
         assert shapes == {key: value.shape for key, value in theirs.items()}
+
+
+def test_tiny_shallow_differs_from_tiny_in_depth_alone():
+    deep, shallow = summary_of("tiny"), summary_of("tiny_shallow")
+    assert (shallow.stride, shallow.grid, shallow.channels, shallow.feature_dim) == (
+        *(deep.stride, deep.grid),
+        *(deep.channels, deep.feature_dim),
+    )
+
+    def convolutions(summary):
+        return [row for row in summary.layers if row.kind == "Conv2d"]
+
+    assert len(convolutions(deep)) == 7
+    found = [(row.stride, row.output) for row in convolutions(shallow)]
+    expected = [(row.stride, row.output) for row in convolutions(deep) if row.stride != (1, 1)]
+    assert found == expected
