@@ -77,6 +77,7 @@ from detect.training import (
     TrainingRun,
     load_checkpoint,
     present_processes,
+    read_journal,
 )
 
 # data sets of any kind, with or without joints
@@ -523,7 +524,8 @@ def _train(
     )
     plan = _plan(config, detector, training_split, target, proposals["train_split"], processes)
     kept = [found for found in proposals.values() if found is not None]
-    if kept and not continues:
+    is_told = any(line["kind"] == "proposals" for line in read_journal(run.journal.path))
+    if kept and not is_told:
         run.journal.write(
             kind="proposals", step=0, cache_bytes=sum(found.boxes.nbytes for found in kept)
         )

@@ -137,7 +137,6 @@ def journal_of(folder):
     return [
         {key: value for key, value in line.items() if key not in CLOCKED}
         for line in map(json.loads, lines)
-        if line["kind"] in ("train", "evaluation")
     ]
 
 

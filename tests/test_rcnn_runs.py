@@ -15,7 +15,7 @@ from detect.detectors.rcnn import detector as module
 from detect.detectors.rcnn import features, training_regions
 from detect.errors import DetectError
 from detect.experiment import load, train
-from detect.training import load_checkpoint
+from detect.training import load_checkpoint, read_journal
 
 TRAINING = {"epochs": 2, "batch_size": 4, "learning_rate": 0.01}
 
@@ -122,6 +122,17 @@ def test_a_run_that_is_killed_ends_as_an_undisturbed_one(phase, root, whole, tmp
     report = json.loads((whole / "evaluation.json").read_text())
     assert evaluation.report.map_area == report["map_area"]
     assert not list((root / "cache").glob("regions-*"))
+
+
+def test_the_size_of_the_proposals_is_written_once(root, tmp_path, monkeypatch):
+    config = config_of(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.RCNN, "_sample_windows", kill_at_step(1))  # there is no state yet
+        with pytest.raises(Killed):
+            train(config, tmp_path / "run", device="cpu")
+    train(config, tmp_path / "run", resume=True, device="cpu")
+    lines = read_journal(tmp_path / "run" / "metrics.jsonl")
+    assert [line["step"] for line in lines if line["kind"] == "proposals"] == [0]
 
 
 def test_a_run_that_is_killed_in_the_middle_of_its_features_uses_what_is_there(

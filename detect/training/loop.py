@@ -203,7 +203,7 @@ class TrainingRun:
         position = self.position
         if line["step"] > position.step:
             return True
-        if line["phase"] in position.finished_phases:
+        if "phase" not in line or line["phase"] in position.finished_phases:
             return False
         # of a phase that is not finished, the state has the epochs and steps of a descent
         has_begun = position.epoch > 0 or position.batch > 0
