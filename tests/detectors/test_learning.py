@@ -44,8 +44,8 @@ DETECTORS = {
     },
     "sliding window": {
         "name": "sliding_window",
-        "scales": [1.4, 2.0, 2.9],
-        "scales_per_step": 1,
+        "scales": [1.2, 1.6, 2.1, 2.8, 3.6],
+        "scales_per_step": 2,
         "hidden_features": [64],
         "positive_iou": 0.4,
         "box_weight": 5.0,
