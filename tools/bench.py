@@ -286,7 +286,8 @@ def compare_with_torchvision(arguments: argparse.Namespace) -> None:
     for name, rows in scores.items():
         for number, measure_name in enumerate(("AP", "AP50", "AP75") if rows else ()):
             values = [row[number] for row in rows]
-            print(f"  {name} {measure_name}: mean {np.mean(values):.3f} ± {np.std(values):.3f}")
+            spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+            print(f"  {name} {measure_name}: mean {statistics.mean(values):.3f}{spread}")
     time_rivals(configs, arguments)
 
 
