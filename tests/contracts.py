@@ -125,7 +125,7 @@ class NoBatches:
     def __len__(self) -> int:
         return 1
 
-    def explain(self, error: RuntimeError) -> Exception:
+    def explain(self, error: Exception) -> Exception:
         return error
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:  # noqa: ARG002

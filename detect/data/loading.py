@@ -6,10 +6,12 @@ batches were taken before, and a worker has no state that a continued run would 
 have a generator of their own, since they would draw from torch's global one, which dropout uses.
 """
 
+import multiprocessing
 import os
 import random
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol, runtime_checkable
@@ -29,6 +31,12 @@ Draw = tuple[int, int]
 Share = tuple[int, int]
 # an augmentation: a sample and a seed to the changed sample
 Change = Callable[[Sample, int], Sample]
+
+# What the death of a worker may be met as: the loader's own error, or a connection that breaks
+# where the worker died between announcing a batch and handing over its memory.
+WORKER_ERRORS = (RuntimeError, ConnectionError, EOFError)
+# The connection of a killed process breaks shortly before its end can be seen.
+SECONDS_TO_DIE = 5.0
 
 
 @runtime_checkable
@@ -95,7 +103,7 @@ class TrainingBatches:
         self._order.epoch, self._order.start = epoch, start
         return iter(self._loader)
 
-    def explain(self, error: RuntimeError) -> Exception:
+    def explain(self, error: Exception) -> Exception:
         """What an error while training says, if it is that a worker died; else the error."""
         return self._reading.explain(error, self._samples)
 
@@ -178,7 +186,7 @@ class EvaluationBatches:
         """
         try:
             yield from self._loader
-        except RuntimeError as error:
+        except WORKER_ERRORS as error:
             raise self._reading.explain(error, self._samples) from error
 
 
@@ -239,8 +247,24 @@ class _Reading:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
-    def explain(self, error: RuntimeError, samples: SampleSource) -> Exception:
+    def _death(self) -> RuntimeError | None:
+        """Which worker is dead, where there is one after a connection broke."""
+        end = time.monotonic() + SECONDS_TO_DIE
+        try:
+            while time.monotonic() < end:
+                alive = {process.pid for process in multiprocessing.active_children()}
+                for pid in self._table[:, 0].tolist():
+                    if pid and pid not in alive:
+                        return RuntimeError(f"DataLoader worker (pid {pid}) died")
+                time.sleep(0.05)
+        except RuntimeError as told:  # by the loader, which heard of it at this moment
+            return told
+        return None
+
+    def explain(self, error: Exception, samples: SampleSource) -> Exception:
         """The error that names the picture at which a worker died; others as they are."""
+        if isinstance(error, ConnectionError | EOFError):
+            error = self._death() or error
         if not _DEAD_WORKER.search(str(error)):
             return error
         self._kill_all()

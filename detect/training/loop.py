@@ -174,7 +174,7 @@ class TrainingRun:
                 if isinstance(phase, GradientPhase):
                     try:
                         self._descend(phase, interruption)
-                    except RuntimeError as error:
+                    except (RuntimeError, ConnectionError, EOFError) as error:
                         raise phase.batches.explain(error) from error
                 elif isinstance(phase, FitPhase):
                     told = self._fit(phase, interruption)

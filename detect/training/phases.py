@@ -29,7 +29,7 @@ class BatchSource(Protocol):
         """The batches of an epoch (from 0), from batch `start` on."""
         ...
 
-    def explain(self, error: RuntimeError) -> Exception:
+    def explain(self, error: Exception) -> Exception:
         """What an error while training says of the source, such as a worker that died."""
         ...
 

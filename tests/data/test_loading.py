@@ -1,13 +1,16 @@
+import multiprocessing
 import os
 import random
 import signal
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
 import torch
 
-from detect.data import Augmentation, EvaluationBatches, TrainingBatches
+from detect.data import Augmentation, EvaluationBatches, TrainingBatches, loading
+from detect.data.loading import WORKER_ERRORS
 from detect.errors import DetectError
 from detect.structures import Batch, GroundTruth, ImageMeta, InputSpec, Sample
 
@@ -169,7 +172,7 @@ class Deadly(Pictures):
 
 def test_the_picture_at_which_a_worker_died_is_named():
     batches = TrainingBatches(Deadly(8), None, SPEC, batch_size=2, seed=0, num_workers=2)
-    with pytest.raises(RuntimeError, match="DataLoader worker") as caught:
+    with pytest.raises(WORKER_ERRORS) as caught:
         list(batches.epoch(0))
     error = batches.explain(caught.value)
     assert isinstance(error, DetectError)
@@ -177,6 +180,30 @@ def test_the_picture_at_which_a_worker_died_is_named():
     assert "data.num_workers" in str(error)
     other = RuntimeError("something else")
     assert batches.explain(other) is other
+
+
+def test_a_worker_whose_end_shows_after_its_connection_broke_is_named():
+    batches = TrainingBatches(Pictures(8), None, SPEC, batch_size=2, seed=0, num_workers=1)
+    next(batches.epoch(0))
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the loader's, which tells of a death
+    try:
+        (worker,) = multiprocessing.active_children()
+        killing = Timer(0.3, os.kill, (worker.pid, signal.SIGKILL))
+        killing.start()
+        error = batches.explain(ConnectionResetError("by peer"))
+        killing.join()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert isinstance(error, DetectError)
+    assert "a process that reads pictures ended while it read" in str(error)
+
+
+def test_a_broken_connection_is_no_dead_worker(monkeypatch):
+    monkeypatch.setattr(loading, "SECONDS_TO_DIE", 0.2)
+    batches = TrainingBatches(Pictures(8), None, SPEC, batch_size=2, seed=0, num_workers=1)
+    next(batches.epoch(0))
+    error = ConnectionResetError("by a file server")
+    assert batches.explain(error) is error
 
 
 def test_a_worker_that_dies_in_an_evaluation_is_named_too():
