@@ -192,6 +192,7 @@ def test_a_worker_whose_end_shows_after_its_connection_broke_is_named():
         killing.start()
         error = batches.explain(ConnectionResetError("by peer"))
         killing.join()
+        worker.join()
     finally:
         signal.signal(signal.SIGCHLD, before)
     assert isinstance(error, DetectError)
