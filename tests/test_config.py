@@ -483,6 +483,14 @@ def test_a_phase_has_the_common_settings_and_its_own_over_them(load):
     assert resolve(Settings(config.as_dict(), {}), "a test") == config
 
 
+def test_a_number_of_a_detector_that_is_out_of_range_is_located(faults):
+    section = "detector:\n  name: sliding_window\n  offsets: 0\n  scales: [1.0, -2]\n"
+    assert faults(section) == [
+        "config.yaml:4: detector.scales.1: expected more than 0, found -2",
+        "config.yaml:3: detector.offsets: expected 1 or more, found 0",
+    ]
+
+
 @pytest.mark.usefixtures("_two_step")
 def test_a_fault_of_a_phase_is_located(faults):
     head = "detector: {name: two_step}\n"

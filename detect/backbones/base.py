@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -220,6 +220,21 @@ class Backbone(nn.Module):
         """
         return self.level_grids[level] if self._layers_behind(level) else self.grid
 
+    @torch.no_grad()
+    def least_size(self, level: str) -> int:
+        """Side in pixels of the smallest picture of which the layers up to a level leave a map.
+
+        Without padding a layer takes no map that is smaller than its kernel, and a pool may leave
+        nothing of a small one.
+        """
+        was_training = self.training
+        self.eval()
+        layers = self.trunk[: self._level_layers[level] + 1]
+        sizes = range(1, self.image_size + 1)
+        least = next(size for size in sizes if _leaves_a_map(layers, size))
+        self.train(was_training)
+        return least
+
     def end_at(self, level: str) -> None:
         """Forget the layers behind a level, and the head; the others keep their names."""
         self.trunk = self.trunk[: self._level_layers[level] + 1]
@@ -358,6 +373,16 @@ def _run_on_meta(module: nn.Module, inputs: Tensor) -> Tensor:
     }
     outputs: Tensor = functional_call(module, state, (inputs,))
     return outputs
+
+
+def _leaves_a_map(layers: Iterable[nn.Module], size: int) -> bool:
+    features = torch.zeros(1, 3, size, size, device="meta")
+    try:
+        for layer in layers:
+            features = _run_on_meta(layer, features)
+    except RuntimeError:  # of a layer that the maps do not fit
+        return False
+    return min(features.shape[2:]) > 0
 
 
 def _stride_of(features: Tensor, larger: Tensor, index: int) -> int:

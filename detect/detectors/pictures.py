@@ -41,6 +41,17 @@ def unit_pictures(batch: Batch, color: Float[Tensor, "3 1 1"]) -> Float[Tensor, 
     return torch.where(is_filled[:, None], images, color)
 
 
+def pad_to(
+    images: Float[Tensor, "B 3 H W"], size: tuple[int, int], fill: Float[Tensor, "3 1 1"]
+) -> Float[Tensor, "B 3 h w"]:
+    """Pad pictures below and to the right with a color."""
+    if images.shape[2:] == size:
+        return images
+    padded = fill.expand(len(images), -1, *size).clone()
+    padded[:, :, : images.shape[2], : images.shape[3]] = images
+    return padded
+
+
 def clip_to_frames(
     boxes: Float[Tensor, "*batch 4"], frames: Float[Tensor, "*#batch 4"]
 ) -> Float[Tensor, "*batch 4"]:

@@ -326,3 +326,14 @@ def test_other_networks_keep_their_size(name, image_size):
     with pytest.raises(DetectError, match=f"designed for {before[0]} pixels .* at {image_size}"):
         backbone.design_for(image_size)
     assert (backbone.image_size, backbone.grid, backbone.feature_dim) == before
+
+
+@pytest.mark.parametrize("name", ["lenet", "alexnet", "vgg11", "googlenet", "resnet18", "tiny"])
+def test_the_least_size_leaves_a_map_and_a_smaller_one_does_not(name):
+    backbone = build_backbone(name).eval()
+    for level in backbone.levels:
+        size = backbone.least_size(level)
+        assert min(backbone.trunk_to(level, torch.rand(1, 3, size, size + 9)).shape) > 0
+        if size > 1:
+            with pytest.raises(RuntimeError):
+                backbone.trunk_to(level, torch.rand(1, 3, size - 1, size + 9))

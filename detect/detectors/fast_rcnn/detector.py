@@ -20,7 +20,18 @@ from detect.detectors.fast_rcnn.region_detector import (
 from detect.detectors.fast_rcnn.regions import pad_truths
 from detect.detectors.pictures import frames_of, padded, unit_pictures
 from detect.detectors.proposing import FittedSource, build_source, find_in_batch
-from detect.detectors.ranges import check_at_least_one
+from detect.detectors.ranges import (
+    Count,
+    CountOrZero,
+    Counts,
+    Finite,
+    Positive,
+    Positives,
+    Rising,
+    Share,
+    Weight,
+    in_ranges,
+)
 from detect.detectors.rcnn.training_regions import (
     FeatureCache,
     RegionSettings,
@@ -28,7 +39,6 @@ from detect.detectors.rcnn.training_regions import (
     solved_layer,
 )
 from detect.detectors.stages import timed
-from detect.errors import DetectError
 from detect.structures import Batch, Detections
 from detect.training import FitPhase, Phase, Plan, Watch
 
@@ -99,37 +109,38 @@ class FastRCNN(RegionDetector):
 
     has_svms: Tensor
 
+    @in_ranges
     def __init__(
         self,
         backbone: Backbone,
         num_classes: int,
         *,
-        input_size: int = 1000,
-        shorter_side: int | None = 600,
-        scales: tuple[float, ...] = (1.0,),
+        input_size: Count = 1000,
+        shorter_side: Count | None = 600,
+        scales: Positives = (1.0,),
         proposals: str = "selective-search",
         proposal_options: dict[str, Any] | None = None,
-        max_proposals: int = 2000,
+        max_proposals: Count = 2000,
         level: str | None = None,
         pooling: Pooling = "max",
         head: Head = "backbone",
-        hidden_features: tuple[int, ...] = (1024, 1024),
-        region_size: int = 7,
-        regions_per_picture: int = 64,
-        positive_iou: float = 0.5,
-        background_iou: tuple[float, float] = (0.1, 0.5),
-        box_weight: float = 1.0,
-        box_beta: float = 1.0,
+        hidden_features: Counts = (1024, 1024),
+        region_size: Count = 7,
+        regions_per_picture: Count = 64,
+        positive_iou: Share = 0.5,
+        background_iou: Rising = (0.1, 0.5),
+        box_weight: Weight = 1.0,
+        box_beta: Weight = 1.0,
         svm: bool = False,
-        svm_cost: float = 0.001,
-        negative_iou: float = 0.3,
-        mining_epochs: int = 1,
+        svm_cost: Positive = 0.001,
+        negative_iou: Share = 0.3,
+        mining_epochs: Count = 1,
         feature_cache: FeatureCache = "disk",
-        feature_budget: float = 20.0,
-        truncated_svd: tuple[int, ...] | None = None,
-        score_threshold: float | None = None,
-        iou_threshold: float = 0.3,
-        max_detections: int = 100,
+        feature_budget: Weight = 20.0,
+        truncated_svd: tuple[CountOrZero, ...] | None = None,
+        score_threshold: Finite | None = None,
+        iou_threshold: Share = 0.3,
+        max_detections: Count = 100,
     ) -> None:
         super().__init__(
             backbone,
@@ -149,9 +160,6 @@ class FastRCNN(RegionDetector):
             iou_threshold=iou_threshold,
             max_detections=max_detections,
         )
-        check_at_least_one(max_proposals=max_proposals, mining_epochs=mining_epochs)
-        if not scales or min(scales) <= 0:
-            raise DetectError(f"detector.scales: expected factors above 0, found {list(scales)}")
         self.scales = scales
         self.proposals = proposals
         self.proposal_options = dict(proposal_options or {})

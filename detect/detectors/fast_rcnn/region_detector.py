@@ -27,8 +27,7 @@ from detect.detectors.fast_rcnn.regions import (
     sample_regions,
 )
 from detect.detectors.fast_rcnn.truncated_svd import check_ranks, with_truncated_layers
-from detect.detectors.pictures import clip_to_frames, generator_on
-from detect.detectors.ranges import check_at_least_one, check_shares
+from detect.detectors.pictures import clip_to_frames, generator_on, pad_to
 from detect.errors import DetectError
 from detect.ops import divisor_over_processes, grouped_nms, has_area
 from detect.registry import nearest
@@ -96,22 +95,6 @@ class RegionDetector(Detector):
         neck_channels: int = 256,
     ) -> None:
         super().__init__()
-        check_at_least_one(
-            regions_per_picture=regions_per_picture,
-            region_size=region_size,
-            neck_channels=neck_channels,
-            max_detections=max_detections,
-        )
-        check_shares(positive_iou=positive_iou, iou_threshold=iou_threshold)
-        low, high = background_iou
-        if not 0 <= low < high <= 1:
-            raise DetectError(
-                "detector.background_iou: expected two rising numbers from 0 to 1, found "
-                f"{list(background_iou)}"
-            )
-        for key, value in (("box_weight", box_weight), ("box_beta", box_beta)):
-            if value < 0:
-                raise DetectError(f"detector.{key}: expected 0 or more, found {value}")
         self.num_classes = num_classes
         self.input_spec = input_spec
         self.pooling: Pooling = pooling
@@ -139,6 +122,7 @@ class RegionDetector(Detector):
         else:
             self.region_size = backbone.grid_at(self.level)
         self.backbone = backbone
+        self._least_size = backbone.least_size(self.levels[-1])
         self.map_channels = channels
         feature_dim = hidden_features[-1] if head == "mlp" else backbone.feature_dim
         self.feature_dim = feature_dim
@@ -161,6 +145,8 @@ class RegionDetector(Detector):
     ) -> list[FeatureMap]:
         """The maps that regions are taken from; of a pyramid, one coarser map stands behind them.
 
+        Pictures that are too small or narrow for the trunk to leave a map are padded.
+
         Args:
             images: in 0…1.
             scale: of the images to the input.
@@ -168,6 +154,8 @@ class RegionDetector(Detector):
             neck: and its neck.
         """
         backbone = backbone or self.backbone
+        height, width = (max(side, self._least_size) for side in images.shape[2:])
+        images = pad_to(images, (height, width), backbone.mean)
         strides = [2 ** int(level[1:]) for level in self.levels]
         if self.neck is None:
             return [FeatureMap(backbone.trunk_to(self.level, images), scale / strides[0])]
@@ -306,8 +294,7 @@ def input_spec_of(input_size: int, shorter_side: int | None) -> InputSpec:
     Raises:
         DetectError: the shorter side is longer than the longer one.
     """
-    check_at_least_one(input_size=input_size)
-    if shorter_side is not None and not 1 <= shorter_side <= input_size:
+    if shorter_side is not None and shorter_side > input_size:
         raise DetectError(
             f"detector.shorter_side: expected 1 to {input_size} pixels (detector.input_size is the "
             f"most that the longer side may have), found {shorter_side}; null pads all pictures to "
@@ -348,8 +335,6 @@ def _pyramid_levels(backbone: Backbone, level: str | None, head: Head) -> tuple[
 
 
 def _fully_connected(inputs: int, hidden_features: Sequence[int]) -> nn.Sequential:
-    if not hidden_features:
-        raise DetectError("detector.hidden_features: expected at least one layer, found none")
     layers: list[nn.Module] = [nn.Flatten()]
     for outputs in hidden_features:
         layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True)]

@@ -27,7 +27,16 @@ from detect.detectors.faster_rcnn.rpn import (
     select_proposals,
 )
 from detect.detectors.pictures import frames_of, generator_on, unit_pictures
-from detect.detectors.ranges import check_at_least_one, check_shares
+from detect.detectors.ranges import (
+    Count,
+    CountOrZero,
+    Counts,
+    Positives,
+    Rising,
+    Share,
+    Weight,
+    in_ranges,
+)
 from detect.detectors.stages import timed
 from detect.errors import DetectError
 from detect.structures import Batch, Detections
@@ -121,41 +130,42 @@ class FasterRCNN(RegionDetector):
 
     is_shared: Tensor
 
+    @in_ranges
     def __init__(
         self,
         backbone: Backbone,
         num_classes: int,
         *,
-        input_size: int = 1000,
-        shorter_side: int | None = 600,
+        input_size: Count = 1000,
+        shorter_side: Count | None = 600,
         recipe: Recipe = "joint",
         level: str | None = None,
         neck: Literal["fpn"] | None = None,
-        neck_channels: int = 256,
+        neck_channels: Count = 256,
         pooling: Pooling = "max",
         head: Head = "backbone",
-        hidden_features: tuple[int, ...] = (1024, 1024),
-        region_size: int = 7,
-        rpn_channels: int | None = None,
-        anchor_sizes: tuple[float, ...] | None = None,
-        anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
+        hidden_features: Counts = (1024, 1024),
+        region_size: Count = 7,
+        rpn_channels: Count | None = None,
+        anchor_sizes: Positives | None = None,
+        anchor_ratios: Positives = (0.5, 1.0, 2.0),
         crossing_anchors: bool = False,
-        anchors_per_picture: int = 256,
-        anchor_positive_iou: float = 0.7,
-        anchor_negative_iou: float = 0.3,
-        train_proposals: tuple[int, int] = (12000, 2000),
-        test_proposals: tuple[int, int] = (6000, 300),
-        proposal_iou: float = 0.7,
-        min_proposal_size: float = 1.0,
-        regions_per_picture: int = 128,
-        positive_iou: float = 0.5,
-        background_iou: tuple[float, float] = (0.0, 0.5),
-        box_weight: float = 1.0,
-        box_beta: float = 1.0,
-        truncated_svd: tuple[int, ...] | None = None,
-        score_threshold: float = 0.01,
-        iou_threshold: float = 0.3,
-        max_detections: int = 100,
+        anchors_per_picture: Count = 256,
+        anchor_positive_iou: Share = 0.7,
+        anchor_negative_iou: Share = 0.3,
+        train_proposals: tuple[Count, Count] = (12000, 2000),
+        test_proposals: tuple[Count, Count] = (6000, 300),
+        proposal_iou: Share = 0.7,
+        min_proposal_size: Weight = 1.0,
+        regions_per_picture: Count = 128,
+        positive_iou: Share = 0.5,
+        background_iou: Rising = (0.0, 0.5),
+        box_weight: Weight = 1.0,
+        box_beta: Weight = 1.0,
+        truncated_svd: tuple[CountOrZero, ...] | None = None,
+        score_threshold: Share = 0.01,
+        iou_threshold: Share = 0.3,
+        max_detections: Count = 100,
     ) -> None:
         super().__init__(
             backbone,
@@ -177,20 +187,6 @@ class FasterRCNN(RegionDetector):
             iou_threshold=iou_threshold,
             max_detections=max_detections,
         )
-        check_at_least_one(
-            anchors_per_picture=anchors_per_picture,
-            train_proposals=min(train_proposals),
-            test_proposals=min(test_proposals),
-        )
-        check_shares(
-            anchor_positive_iou=anchor_positive_iou,
-            anchor_negative_iou=anchor_negative_iou,
-            proposal_iou=proposal_iou,
-        )
-        if not anchor_ratios or min(anchor_ratios) <= 0:
-            raise DetectError(
-                f"detector.anchor_ratios: expected numbers above 0, found {list(anchor_ratios)}"
-            )
         if anchor_negative_iou > anchor_positive_iou:
             raise DetectError(
                 "detector.anchor_negative_iou: expected at most detector.anchor_positive_iou, "
@@ -222,8 +218,6 @@ class FasterRCNN(RegionDetector):
 
     def _anchor_sizes(self, sizes: Sequence[float] | None) -> list[list[float]]:
         # for each level
-        if sizes is not None and (not sizes or min(sizes) <= 0):
-            raise DetectError(f"detector.anchor_sizes: expected pixels, found {list(sizes)}")
         if self.neck is None:
             return [list(sizes or ANCHOR_SIZES)]
         num_levels = len(self.levels) + 1

@@ -20,6 +20,15 @@ from detect.detectors.localizer.assignment import Assignment, hungarian_slots, o
 from detect.detectors.localizer.cascade import RefinementStage
 from detect.detectors.localizer.losses import BoxLoss, box_regression_loss
 from detect.detectors.localizer.recipes import PHASE_NAMES, Recipe, recipe_phases
+from detect.detectors.ranges import (
+    Count,
+    CountOrZero,
+    Positive,
+    Share,
+    Weight,
+    check_input_size,
+    in_ranges,
+)
 from detect.detectors.stages import timed
 from detect.errors import DetectError
 from detect.ops import divisor_over_processes, from_center_size, grouped_nms, to_center_size
@@ -94,34 +103,38 @@ class Localizer(Detector):
         guesses: detections of a picture where K = 1 (ILSVRC: 5).
         score_threshold: with K > 1, detections below are left out, in 0…1.
         iou_threshold: with K > 1, of the suppression among detections of a class.
+
+    Raises:
+        DetectError: settings that do not fit the backbone or each other.
     """
 
     phase_names: ClassVar[tuple[str, ...]] = (*PHASE_NAMES, *STAGE_PHASES)
 
+    @in_ranges
     def __init__(
         self,
         backbone: Backbone,
         num_classes: int,
         *,
-        input_size: int = 224,
+        input_size: Count = 224,
         attach: Literal["trunk", "head"] = "trunk",
-        hidden_features: tuple[int, ...] | None = None,
-        reduced_channels: int | None = None,
+        hidden_features: tuple[Count, ...] | None = None,
+        reduced_channels: Count | None = None,
         class_specific: bool = False,
-        num_objects: int = 1,
-        num_joints: int = 0,
+        num_objects: Count = 1,
+        num_joints: CountOrZero = 0,
         assignment: Assignment = "left_to_right",
         object_choice: Literal["largest", "single"] = "largest",
         box_loss: BoxLoss = "l2",
-        box_weight: float = 1.0,
-        joint_weight: float = 1.0,
-        num_stages: int = 1,
-        diameter_joints: tuple[int, int] | None = None,
-        stage_context: float = 1.0,
+        box_weight: Weight = 1.0,
+        joint_weight: Weight = 1.0,
+        num_stages: Count = 1,
+        diameter_joints: tuple[CountOrZero, CountOrZero] | None = None,
+        stage_context: Positive = 1.0,
         recipe: Recipe = "frozen",
-        guesses: int = 5,
-        score_threshold: float = 0.01,
-        iou_threshold: float = 0.5,
+        guesses: Count = 5,
+        score_threshold: Share = 0.01,
+        iou_threshold: Share = 0.5,
     ) -> None:
         super().__init__()
         if num_joints and num_objects > 1:
@@ -129,7 +142,8 @@ class Localizer(Detector):
                 f"detector.num_joints: joints are of one object a picture, found "
                 f"detector.num_objects = {num_objects}; set it to 1"
             )
-        _check_cascade(num_stages, diameter_joints, stage_context, num_joints)
+        check_input_size(backbone, input_size)
+        _check_cascade(num_stages, diameter_joints, num_joints)
         self.metrics = ("localization", "pose") if num_joints else ("localization",)
         self.num_classes = num_classes
         self.input_spec = InputSpec((input_size, input_size))
@@ -421,14 +435,11 @@ class Localizer(Detector):
 def _check_cascade(
     num_stages: int,
     diameter_joints: tuple[int, int] | None,
-    stage_context: float,
     num_joints: int,
 ) -> None:
     most = len(STAGE_PHASES) + 1
-    if not 1 <= num_stages <= most:
+    if num_stages > most:
         raise DetectError(f"detector.num_stages: expected 1 to {most}, found {num_stages}")
-    if stage_context <= 0:
-        raise DetectError(f"detector.stage_context: expected more than 0, found {stage_context}")
     if num_stages == 1:
         return
     if not num_joints:

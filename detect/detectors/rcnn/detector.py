@@ -13,7 +13,15 @@ from detect.backbones import Backbone
 from detect.detectors.base import DETECTORS, Detector, evaluating
 from detect.detectors.pictures import clip_to_frames, frames_of, unit_pictures
 from detect.detectors.proposing import FittedSource, build_source, find_in_batch
-from detect.detectors.ranges import check_at_least_one
+from detect.detectors.ranges import (
+    Count,
+    CountOrZero,
+    Finite,
+    Positive,
+    Share,
+    Weight,
+    in_ranges,
+)
 from detect.detectors.rcnn.box_regression import fit_box_regressors
 from detect.detectors.rcnn.features import first_fully_connected
 from detect.detectors.rcnn.regions import regions_of
@@ -133,41 +141,37 @@ class RCNN(Detector):
     has_svms: Tensor
     has_regressors: Tensor
 
+    @in_ranges
     def __init__(
         self,
         backbone: Backbone,
         num_classes: int,
         *,
-        input_size: int = 500,
+        input_size: Count = 500,
         proposals: str = "selective-search",
         proposal_options: dict[str, Any] | None = None,
-        max_proposals: int = 2000,
+        max_proposals: Count = 2000,
         warp: Warp = "warp",
-        context: int = 16,
+        context: CountOrZero = 16,
         feature_layer: FeatureLayer = "head",
         finetune: bool = True,
-        windows_per_step: int = 128,
-        positive_iou: float = 0.5,
+        windows_per_step: Count = 128,
+        positive_iou: Share = 0.5,
         svm: bool = True,
-        svm_cost: float = 0.001,
-        negative_iou: float = 0.3,
-        mining_epochs: int = 1,
+        svm_cost: Positive = 0.001,
+        negative_iou: Share = 0.3,
+        mining_epochs: Count = 1,
         box_regression: bool = True,
-        regression_iou: float = 0.6,
-        regression_strength: float = 1000.0,
+        regression_iou: Share = 0.6,
+        regression_strength: Weight = 1000.0,
         feature_cache: FeatureCache = "disk",
-        feature_budget: float = 20.0,
-        score_threshold: float | None = None,
-        iou_threshold: float = 0.3,
-        max_detections: int = 100,
+        feature_budget: Weight = 20.0,
+        score_threshold: Finite | None = None,
+        iou_threshold: Share = 0.3,
+        max_detections: Count = 100,
     ) -> None:
         super().__init__()
-        check_at_least_one(
-            max_proposals=max_proposals,
-            windows_per_step=windows_per_step,
-            mining_epochs=mining_epochs,
-        )
-        if not 0 <= 2 * context < backbone.image_size:
+        if 2 * context >= backbone.image_size:
             raise DetectError(
                 f"detector.context: expected 0 or more and less than half of the "
                 f"{backbone.image_size} pixels of the backbone's input, found {context}"

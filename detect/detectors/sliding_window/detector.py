@@ -14,13 +14,15 @@ from detect.detectors.base import DETECTORS, Detector, evaluating
 from detect.detectors.localizer.detector import build_regressor
 from detect.detectors.localizer.losses import BoxLoss, box_regression_loss
 from detect.detectors.localizer.recipes import PHASE_NAMES, Recipe, recipe_phases
+from detect.detectors.pictures import pad_to
+from detect.detectors.ranges import Count, Positives, Share, Weight, in_ranges
 from detect.detectors.sliding_window.windows import (
     WindowGrid,
     label_windows,
-    pad_to,
     scale_images,
 )
 from detect.detectors.stages import timed
+from detect.errors import DetectError
 from detect.ops import divisor_over_processes, grouped_nms, merge_predictions
 from detect.structures import Batch, Detections, GroundTruth, InputSpec
 from detect.training import Phase, Plan
@@ -116,6 +118,9 @@ class SlidingWindow(Detector):
     Attributes:
         num_windows_shown: int64; windows with an object that training has seen, of all scales.
         num_objects_shown: int64; objects that it has seen, counted once for each scale.
+
+    Raises:
+        DetectError: settings that do not fit the backbone or each other.
     """
 
     num_windows_shown: Tensor
@@ -123,34 +128,40 @@ class SlidingWindow(Detector):
 
     phase_names: ClassVar[tuple[str, ...]] = PHASE_NAMES
 
+    @in_ranges
     def __init__(
         self,
         backbone: Backbone,
         num_classes: int,
         *,
-        input_size: int = 448,
-        scales: tuple[float, ...] = OVERFEAT_SCALES,
-        offsets: int = 1,
+        input_size: Count = 448,
+        scales: Positives = OVERFEAT_SCALES,
+        offsets: Count = 1,
         mode: Literal["dense", "crops"] = "dense",
         combine: Literal["merge", "nms"] = "merge",
         background: bool = True,
         attach: Literal["trunk", "head"] = "trunk",
-        hidden_features: tuple[int, ...] | None = None,
-        reduced_channels: int | None = None,
+        hidden_features: tuple[Count, ...] | None = None,
+        reduced_channels: Count | None = None,
         class_specific: bool = False,
         box_loss: BoxLoss = "l2",
-        box_weight: float = 1.0,
+        box_weight: Weight = 1.0,
         recipe: Recipe = "joint",
-        scales_per_step: int = 2,
-        positive_iou: float = 0.5,
-        negative_iou: float = 0.3,
-        negatives_per_positive: float = 3.0,
-        score_threshold: float = 0.05,
-        match_threshold: float = 0.75,
-        iou_threshold: float = 0.4,
-        max_detections: int = 100,
+        scales_per_step: Count = 2,
+        positive_iou: Share = 0.5,
+        negative_iou: Share = 0.3,
+        negatives_per_positive: Weight = 3.0,
+        score_threshold: Share = 0.05,
+        match_threshold: Weight = 0.75,
+        iou_threshold: Share = 0.4,
+        max_detections: Count = 100,
     ) -> None:
         super().__init__()
+        if negative_iou > positive_iou:
+            raise DetectError(
+                "detector.negative_iou: expected at most detector.positive_iou, "
+                f"{positive_iou}, found {negative_iou}"
+            )
         self.num_classes = num_classes
         self.input_spec = InputSpec((input_size, input_size), keep_aspect_ratio=True)
         self.scales = scales

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from detect.detectors.pictures import pad_to
 from detect.ops import box_iou
 from detect.structures import GroundTruth
 
@@ -118,14 +119,3 @@ def scale_images(
         )
     factors = (size[0] / height, size[1] / width)
     return pad_to(images, (max(size[0], window), max(size[1], window)), fill), factors
-
-
-def pad_to(
-    images: Float[Tensor, "B 3 H W"], size: tuple[int, int], fill: Float[Tensor, "3 1 1"]
-) -> Float[Tensor, "B 3 h w"]:
-    """Pad pictures below and to the right with a color."""
-    if images.shape[2:] == size:
-        return images
-    padded = fill.expand(len(images), -1, *size).clone()
-    padded[:, :, : images.shape[2], : images.shape[3]] = images
-    return padded

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from detect.backbones import Backbone
 from detect.detectors.base import DETECTORS, Detector
+from detect.detectors.ranges import Count, CountOrZero, Share, Weight, check_input_size, in_ranges
 from detect.detectors.stages import timed
 from detect.detectors.yolo.grid import Grid
 from detect.detectors.yolo.heads import ConvolutionalHead, FullyConnectedHead
@@ -60,29 +61,31 @@ class YOLO(Detector):
         DetectError: a grid stride that the trunk does not have, or an input too small for it.
     """
 
+    @in_ranges
     def __init__(
         self,
         backbone: Backbone,
         num_classes: int,
         *,
-        input_size: int | tuple[int, int] = 448,
+        input_size: Count | tuple[Count, Count] = 448,
         keep_aspect_ratio: bool = False,
         head: Literal["fully_connected", "convolutional"] = "fully_connected",
-        grid_size: int = 7,
-        grid_stride: int | None = None,
-        boxes_per_cell: int = 2,
-        hidden_features: int | None = None,
-        head_depth: int = 1,
-        dropout: float = 0.5,
+        grid_size: Count = 7,
+        grid_stride: Count | None = None,
+        boxes_per_cell: Count = 2,
+        hidden_features: Count | None = None,
+        head_depth: CountOrZero = 1,
+        dropout: Share = 0.5,
         variant: Literal["paper", "modern"] = "paper",
-        coordinate_weight: float | None = None,
-        no_object_weight: float | None = None,
-        score_threshold: float = 0.005,
-        iou_threshold: float = 0.5,
-        max_detections: int = 100,
+        coordinate_weight: Weight | None = None,
+        no_object_weight: Weight | None = None,
+        score_threshold: Share = 0.005,
+        iou_threshold: Share = 0.5,
+        max_detections: Count = 100,
     ) -> None:
         super().__init__()
         size = (input_size, input_size) if isinstance(input_size, int) else input_size
+        check_input_size(backbone, *size)
         self.num_classes = num_classes
         self.input_spec = InputSpec(size, keep_aspect_ratio)
         self.boxes_per_cell = boxes_per_cell

@@ -43,11 +43,11 @@ def batch_of(sizes, num_objects=2, spec=None):
     [
         ({"level": "C5"}, "detector.level: unknown 'C5'.*C2, C3, C4"),
         ({"shorter_side": 600}, "detector.shorter_side: expected 1 to 64 pixels"),
-        ({"scales": ()}, "detector.scales: expected factors above 0"),
+        ({"scales": ()}, "detector.scales: expected at least one number"),
         ({"truncated_svd": (8, 8)}, "each of the 1 fully connected"),
         ({"truncated_svd": (5000,)}, "expected 1 to 256 singular values"),
         ({"regions_per_picture": 0}, "detector.regions_per_picture: expected 1 or more"),
-        ({"head": "mlp", "hidden_features": ()}, "expected at least one layer"),
+        ({"head": "mlp", "hidden_features": ()}, "hidden_features: expected at least one number"),
         ({"proposals": "rpm:runs/a"}, "rpn:RUN"),
     ],
 )
@@ -152,6 +152,17 @@ def test_odd_pictures_train_and_detect(num_objects):
         assert parameter.grad is None or parameter.grad.isfinite().all()
     for found in predict(detector, batch):
         assert found.boxes.isfinite().all()
+
+
+@pytest.mark.parametrize("backbone", ["lenet", "alexnet", "vgg11", "resnet18"])
+def test_a_narrow_picture_alone_leaves_a_map_at_each_scale(backbone):
+    options = {"head": "mlp", "hidden_features": (8,), "scales": (0.4, 1.0)}
+    detector = build(backbone, input_size=200, shorter_side=100, **options)
+    for size in [(30, 2000), (2000, 30)]:
+        batch = batch_of([size], spec=detector.input_spec)
+        for _ in range(4):  # each draws a scale
+            assert sum(detector.loss(batch).values()).isfinite()
+        detector.detect(batch)
 
 
 def test_no_proposals_at_all():

@@ -51,9 +51,9 @@ def some_batch(num_objects=2):
     ("options", "words"),
     [
         ({"anchor_negative_iou": 0.8}, "anchor_negative_iou: expected at most"),
-        ({"anchor_sizes": ()}, "anchor_sizes: expected pixels"),
-        ({"anchor_ratios": ()}, "anchor_ratios: expected numbers above 0"),
-        ({"anchor_ratios": (1.0, -2.0)}, "anchor_ratios: expected numbers above 0"),
+        ({"anchor_sizes": ()}, "anchor_sizes: expected at least one number"),
+        ({"anchor_ratios": ()}, "anchor_ratios: expected at least one number"),
+        ({"anchor_ratios": (1.0, -2.0)}, "anchor_ratios.1: expected more than 0, found -2"),
         ({"proposal_iou": 7.0}, "proposal_iou: expected 0 to 1, found 7"),
         ({"background_iou": (0.6, 0.5)}, "background_iou: expected two rising numbers"),
         ({"box_weight": -1.0}, "box_weight: expected 0 or more"),
@@ -62,7 +62,7 @@ def some_batch(num_objects=2):
         ({"neck": "fpn", "anchor_sizes": (8, 16)}, "one for each of the pyramid's 4 levels"),
         ({"neck": "fpn", "head": "backbone"}, "expected detector.head mlp and no detector.level"),
         ({"neck": "fpn", "level": "C3"}, "expected detector.head mlp and no detector.level"),
-        ({"test_proposals": (10, 0)}, "detector.test_proposals: expected 1 or more"),
+        ({"test_proposals": (10, 0)}, "detector.test_proposals.1: expected 1 or more"),
     ],
 )
 def test_settings_that_cannot_be(options, words):
@@ -107,6 +107,27 @@ def test_odd_pictures_train_and_detect(num_objects, options):
         assert parameter.grad is None or parameter.grad.isfinite().all()
     for found in predict(detector, batch):
         assert found.boxes.isfinite().all()
+
+
+@pytest.mark.parametrize("backbone", ["lenet", "alexnet", "vgg11", "resnet18"])
+@pytest.mark.parametrize("size", [(30, 2000), (2000, 30), (3, 2000), (1, 1)])
+def test_narrow_pictures_alone_leave_a_map(size, backbone):
+    torch.manual_seed(0)
+    options = {"head": "mlp", "hidden_features": (8,), "rpn_channels": 8}
+    detector = FasterRCNN(
+        build_backbone(backbone), NUM_CLASSES, input_size=200, shorter_side=100, **options
+    )
+    image = torch.randint(0, 256, (*size, 3), dtype=torch.uint8).numpy()
+    truth = GroundTruth(
+        torch.tensor([[0.0, 0, size[1], size[0]]]), torch.tensor([1]), torch.tensor([False])
+    )
+    sample = Sample(image, truth, ImageMeta("0", None, size, size))
+    batch = Batch.from_samples([fit_to_input(sample, detector.input_spec)])
+    total = sum(detector.loss(batch).values())
+    assert total.isfinite()
+    total.backward()
+    (found,) = predict(detector, batch)
+    assert (found.boxes[:, 2:] <= torch.tensor([size[1], size[0]])).all()
 
 
 def test_no_proposal_survives():

@@ -5,6 +5,7 @@ from torch.testing import assert_close
 
 from detect.backbones import Backbone, build_backbone
 from detect.detectors import Localizer, SlidingWindow, predict
+from detect.errors import DetectError
 from detect.structures import Batch, GroundTruth, ImageMeta
 from tests.contracts import picture_batch, some_truth
 
@@ -61,7 +62,7 @@ def test_dense_equals_crops_with_a_map_of_fewer_channels():
 
 
 def test_the_gradient_of_the_loss_of_the_heads_ends_at_the_trunk():
-    detector = build(attach="head", positive_iou=0.1).train()
+    detector = build(attach="head", positive_iou=0.1, negative_iou=0.1).train()
     truths = tuple(some_truth((80, 96), NUM_CLASSES, 2, seed) for seed in range(2))
     terms = detector.heads_loss(picture_batch((80, 96), truths))
     assert set(terms) == {"classification", "boxes"}
@@ -195,7 +196,8 @@ def test_the_hardest_background_is_among_the_examples():
 
 def test_merged_scores_are_in_units_of_the_windows_that_show_an_object():
     torch.manual_seed(0)
-    detector = build(build_backbone("tiny"), input_size=96, scales=(1.0, 1.5), positive_iou=0.2)
+    options = {"input_size": 96, "scales": (1.0, 1.5), "positive_iou": 0.2, "negative_iou": 0.2}
+    detector = build(build_backbone("tiny"), **options)
     batch = picture_batch((96, 96), (some_truth((96, 96), NUM_CLASSES, 2, 1),) * 2)
     plain = detector.detect(batch)
     detector.loss(batch)  # in evaluation mode nothing is counted
@@ -204,7 +206,7 @@ def test_merged_scores_are_in_units_of_the_windows_that_show_an_object():
     assert int(detector.num_objects_shown) == 8  # two pictures of two objects at two scales
     assert int(detector.num_windows_shown) > 8
     per_object = 2 * int(detector.num_windows_shown) / 8
-    fresh = build(build_backbone("tiny"), input_size=96, scales=(1.0, 1.5), positive_iou=0.2)
+    fresh = build(build_backbone("tiny"), **options)
     fresh.load_state_dict(detector.state_dict())
     counted = fresh.detect(batch)
     fresh.num_windows_shown.zero_()
@@ -219,3 +221,8 @@ def test_a_picture_without_objects_teaches_background():
     terms = detector.loss(picture_batch((96, 96), (GroundTruth.empty(),)))
     assert float(terms["classification"]) > 0
     assert float(terms["boxes"]) == 0
+
+
+def test_background_may_not_begin_above_what_shows_an_object():
+    with pytest.raises(DetectError, match=r"negative_iou: expected at most detector\.positive_iou"):
+        build(positive_iou=0.2, negative_iou=0.3)
