@@ -136,5 +136,7 @@ def _check_keys(name: str, options: Mapping[str, Any], known: tuple[str, ...]) -
     for key in options:
         if key not in known:
             alike = " or ".join(repr(other) for other in nearest(key, known))
-            hint = f"did you mean {alike}?" if alike else f"there are: {', '.join(known) or 'none'}"
+            hint = f"did you mean {alike}?" if alike else f"there are: {', '.join(known)}"
+            if not known:
+                hint = "there are none: set detector.proposal_options={}"
             raise DetectError(f"detector.proposal_options.{key}: {name} has no such option; {hint}")
