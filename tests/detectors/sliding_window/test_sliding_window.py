@@ -219,8 +219,8 @@ def test_merged_scores_are_in_units_of_the_windows_that_show_an_object():
 def test_a_picture_without_objects_teaches_background():
     detector = build(build_backbone("tiny"), input_size=96)
     terms = detector.loss(picture_batch((96, 96), (GroundTruth.empty(),)))
-    assert float(terms["classification"]) > 0
-    assert float(terms["boxes"]) == 0
+    assert terms["classification"].item() > 0
+    assert terms["boxes"].item() == 0
 
 
 def test_background_may_not_begin_above_what_shows_an_object():
