@@ -206,8 +206,9 @@ def test_svms_take_the_place_of_the_softmax(tmp_path):
 
 
 def test_truncated_layers_are_used_in_detection_alone():
-    plain, exact = build(head="mlp"), build(head="mlp", truncated_svd=(1024, 1024))
-    coarse = build(head="mlp", truncated_svd=(2, 2))
+    layers = {"head": "mlp", "hidden_features": (96, 64)}
+    plain, exact = build(**layers), build(**layers, truncated_svd=(96, 64))
+    coarse = build(**layers, truncated_svd=(2, 2))
     batch = picture_batch(SIZE, (some_truth(SIZE, NUM_CLASSES, 2),) * 2)
     for detector in (exact, coarse):
         detector.load_state_dict(plain.state_dict())

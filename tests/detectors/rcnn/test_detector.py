@@ -93,7 +93,10 @@ def test_boxes_of_a_file_are_in_the_frame_of_the_picture(tmp_path):
             {"proposals": "selective-search", "proposal_options": {"min_size": "abc"}},
             r"a value of {'min_size': 'abc'} has the wrong type",
         ),
-        ({"proposals": "a.mat"}, "proposal_options.count: a.mat has no such option; there are none: set"),
+        (
+            {"proposals": "a.mat"},
+            "proposal_options.count: a.mat has no such option; there are none: set",
+        ),
     ],
 )
 def test_a_source_that_is_not_to_be_had(options, message):
