@@ -18,8 +18,9 @@ from detect.training import Phase, Plan
 class Detector(nn.Module, ABC):
     """Finds objects in pictures, and knows the loss that teaches it to.
 
-    A subclass has plain constructor arguments with defaults and types: they are the keys of the
-    `detector` section of a config, after `backbone`, `num_classes` and nothing else.
+    A subclass has plain constructor arguments with defaults and types, which for numbers state a
+    range (`detect.detectors.ranges`): they are the keys of the `detector` section of a config,
+    after `backbone`, `num_classes` and nothing else.
 
     Attributes:
         num_classes: C; labels are 0 … C−1. A background class, if there is one, is private.
