@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from detect.visualization.curves import save_figure
 
@@ -14,7 +15,7 @@ Run = tuple[str, float, Mapping[str, float]]
 
 
 def draw_comparison(runs: Sequence[Run], out: Path, title: str) -> None:
-    """Draw mAP over seconds a picture, and the parts of those seconds.
+    """Draw mAP over the time of a picture, and the parts of that time.
 
     Args:
         runs: of each the name, mAP in 0…1, and the seconds a picture by part.
@@ -33,8 +34,8 @@ def draw_comparison(runs: Sequence[Run], out: Path, title: str) -> None:
 
 
 def _draw_exactness(axes: Axes, runs: Sequence[Run]) -> None:
-    for name, score, seconds in runs:
-        total = sum(seconds.values())
+    totals = [1000 * sum(seconds.values()) for _, _, seconds in runs]
+    for (name, score, _), total in zip(runs, totals, strict=True):
         (point,) = axes.plot([total], [score], "o", markersize=8)
         axes.annotate(
             name,
@@ -44,9 +45,13 @@ def _draw_exactness(axes: Axes, runs: Sequence[Run]) -> None:
             ha="center",
             color=point.get_color(),
         )
-    axes.set(xscale="log", ylim=(0, 1.05), xlabel="seconds a picture", ylabel="mAP, area")
-    axes.margins(x=0.25)
-    axes.grid(alpha=0.25, which="both")
+    axes.set(xscale="log", ylim=(0, 1.05), xlabel="milliseconds a picture", ylabel="mAP, area")
+    # at least a factor of four, so that numbers stand at the axis and names beside the points fit
+    axes.set_xlim(min(totals) / 2, 2 * max(totals))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.25)
 
 
 def _draw_parts(axes: Axes, runs: Sequence[Run]) -> None:
