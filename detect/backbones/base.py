@@ -221,15 +221,15 @@ class Backbone(nn.Module):
         return self.level_grids[level] if self._layers_behind(level) else self.grid
 
     @torch.no_grad()
-    def least_size(self, level: str) -> int:
+    def least_size(self, level: str | None = None) -> int:
         """Side in pixels of the smallest picture of which the layers up to a level leave a map.
 
         Without padding a layer takes no map that is smaller than its kernel, and a pool may leave
-        nothing of a small one.
+        nothing of a small one. None takes the whole trunk.
         """
         was_training = self.training
         self.eval()
-        layers = self.trunk[: self._level_layers[level] + 1]
+        layers = self.trunk if level is None else self.trunk[: self._level_layers[level] + 1]
         sizes = range(1, self.image_size + 1)
         least = next(size for size in sizes if _leaves_a_map(layers, size))
         self.train(was_training)

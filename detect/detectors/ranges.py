@@ -46,7 +46,7 @@ Rising = Annotated[tuple[Share, Share], _expected("two rising numbers", lambda p
 
 def check_input_size(backbone: Backbone, *sides: int) -> None:
     """Refuse an input of which the trunk leaves nothing."""
-    least = backbone.least_size(backbone.levels[-1])
+    least = backbone.least_size()
     if min(sides) < least:
         raise DetectError(
             f"detector.input_size: expected at least {least} pixels, since the backbone leaves "

@@ -337,3 +337,4 @@ def test_the_least_size_leaves_a_map_and_a_smaller_one_does_not(name):
         if size > 1:
             with pytest.raises(RuntimeError):
                 backbone.trunk_to(level, torch.rand(1, 3, size - 1, size + 9))
+    assert backbone.least_size() == backbone.least_size(backbone.levels[-1])
