@@ -75,6 +75,7 @@ def grouped_nms(
     groups: Int[Tensor, "N"],
     iou_threshold: float,
     *,
+    max_kept: int | None = None,
     method: NMSMethod = "auto",
 ) -> Int[Tensor, "K"]:
     """Indices of the boxes that survive `nms` within their own group, by falling score.
@@ -86,6 +87,8 @@ def grouped_nms(
             numbers its groups image × class, or by image alone for class-agnostic suppression
             (`suppression_groups`).
         iou_threshold: boxes are suppressed when their IoU is greater than this, in 0…1.
+        max_kept: of each group, the survivors that are wanted, the first ones by score; None takes
+            all. The kernel for CPUs stops when it has them.
         method: as in `grouped_nms_mask`.
 
     On a GPU this waits once, for the number of survivors; `grouped_nms_mask` does not.
@@ -98,7 +101,7 @@ def grouped_nms(
     """
     by_score = scores.argsort(descending=True, stable=True)
     is_kept = _keep_of_sorted(
-        boxes.index_select(0, by_score), groups.gather(0, by_score), iou_threshold, method
+        boxes.index_select(0, by_score), groups.gather(0, by_score), iou_threshold, method, max_kept
     )
     return by_score.masked_select(is_kept)
 
@@ -136,7 +139,11 @@ def grouped_nms_mask(
 
 
 def _keep_of_sorted(
-    boxes: Float[Tensor, "N 4"], groups: Int[Tensor, "N"], iou_threshold: float, method: NMSMethod
+    boxes: Float[Tensor, "N 4"],
+    groups: Int[Tensor, "N"],
+    iou_threshold: float,
+    method: NMSMethod,
+    max_kept: int | None = None,
 ) -> Bool[Tensor, "N"]:
     """Which boxes survive, for boxes by falling score."""
     if method not in get_args(NMSMethod):
@@ -150,16 +157,30 @@ def _keep_of_sorted(
     else:
         sizes = groups.unique_consecutive(return_counts=True)[1]
         if method == "auto" and boxes.device.type == "cpu":
-            is_kept = _survivors_on_a_cpu(boxes, sizes, threshold)
+            is_kept = _survivors_on_a_cpu(boxes, sizes, threshold, max_kept)
         elif method == "kernel":
-            is_kept = _survivors_by_kernel(boxes, sizes, threshold)
+            is_kept = _survivors_by_kernel(boxes, sizes, threshold, max_kept)
         else:
             is_kept = survivors_by_fixed_point(boxes, sizes, threshold)
+    if max_kept is not None:
+        is_kept = is_kept & (_rank_in_group(is_kept, groups) <= max_kept)
     return torch.empty_like(is_kept).scatter_(0, order, is_kept)
 
 
+def _rank_in_group(is_kept: Bool[Tensor, "N"], groups: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
+    """How many of a group are kept up to each place, itself included; groups stand together."""
+    counts = is_kept.cumsum(0)
+    is_first = groups != groups.roll(1)
+    is_first[:1] = True
+    before = torch.where(is_first, counts - is_kept.long(), 0).cummax(0).values
+    return counts - before
+
+
 def _survivors_on_a_cpu(
-    boxes: Float[Tensor, "N 4"], sizes: Int[Tensor, "G"], threshold: float
+    boxes: Float[Tensor, "N 4"],
+    sizes: Int[Tensor, "G"],
+    threshold: float,
+    max_kept: int | None,
 ) -> Bool[Tensor, "N"]:
     """The groups in parts of like size, each by the method that is the faster for it."""
     is_kept = torch.zeros(len(boxes), dtype=torch.bool)
@@ -173,19 +194,22 @@ def _survivors_on_a_cpu(
             for_kernel.append(part.members)
     members = torch.cat(for_kernel)
     starts = (sizes.cumsum(0) - sizes)[members]
-    _keep_by_kernel(boxes, starts.tolist(), sizes[members].tolist(), threshold, is_kept)
+    _keep_by_kernel(boxes, starts.tolist(), sizes[members].tolist(), threshold, max_kept, is_kept)
     return is_kept
 
 
 def _survivors_by_kernel(
-    boxes: Float[Tensor, "N 4"], sizes: Int[Tensor, "G"], threshold: float
+    boxes: Float[Tensor, "N 4"],
+    sizes: Int[Tensor, "G"],
+    threshold: float,
+    max_kept: int | None,
 ) -> Bool[Tensor, "N"]:
     if boxes.device.type != "cpu":
         # elsewhere torchvision multiplies instead of dividing, so that it decides ties otherwise
         raise ValueError(f"method 'kernel' needs boxes on the CPU, found {boxes.device}")
     is_kept = torch.zeros(len(boxes), dtype=torch.bool)
     starts = sizes.cumsum(0) - sizes
-    _keep_by_kernel(boxes, starts.tolist(), sizes.tolist(), threshold, is_kept)
+    _keep_by_kernel(boxes, starts.tolist(), sizes.tolist(), threshold, max_kept, is_kept)
     return is_kept
 
 
@@ -194,16 +218,27 @@ def _keep_by_kernel(
     starts: list[int],
     sizes: list[int],
     threshold: float,
+    max_kept: int | None,
     is_kept: Bool[Tensor, "N"],
 ) -> None:
-    """Set `is_kept` at the survivors of the groups with these places, one after another."""
+    """Set `is_kept` at the survivors of the groups with these places, one after another.
+
+    Of a group, at least the first `max_kept` are set: its best boxes decide about themselves, so
+    twice as many are looked at first, and twice as many again where too few of those survive.
+    """
     # The kernel sorts by score: ranks as scores keep the order that is there, ties included.
     ranks = torch.arange(len(boxes), 0, -1, dtype=boxes.dtype)
     kept = [ranks[:0].long()]
     for start, size in zip(starts, sizes, strict=True):
-        group = boxes[start : start + size]
-        # the operator itself: what torchvision wraps around it costs as much as a small group
-        kept.append(torch.ops.torchvision.nms(group, ranks[:size], threshold).add_(start))
+        length = size if max_kept is None else min(size, 2 * max_kept)
+        while True:
+            group = boxes[start : start + length]
+            # the operator itself: what torchvision wraps around it costs as much as a small group
+            found = torch.ops.torchvision.nms(group, ranks[:length], threshold)
+            if length == size or len(found) >= (max_kept or 0):
+                break
+            length = min(size, 2 * length)
+        kept.append(found.add_(start))
     is_kept[torch.cat(kept)] = True
 
 

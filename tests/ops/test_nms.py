@@ -41,6 +41,26 @@ def test_grouped_nms_equals_the_oracle(count, iou_threshold, method):
     assert mask.nonzero().flatten().tolist() == sorted(expected)
 
 
+@pytest.mark.parametrize("method", ["auto", "kernel", "matrix"])
+@pytest.mark.parametrize("num_groups", [1, 3, 40])
+@pytest.mark.parametrize("max_kept", [1, 7, 100, 5000])
+@pytest.mark.parametrize("count", SIZES)
+def test_the_first_survivors_of_each_group_are_those_of_the_oracle(
+    count, max_kept, num_groups, method
+):
+    boxes, scores = integer_boxes(count, 6), scores_with_ties(count, 7)
+    groups = torch.randint(num_groups, (count,), generator=torch.Generator().manual_seed(8))
+    for threshold in (0.0, 0.5):  # few survive the one, so that more boxes must be looked at
+        left = dict.fromkeys(range(num_groups), max_kept)
+        expected = []
+        for row in greedy_nms(boxes.tolist(), scores.tolist(), groups.tolist(), threshold):
+            left[int(groups[row])] -= 1
+            if left[int(groups[row])] >= 0:
+                expected.append(row)
+        kept = grouped_nms(boxes, scores, groups, threshold, max_kept=max_kept, method=method)
+        assert kept.tolist() == expected
+
+
 @pytest.mark.parametrize("most_pairs", [1, 5000, 10**9])
 def test_groups_of_any_sizes_in_chunks_of_any_size(most_pairs, monkeypatch):
     monkeypatch.setattr(nms_fixed_point, "MATRIX_PAIRS_CPU", most_pairs)

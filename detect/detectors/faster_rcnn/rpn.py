@@ -229,7 +229,8 @@ def select_proposals(
     is_large = ((boxes[..., 2:] - boxes[..., :2]) >= min_size).all(dim=-1)
     pictures, groups = pictures[is_large], (pictures * num_levels + torch.cat(levels, 1))[is_large]
     boxes, scores = boxes[is_large], scores[is_large]
-    kept = grouped_nms(boxes, scores, groups, iou_threshold)  # by falling score
+    # by falling score; of a picture no more than of any of its levels are wanted
+    kept = grouped_nms(boxes, scores, groups, iou_threshold, max_kept=num_after)
     ranks = rank_in_picture(pictures[kept], num_pictures)
     return _packed(boxes[kept], pictures[kept], ranks, num_pictures, num_after)
 
