@@ -223,23 +223,34 @@ def _keep_by_kernel(
 ) -> None:
     """Set `is_kept` at the survivors of the groups with these places, one after another.
 
-    Of a group, at least the first `max_kept` are set: its best boxes decide about themselves, so
-    twice as many are looked at first, and twice as many again where too few of those survive.
+    Of each group at least the first `max_kept` are set.
     """
     # The kernel sorts by score: ranks as scores keep the order that is there, ties included.
     ranks = torch.arange(len(boxes), 0, -1, dtype=boxes.dtype)
     kept = [ranks[:0].long()]
     for start, size in zip(starts, sizes, strict=True):
-        length = size if max_kept is None else min(size, 2 * max_kept)
-        while True:
-            group = boxes[start : start + length]
-            # the operator itself: what torchvision wraps around it costs as much as a small group
-            found = torch.ops.torchvision.nms(group, ranks[:length], threshold)
-            if length == size or len(found) >= (max_kept or 0):
-                break
-            length = min(size, 2 * length)
-        kept.append(found.add_(start))
+        wanted = size if max_kept is None else max_kept
+        group = boxes[start : start + size]
+        kept.append(_first_by_kernel(group, ranks[:size], threshold, wanted).add_(start))
     is_kept[torch.cat(kept)] = True
+
+
+def _first_by_kernel(
+    boxes: Float[Tensor, "N 4"], ranks: Float[Tensor, "N"], threshold: float, wanted: int
+) -> Int[Tensor, "K"]:
+    """Numbers of the survivors of a group in their order: at least `wanted`, if there are so many.
+
+    The best boxes decide about themselves, so twice as many as are wanted are looked at first, and
+    twice as many again where too few of those survive.
+    """
+    # the operator itself: what torchvision wraps around it costs as much as a small group
+    survivors = torch.ops.torchvision.nms
+    length = 2 * wanted
+    found: Tensor = survivors(boxes[:length], ranks[:length], threshold)
+    while len(found) < wanted and length < len(boxes):
+        length *= 2
+        found = survivors(boxes[:length], ranks[:length], threshold)
+    return found
 
 
 def _rounded(iou_threshold: float, dtype: torch.dtype) -> float:
