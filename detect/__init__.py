@@ -9,20 +9,21 @@
 import os
 from typing import TYPE_CHECKING, Any
 
+from detect.version import __version__
+
 if TYPE_CHECKING:
-    from detect.experiment import Model, load
+    from detect.experiment.model import Model, load
     from detect.structures import Detections
 
 # albumentations asks the network for its newest version on import unless told not to.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-__version__ = "0.1.0"
-__all__ = ["Detections", "Model", "load"]
+__all__ = ["Detections", "Model", "__version__", "load"]
 
 _HOMES = {
     "Detections": "detect.structures",
-    "Model": "detect.experiment",
-    "load": "detect.experiment",
+    "Model": "detect.experiment.model",
+    "load": "detect.experiment.model",
 }
 
 

@@ -36,6 +36,13 @@ Model = TypeVar("Model", bound=BaseModel)
 ExperimentModel = TypeVar("ExperimentModel", bound="Experiment")
 KeyPath = tuple[str, ...]
 
+# What earlier versions called a key, which files and checkpoints may still do.
+RENAMED_KEYS: dict[KeyPath, KeyPath] = {
+    ("data", "picture_cache"): ("data", "image_cache"),
+    ("detector", "regions_per_picture"): ("detector", "regions_per_image"),
+    ("detector", "anchors_per_picture"): ("detector", "anchors_per_image"),
+}
+
 # YAML's `<<`: the keys of another mapping stand here too.
 MERGE_TAG = "tag:yaml.org,2002:merge"
 
@@ -66,14 +73,14 @@ AugmentationOptions = options_of(Augmentation.__init__, "self", "joint_swaps")
 
 
 class DataSection(Section):
-    """Which pictures.
+    """Which images.
 
     `root` is a folder in VOC layout, or a list of them that are joined. A split is a name, or a
     list with one name (or null) for each root. `num_images` and `image_size` are of the built-in
-    sets; `max_objects` of a picture and the least and greatest of their `diameters`, as shares of
-    the picture's side, of the shapes. `cache` is a folder for what is expensive to compute again,
+    sets; `max_objects` of an image and the least and greatest of their `diameters`, as shares of
+    the image's side, of the shapes. `cache` is a folder for what is expensive to compute again,
     such as proposals; only what is computed from the same content is taken from there.
-    `picture_cache` are the GiB of memory in which decoded training pictures are kept, so that an
+    `image_cache` are the GiB of memory in which decoded training images are kept, so that an
     epoch does not decode them again; what is beyond it is decoded each time.
     """
 
@@ -92,17 +99,17 @@ class DataSection(Section):
     max_objects: int = Field(default=6, ge=1)
     diameters: tuple[float, float] = (0.15, 0.58)
     cache: str = "cache"
-    picture_cache: float = Field(default=0.0, ge=0)
+    image_cache: float = Field(default=0.0, ge=0)
 
 
 class DetectionDataSection(DataSection):
-    """Which pictures a detector learns from.
+    """Which images a detector learns from.
 
     `voc`, `coco` and `yolo` are folders in these layouts (docs/data.md), `auto` finds out which;
     of all but `voc`, `classes` is `auto` unless it is set. `shapes` is the built-in set. With
     joints: `figures`, the built-in set of stick figures, and `coco_keypoints`, where `root` has
-    `images/` and `annotations/person_keypoints_<split>.json`; `person_crops` makes a picture of
-    each person, with this share of its width and height around it, null leaves pictures whole.
+    `images/` and `annotations/person_keypoints_<split>.json`; `person_crops` makes an image of
+    each person, with this share of its width and height around it, null leaves images whole.
     `imagenet_localization` is ILSVRC's folder with `Annotations/CLS-LOC` and `Data/CLS-LOC`.
     """
 
@@ -128,9 +135,9 @@ class DetectionDataSection(DataSection):
 
 
 class ClassificationDataSection(DataSection):
-    """Which pictures a classifier learns from.
+    """Which images a classifier learns from.
 
-    Of `voc` and `shapes`, the objects are cut out, one picture each; `folders` has a folder for
+    Of `voc` and `shapes`, the objects are cut out, one image each; `folders` has a folder for
     each class in `root/<split>`, as ImageNet is unpacked.
 
     `input_size` is the side of the classifier's input, by default that of the backbone's design.
@@ -277,6 +284,21 @@ class Settings:
     values: dict[str, Any]
     origins: dict[KeyPath, str]
 
+    def __post_init__(self) -> None:
+        for (name, old), (_, new) in RENAMED_KEYS.items():
+            section = self.values.get(name)
+            if not isinstance(section, dict) or old not in section:
+                continue
+            origin = self.origins.pop((name, old), None)
+            if new in section:
+                raise DetectError(
+                    f"{origin or name}: {name}.{old} is the earlier name of {name}.{new}, which is "
+                    "set too; delete one of the two"
+                )
+            section[new] = section.pop(old)
+            if origin is not None:
+                self.origins[name, new] = origin
+
     def override(self, setting: str) -> None:
         """Set the value of one key: `key.sub=value`.
 
@@ -285,6 +307,7 @@ class Settings:
         """
         path, separator, text = setting.partition("=")
         keys = tuple(path.strip().split("."))
+        keys = RENAMED_KEYS.get(keys, keys)
         if not separator or not all(keys):
             raise DetectError(
                 "command line: expected key.sub=value, such as training.epochs=5, "

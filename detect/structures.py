@@ -1,7 +1,7 @@
 """The records that travel between the parts of the toolkit. Floor 1.
 
 ```
-JPEG + XML → Sample → transform → Batch → detector → Detections → evaluator, pictures, files
+JPEG + XML → Sample → transform → Batch → detector → Detections → evaluator, images, files
 ```
 
 Each validates itself when it is made and says which field, what was expected and what was found.
@@ -34,9 +34,9 @@ class InputSpec:
     Attributes:
         size: (height, width) of the input in pixels.
         keep_aspect_ratio: scale both sides alike and pad the rest (letterbox) instead of
-            stretching the picture to `size`.
+            stretching the image to `size`.
         shorter_side: scale both sides alike, the shorter one to this many pixels, unless the longer
-            one became longer than that of `size`: then this one is brought to its limit. Pictures
+            one became longer than that of `size`: then this one is brought to its limit. Images
             of a batch then differ in size.
     """
 
@@ -56,19 +56,19 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class ImageMeta:
-    """Where a picture came from, and the way from the input frame back to its own frame.
+    """Where an image came from, and the way from the input frame back to its own frame.
 
-    A point `x` of the picture lies at `x * scale + offset` in the input; a mirrored picture is
+    A point `x` of the image lies at `x * scale + offset` in the input; a mirrored image is
     mirrored first, `x' = width − x`.
 
     Attributes:
         image_id: the name within its data set, as in VOC's split files.
-        path: the file, or None for a picture that came from memory.
-        original_size: (height, width) of the picture as displayed, EXIF orientation applied.
-        input_size: (height, width) that the picture fills in the batch; the rest is padding.
-        scale: (vertical, horizontal) input pixels per picture pixel.
-        offset: (vertical, horizontal) input pixels before the picture begins.
-        flipped: whether the picture was mirrored horizontally on its way.
+        path: the file, or None for an image that came from memory.
+        original_size: (height, width) of the image as displayed, EXIF orientation applied.
+        input_size: (height, width) that the image fills in the batch; the rest is padding.
+        scale: (vertical, horizontal) input pixels per image pixel.
+        offset: (vertical, horizontal) input pixels before the image begins.
+        flipped: whether the image was mirrored horizontally on its way.
     """
 
     image_id: str
@@ -92,18 +92,18 @@ class ImageMeta:
             )
 
     def to_input(self, boxes: Float[Tensor, "N 4"]) -> Float[Tensor, "N 4"]:
-        """Boxes of the picture's own frame in the input frame."""
+        """Boxes of the image's own frame in the input frame."""
         if self.flipped:
             boxes = _mirror(boxes, self.original_size[1])
         return boxes * boxes.new_tensor(self._scale_xyxy) + boxes.new_tensor(self._offset_xyxy)
 
     def to_original(self, boxes: Float[Tensor, "N 4"]) -> Float[Tensor, "N 4"]:
-        """Boxes of the input frame in the picture's own frame: the inverse of `to_input`."""
+        """Boxes of the input frame in the image's own frame: the inverse of `to_input`."""
         boxes = (boxes - boxes.new_tensor(self._offset_xyxy)) / boxes.new_tensor(self._scale_xyxy)
         return _mirror(boxes, self.original_size[1]) if self.flipped else boxes
 
     def points_to_input(self, points: Float[Tensor, "... 2"]) -> Float[Tensor, "... 2"]:
-        """Points (x, y) of the picture's own frame in the input frame."""
+        """Points (x, y) of the image's own frame in the input frame."""
         if self.flipped:
             points = _mirror_points(points, self.original_size[1])
         return points * points.new_tensor(self._scale_xyxy[:2]) + points.new_tensor(
@@ -111,7 +111,7 @@ class ImageMeta:
         )
 
     def points_to_original(self, points: Float[Tensor, "... 2"]) -> Float[Tensor, "... 2"]:
-        """Points (x, y) of the input frame in the picture's own: inverts `points_to_input`."""
+        """Points (x, y) of the input frame in the image's own: inverts `points_to_input`."""
         points = (points - points.new_tensor(self._offset_xyxy[:2])) / points.new_tensor(
             self._scale_xyxy[:2]
         )
@@ -128,7 +128,7 @@ class ImageMeta:
 
 @dataclass(frozen=True, slots=True)
 class GroundTruth:
-    """The objects of one picture.
+    """The objects of one image.
 
     Attributes:
         boxes: `[N, 4]` xyxy pixels, each of positive size.
@@ -176,7 +176,7 @@ class GroundTruth:
 
     @classmethod
     def empty(cls) -> "GroundTruth":
-        """The truth of a picture without objects."""
+        """The truth of an image without objects."""
         return cls(
             torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)
         )
@@ -205,14 +205,14 @@ class GroundTruth:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture with its objects, before or after a transform.
+    """One image with its objects, before or after a transform.
 
     Attributes:
         image: `[H, W, 3]` uint8, RGB.
         truth: the objects, in the frame of `image`.
-        meta: the origin of the picture; `meta.input_size` is the size of `image`.
+        meta: the origin of the image; `meta.input_size` is the size of `image`.
         proposals: `[P, 4]` boxes that may hold an object, best first, in the frame of `image`; None
-            for a picture in which nobody has looked for any.
+            for an image in which nobody has looked for any.
     """
 
     image: UInt8[np.ndarray, "H W 3"]
@@ -237,13 +237,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Several pictures, padded below and to the right to one size.
+    """Several images, padded below and to the right to one size.
 
     Attributes:
         images: `[B, 3, H, W]` uint8, RGB.
-        truths: the objects of each picture in the input frame; empty records at inference.
-        metas: the origin of each picture.
-        proposals: of each picture `[P, 4]` boxes in the input frame, best first; None where a
+        truths: the objects of each image in the input frame; empty records at inference.
+        metas: the origin of each image.
+        proposals: of each image `[P, 4]` boxes in the input frame, best first; None where a
             detector that wants proposals has to find them itself.
     """
 
@@ -272,7 +272,7 @@ class Batch:
         return len(self.images)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # the pictures go through shared memory, small tensors as bytes: see GroundTruth
+        # the images go through shared memory, small tensors as bytes: see GroundTruth
         proposals = None
         if self.proposals is not None:
             proposals = [boxes.cpu().numpy() for boxes in self.proposals]
@@ -297,7 +297,7 @@ class Batch:
         )
 
     def parts(self, number: int) -> list["Batch"]:
-        """The pictures in order, in `number` batches that differ by one picture at most."""
+        """The images in order, in `number` batches that differ by one image at most."""
         if number == 1:
             return [self]
         ends = [len(self) * part // number for part in range(number + 1)]
@@ -335,14 +335,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """What a detector found in one picture, sorted by falling score.
+    """What a detector found in one image, sorted by falling score.
 
     Attributes:
         boxes: `[N, 4]` xyxy pixels.
         scores: `[N]`; higher is better, any finite number (an SVM margin is allowed).
         labels: `[N]` classes 0 … C−1.
         joints: `[N, K, 2]` x, y in pixels of each joint, hidden ones included; it may lie outside
-            the box and the picture. None from a detector without joints.
+            the box and the image. None from a detector without joints.
     """
 
     boxes: Float[Tensor, "N 4"]
@@ -409,11 +409,11 @@ class Detections:
         return self._of_rows(self.scores >= score_threshold)
 
     def restored(self, meta: ImageMeta) -> "Detections":
-        """The detections in the picture's own frame, their boxes clipped to the picture.
+        """The detections in the image's own frame, their boxes clipped to the image.
 
         A detection that lies wholly in the padding, or is empty after clipping, is left out.
         Joints are not clipped: at the border, one that was found outside would pass for a joint
-        of the picture.
+        of the image.
         """
         boxes = clip_boxes(meta.to_original(self.boxes), meta.original_size)
         joints = None if self.joints is None else meta.points_to_original(self.joints)
@@ -512,3 +512,16 @@ def _check_visibility(joints: Tensor) -> None:
             f"GroundTruth.joints: expected a visibility of 0, 1 or 2, "
             f"found {float(visibility[row, joint])} in row {row}, joint {joint}"
         )
+
+
+def whole_image_truth(size: tuple[int, int], label: int) -> GroundTruth:
+    """The truth of a classification sample: one object of class `label` that fills the image.
+
+    Args:
+        size: (height, width) of the image in pixels.
+        label: 0 … C−1.
+    """
+    height, width = size
+    return GroundTruth(
+        torch.tensor([[0.0, 0.0, width, height]]), torch.tensor([label]), torch.tensor([False])
+    )

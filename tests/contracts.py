@@ -10,7 +10,7 @@ from detect.detectors import Detector, predict
 from detect.structures import Batch, GroundTruth, ImageMeta
 
 
-def picture_batch(
+def image_batch(
     size: tuple[int, int],
     truths: tuple[GroundTruth, ...],
     original_sizes: tuple[tuple[int, int], ...] | None = None,
@@ -42,7 +42,7 @@ def check_loss_is_finite_and_reaches_every_parameter(detector: Detector) -> None
     size = detector.input_spec.size
     truths = tuple(some_truth(size, detector.num_classes, 3, seed) for seed in range(2))
     detector.zero_grad()
-    terms = detector.loss(picture_batch(size, truths))
+    terms = detector.loss(image_batch(size, truths))
     assert terms
     for name, term in terms.items():
         assert term.ndim == 0, name
@@ -56,7 +56,7 @@ def check_loss_is_finite_and_reaches_every_parameter(detector: Detector) -> None
     assert not without
 
 
-def check_pictures_without_objects(detector: Detector) -> None:
+def check_images_without_objects(detector: Detector) -> None:
     detector.train()
     size = detector.input_spec.size
     for truths in (
@@ -64,7 +64,7 @@ def check_pictures_without_objects(detector: Detector) -> None:
         (GroundTruth.empty(), some_truth(size, detector.num_classes, 2)),
     ):
         detector.zero_grad()
-        total = sum(detector.loss(picture_batch(size, truths)).values())
+        total = sum(detector.loss(image_batch(size, truths)).values())
         assert total.isfinite()
         total.backward()
         for parameter in detector.parameters():
@@ -74,7 +74,7 @@ def check_pictures_without_objects(detector: Detector) -> None:
 def check_detections_are_legal(detector: Detector) -> None:
     size = detector.input_spec.size
     originals = ((30, 50), (200, 90))
-    batch = picture_batch(size, (GroundTruth.empty(),) * 2, originals)
+    batch = image_batch(size, (GroundTruth.empty(),) * 2, originals)
     for found, (height, width) in zip(predict(detector, batch), originals, strict=True):
         assert (found.boxes[:, :2] >= 0).all()
         assert (found.boxes[:, 2] <= width).all()
@@ -82,8 +82,8 @@ def check_detections_are_legal(detector: Detector) -> None:
         assert (found.labels < detector.num_classes).all()
 
 
-def check_batch_equals_single_pictures(detector: Detector) -> None:
-    batch = picture_batch(detector.input_spec.size, (GroundTruth.empty(),) * 2)
+def check_batch_equals_single_images(detector: Detector) -> None:
+    batch = image_batch(detector.input_spec.size, (GroundTruth.empty(),) * 2)
     together = detector.detect(batch)
     for row, found in enumerate(together):
         single = Batch(batch.images[row : row + 1], batch.truths[:1], batch.metas[row : row + 1])
@@ -93,7 +93,7 @@ def check_batch_equals_single_pictures(detector: Detector) -> None:
 
 
 def check_mode_does_not_change_detections(detector: Detector) -> None:
-    batch = picture_batch(detector.input_spec.size, (GroundTruth.empty(),))
+    batch = image_batch(detector.input_spec.size, (GroundTruth.empty(),))
     before = {name: value.clone() for name, value in detector.state_dict().items()}
     found = []
     for mode in (True, False):
@@ -112,7 +112,7 @@ def check_save_and_load(detector: Detector, other: Detector) -> None:
     torch.save(detector.state_dict(), file)
     file.seek(0)
     other.load_state_dict(torch.load(file, weights_only=True))
-    batch = picture_batch(detector.input_spec.size, (GroundTruth.empty(),))
+    batch = image_batch(detector.input_spec.size, (GroundTruth.empty(),))
     mine, theirs = detector.detect(batch)[0], other.detect(batch)[0]
     assert_close(mine.boxes, theirs.boxes)
     assert_close(mine.scores, theirs.scores)
@@ -120,7 +120,7 @@ def check_save_and_load(detector: Detector, other: Detector) -> None:
 
 
 class NoBatches:
-    """A source of training pictures that has none, where only the phases themselves matter."""
+    """A source of training images that has none, where only the phases themselves matter."""
 
     def __len__(self) -> int:
         return 1

@@ -17,7 +17,8 @@ from detect.config import Settings, resolve
 from detect.detectors.proposing import build_source
 from detect.errors import DetectError
 from detect.evaluation import read_detections_json
-from detect.experiment import load, train
+from detect.experiment.model import load
+from detect.experiment.training import train
 from detect.proposals import read_proposals
 
 SMALL_HEAD = {"head": "mlp", "hidden_features": [16]}
@@ -69,7 +70,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def compare(root: Path, *runs: str, out: str = "out", **options) -> tuple[str, dict]:
     console = Console(file=io.StringIO(), width=200)
-    request = Request(runs, root / out, num_pictures=3, device="cpu", **options)
+    request = Request(runs, root / out, num_images=3, device="cpu", **options)
     run_comparison(request, console)
     return console.file.getvalue(), json.loads((root / out / "comparison.json").read_text())
 
@@ -97,11 +98,11 @@ def test_a_folder_of_configs_is_trained_and_compared(root, compared):
         assert name in text
     assert rows["yolo"]["seconds"]["proposals"] == 0
     assert rows["faster"]["seconds"]["proposals"] > 0
-    # 20 boxes of 16 bytes in each of the 20 pictures
+    # 20 boxes of 16 bytes in each of the 20 images
     assert rows["fast"]["cache_bytes"] == 20 * 20 * 16
     assert rows["yolo"]["cache_bytes"] == rows["faster"]["cache_bytes"] == 0
     assert (root / "out" / "comparison.png").stat().st_size > 5000
-    assert "6 pictures" in text  # the test split
+    assert "6 images" in text  # the test split
 
 
 def test_what_is_trained_is_not_trained_again(root, compared):
@@ -117,15 +118,15 @@ def test_what_is_trained_is_not_trained_again(root, compared):
 def test_another_split_is_judged_anew(root):
     runs = [str(root / "out" / name) for name in ("yolo", "faster")]
     text, _ = compare(root, *runs, out="val", data=root / "shapes", split="val")
-    assert "2 pictures" in text
+    assert "2 images" in text
 
 
 @pytest.mark.usefixtures("compared")
-def test_runs_of_other_pictures_are_not_compared(root, tmp_path):
+def test_runs_of_other_images_are_not_compared(root, tmp_path):
     settings = settings_of(tmp_path, "yolo")
     settings["data"]["num_images"] = 30
     train(resolve(Settings(settings, {}), "this test"), tmp_path / "other", device="cpu")
-    with pytest.raises(DetectError, match="other: its test split has other pictures"):
+    with pytest.raises(DetectError, match="other: its test split has other images"):
         compare(root, str(root / "out" / "yolo"), str(tmp_path / "other"))
 
 
@@ -151,7 +152,7 @@ def test_a_fast_rcnn_takes_the_proposals_of_a_faster_one(root, tmp_path):
     model = load(tmp_path / "run", "cpu")
     source = model.detector.proposal_source
     assert source.settings["method"] == "rpn"
-    # what was found beforehand is what is found when there is nothing but a picture
+    # what was found beforehand is what is found when there is nothing but an image
     console = Console(file=io.StringIO())
     file = tmp_path / "again.json"
     request = EvaluationRequest(

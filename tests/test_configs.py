@@ -7,8 +7,8 @@ import pytest
 from detect.cli.demo import CONFIG as DEMO_CONFIG
 from detect.config import PretrainConfig, load_config, load_experiment
 from detect.data import VOC_CLASSES
-from detect.experiment import build_detector
-from detect.pretraining import build_classifier
+from detect.experiment.model import build_detector
+from detect.experiment.pretraining import build_classifier
 from tests.conftest import REPOSITORY
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))

@@ -10,8 +10,9 @@ from torch.testing import assert_close
 from detect.cli.train import run_training
 from detect.config import PretrainConfig, Settings, resolve, resolve_experiment
 from detect.errors import DetectError
-from detect.experiment import build_detector, load, take_weights, train
-from detect.pretraining import pretrain
+from detect.experiment.model import build_detector, load, take_weights
+from detect.experiment.pretraining import pretrain
+from detect.experiment.training import train
 from detect.training import load_checkpoint, save_checkpoint
 
 TRAINING = {"epochs": 1, "batch_size": 4}
@@ -40,8 +41,8 @@ def test_stick_figures_from_drawing_to_pck(tmp_path):
     assert set(report["pose"]["pck"]) == {"0.05", "0.1", "0.2", "0.5"}
     assert len(evaluation.tables()) == 3
     model = load(tmp_path / "run", "cpu")
-    pictures = sorted((tmp_path / "figures" / "images").iterdir())
-    found = model.predict(pictures[0])
+    images = sorted((tmp_path / "figures" / "images").iterdir())
+    found = model.predict(images[0])
     assert found.joints.shape == (1, 14, 2)
 
 

@@ -12,12 +12,12 @@ import torch
 
 from detect.config import Settings, resolve
 from detect.data import draw_shapes
-from detect.experiment import train
+from detect.experiment.training import train
 from detect.training import load_checkpoint
 
 # imports torch once, for all runs that are started
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["detect.experiment"])
+_CONTEXT.set_forkserver_preload(["detect.experiment.training"])
 PATIENCE = 300  # seconds
 CLOCKED = ("images_per_second", "data_wait", "seconds", "peak_memory_mib")
 
@@ -31,7 +31,7 @@ DETECTORS = {
         "hidden_features": [32],
         "region_size": 3,
         "rpn_channels": 16,
-        "regions_per_picture": 16,
+        "regions_per_image": 16,
         "train_proposals": [100, 30],
         "test_proposals": [60, 10],
     },

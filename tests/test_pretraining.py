@@ -12,8 +12,9 @@ from detect.backbones import build_backbone
 from detect.cli import main
 from detect.config import PretrainConfig, Settings, resolve_experiment
 from detect.errors import DetectError
-from detect.experiment import load, train
-from detect.pretraining import pretrain, read_classification_splits
+from detect.experiment.model import load
+from detect.experiment.pretraining import pretrain, read_classification_splits
+from detect.experiment.training import train
 from detect.training import load_checkpoint
 from detect.training.descent import Descent
 
@@ -54,7 +55,7 @@ def shapes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, shapes):
-    """A run on a few pictures, with background, judged on these."""
+    """A run on a few images, with background, judged on these."""
     folder = tmp_path_factory.mktemp("run") / "run"
     config = make_config(
         shapes,
@@ -134,7 +135,7 @@ def test_the_crops_are_those_of_the_config(shapes):
     assert len(more["train_split"]) + more["train_split"].num_unplaced == count + 2 * 36
 
 
-def save_picture(path, color):
+def save_image(path, color):
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(len(str(path))).integers(0, 60, (40, 40, 3))
     Image.fromarray((noise + np.array(color)).astype(np.uint8)).save(path)
@@ -145,7 +146,7 @@ def folders(tmp_path):
     for split, count in (("train", 12), ("val", 4)):
         for name, color in (("red", (180, 0, 0)), ("blue", (0, 0, 180)), ("gray", (90, 90, 90))):
             for number in range(count):
-                save_picture(tmp_path / "colors" / split / name / f"{number}.png", color)
+                save_image(tmp_path / "colors" / split / name / f"{number}.png", color)
     return tmp_path / "colors"
 
 
@@ -165,8 +166,8 @@ def test_a_folder_for_each_class(tmp_path, folders):
 
 
 def test_faults_of_all_folders_come_together(tmp_path, folders):
-    (folders / "train" / "red" / "broken.png").write_text("no picture")
-    save_picture(folders / "val" / "green" / "1.png", (0, 200, 0))
+    (folders / "train" / "red" / "broken.png").write_text("no image")
+    save_image(folders / "val" / "green" / "1.png", (0, 200, 0))
     config = make_config(folders, data__kind="folders", data__test_split=None)
     with pytest.raises(DetectError) as caught:
         pretrain(config, tmp_path / "run")

@@ -8,13 +8,13 @@ import torch
 from rich.console import Console
 from torch.testing import assert_close
 
-from detect import proposing
 from detect.backbones import build_backbone
 from detect.data import VOCSource, draw_shapes, read_voc
 from detect.detectors import RCNN, YOLO
 from detect.errors import DetectError
+from detect.experiment import proposing
+from detect.experiment.proposing import ProposedImages, find_proposals
 from detect.proposals import Proposals, write_proposals
-from detect.proposing import ProposedPictures, find_proposals
 
 SILENT = Console(quiet=True, file=io.StringIO())
 
@@ -58,7 +58,7 @@ def test_other_processes_give_the_same(dataset, tmp_path, monkeypatch):
 
 def test_those_of_a_file_are_taken(dataset, tmp_path):
     boxes = {name: np.array([[0, 0, 9, 9], [1, 1, 5, 5]], np.float32) for name in dataset.image_ids}
-    write_proposals(tmp_path / "mine.npz", Proposals.of_pictures(boxes, {"method": "mine"}))
+    write_proposals(tmp_path / "mine.npz", Proposals.of_images(boxes, {"method": "mine"}))
     file = {"proposals": str(tmp_path / "mine.npz"), "proposal_options": {}}
     found = find_proposals(build(**file), dataset, tmp_path / "cache", SILENT)
     assert found.counts.tolist() == [2] * 8
@@ -66,9 +66,9 @@ def test_those_of_a_file_are_taken(dataset, tmp_path):
     assert few.counts.tolist() == [1] * 8
     assert not (tmp_path / "cache").exists()
     del boxes[dataset.image_ids[0]]
-    write_proposals(tmp_path / "less.npz", Proposals.of_pictures(boxes, {"method": "mine"}))
+    write_proposals(tmp_path / "less.npz", Proposals.of_images(boxes, {"method": "mine"}))
     file["proposals"] = str(tmp_path / "less.npz")
-    with pytest.raises(DetectError, match="there are no proposals of the picture"):
+    with pytest.raises(DetectError, match="there are no proposals of the image"):
         find_proposals(build(**file), dataset, tmp_path, SILENT)
 
 
@@ -80,14 +80,14 @@ def test_a_detector_without_use_for_them_gets_none(dataset, tmp_path):
 def test_the_regions_are_those_of_the_batches(dataset, tmp_path):
     detector = build()
     found = find_proposals(detector, dataset, tmp_path, SILENT)
-    pictures = ProposedPictures(dataset, found, detector.input_spec, 0)
-    batches = list(pictures.batches())
-    assert len(batches) == len(pictures) == 8
+    images = ProposedImages(dataset, found, detector.input_spec, 0)
+    batches = list(images.batches())
+    assert len(batches) == len(images) == 8
     for number, batch in enumerate(batches):
-        truth, proposals = pictures.regions(number)
+        truth, proposals = images.regions(number)
         assert torch.equal(truth.boxes, batch.truths[0].boxes)
         assert_close(proposals, batch.proposals[0])
-    later = list(pictures.batches(6))
+    later = list(images.batches(6))
     assert [batch.metas[0].image_id for batch in later] == list(dataset.image_ids[6:])
 
 
@@ -97,7 +97,7 @@ def test_the_fingerprint_follows_the_content(dataset, tmp_path):
     spec = detector.input_spec
 
     def fingerprint(data=dataset, proposals=found, spec=spec):
-        return ProposedPictures(data, proposals, spec, 0).fingerprint
+        return ProposedImages(data, proposals, spec, 0).fingerprint
 
     assert fingerprint() == fingerprint()
     others = {
@@ -106,11 +106,11 @@ def test_the_fingerprint_follows_the_content(dataset, tmp_path):
         fingerprint(spec=build(input_size=80).input_spec),
         fingerprint(data=dataset.subset(range(7))),
     }
-    picture = dataset.metas[0].path
-    content = picture.read_bytes()
+    image = dataset.metas[0].path
+    content = image.read_bytes()
     try:
-        picture.write_bytes(content + b"\0")
+        image.write_bytes(content + b"\0")
         others.add(fingerprint())
     finally:
-        picture.write_bytes(content)
+        image.write_bytes(content)
     assert len(others) == 5

@@ -14,7 +14,8 @@ from detect.data import read_image
 from detect.detectors.rcnn import detector as module
 from detect.detectors.rcnn import features, training_regions
 from detect.errors import DetectError
-from detect.experiment import load, train
+from detect.experiment.model import load
+from detect.experiment.training import train
 from detect.training import load_checkpoint, read_journal
 
 TRAINING = {"epochs": 2, "batch_size": 4, "learning_rate": 0.01}
@@ -71,8 +72,8 @@ def kill(*_):
     raise Killed
 
 
-def kill_at_picture(number):
-    """Ends a run while it writes the features of a picture."""
+def kill_at_image(number):
+    """Ends a run while it writes the features of an image."""
     embed_rows = features.embed_rows
     count = [0]
 
@@ -106,7 +107,7 @@ def test_a_run_that_is_killed_ends_as_an_undisturbed_one(phase, root, whole, tmp
             patch.setattr(module.RCNN, "_sample_windows", kill_at_step(5))  # in the second epoch
         elif phase == "features":
             patch.setattr(features, "WRITE_INTERVAL", 0)
-            patch.setattr(features, "embed_rows", kill_at_picture(7))
+            patch.setattr(features, "embed_rows", kill_at_image(7))
         elif phase == "svms":
             patch.setattr(training_regions, "mine_svms", kill)
         else:
@@ -141,11 +142,11 @@ def test_a_run_that_is_killed_in_the_middle_of_its_features_uses_what_is_there(
     config = config_of(root)
     with monkeypatch.context() as patch:
         patch.setattr(features, "WRITE_INTERVAL", 0)
-        patch.setattr(features, "embed_rows", kill_at_picture(7))
+        patch.setattr(features, "embed_rows", kill_at_image(7))
         with pytest.raises(Killed):
             train(config, tmp_path / "run", device="cpu")
     (kept,) = (root / "cache").glob("regions-*")
-    assert json.loads((kept / "progress.json").read_text()) == {"num_pictures": 6}
+    assert json.loads((kept / "progress.json").read_text()) == {"num_images": 6}
     # a changed setting takes nothing from there
     other = config_of(root, context=5)
     with monkeypatch.context() as patch:
@@ -163,8 +164,8 @@ def test_a_run_that_is_killed_in_the_middle_of_its_features_uses_what_is_there(
     with monkeypatch.context() as patch:
         patch.setattr(features, "embed_rows", counting)
         train(config, tmp_path / "run", resume=True, device="cpu")
-    num_pictures = len((root / "shapes/ImageSets/Main/train.txt").read_text().split())
-    assert len(count) == num_pictures - 6
+    num_images = len((root / "shapes/ImageSets/Main/train.txt").read_text().split())
+    assert len(count) == num_images - 6
     for name, value in weights_of(whole).items():
         assert_close(value, weights_of(tmp_path / "run")[name], rtol=0, atol=0)
     train(other, tmp_path / "other", resume=True, device="cpu")
@@ -207,13 +208,13 @@ def test_what_was_not_trained_cannot_be_switched_on(root, tmp_path):
         load(tmp_path / "run", "cpu", ["detector.feature_layer=trunk"])
 
 
-def test_a_picture_is_looked_at_as_a_file_and_as_an_array(root, whole):
+def test_an_image_is_looked_at_as_a_file_and_as_an_array(root, whole):
     model = load(whole, "cpu")
-    picture = next((root / "shapes" / "JPEGImages").iterdir())
-    one = model.predict(picture, score_threshold=-9)
+    image = next((root / "shapes" / "JPEGImages").iterdir())
+    one = model.predict(image, score_threshold=-9)
     assert len(one) > 0
-    # random boxes depend on the name of the picture, which an array has not
-    again, array = model.predict([picture, read_image(picture)], score_threshold=-9)
+    # random boxes depend on the name of the image, which an array has not
+    again, array = model.predict([image, read_image(image)], score_threshold=-9)
     assert_close(again.boxes, one.boxes)
     assert len(array) > 0
 
@@ -221,7 +222,7 @@ def test_a_picture_is_looked_at_as_a_file_and_as_an_array(root, whole):
 def test_joints_are_no_data_for_proposals(tmp_path):
     config = config_of(tmp_path)
     data = config.data.model_copy(update={"kind": "figures", "root": str(tmp_path / "figures")})
-    with pytest.raises(DetectError, match="rcnn looks for proposals in whole pictures with boxes"):
+    with pytest.raises(DetectError, match="rcnn looks for proposals in whole images with boxes"):
         train(config.model_copy(update={"data": data}), tmp_path / "run", device="cpu")
 
 

@@ -177,13 +177,13 @@ def test_score_threshold_is_inclusive():
     assert detections(scores=(0.75, 0.5)).with_score_at_least(0.6).labels.tolist() == [0]
 
 
-def test_input_frame_of_a_letterboxed_picture():
+def test_input_frame_of_a_letterboxed_image():
     letterboxed = meta(scale=(2.0, 3.0), offset=(7.0, 11.0))
     boxes = torch.tensor([[1.0, 2, 10, 20]])
     assert letterboxed.to_input(boxes).tolist() == [[14, 11, 41, 47]]
 
 
-def test_a_picture_is_mirrored_before_it_is_scaled():
+def test_an_image_is_mirrored_before_it_is_scaled():
     mirrored = meta(scale=(1.0, 2.0), offset=(0.0, 5.0), flipped=True)
     assert mirrored.to_input(torch.tensor([[1.0, 2, 10, 20]])).tolist() == [[105, 2, 123, 20]]
 

@@ -44,11 +44,13 @@ from detect.detectors import SlidingWindow, predict
 from detect.detectors.stages import measured_stages
 from detect.errors import DetectError
 from detect.evaluation import VOCEvaluator, read_detections_json
-from detect.experiment import build_detector, load, read_split, train
+from detect.experiment.datasets import read_split
+from detect.experiment.model import build_detector, load
+from detect.experiment.run import choose_device, describe_device
+from detect.experiment.training import train
 from detect.ops.svm import LinearSVMs, SVMSolver, fit_linear_svms
 from detect.ops.svm_problem import HingeLoss
 from detect.proposals import Proposals, SelectiveSearch, compiled_kernels, measure_coverage
-from detect.runs import choose_device, describe_device
 from detect.structures import Batch
 
 # Runs in an environment of its own, since a second OpenCV would take the place of ours: reads a
@@ -82,18 +84,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     benchmarks = parser.add_subparsers(dest="benchmark", required=True)
     sliding = benchmarks.add_parser(
-        "sliding-window", help="all windows of a picture in one pass, and cut out one by one"
+        "sliding-window", help="all windows of an image in one pass, and cut out one by one"
     )
     sliding.add_argument("--backbone", default="vgg16")
     sliding.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"))
     sliding.add_argument("--repeats", type=int, default=3)
     sliding.add_argument("--device", default="auto")
     search = benchmarks.add_parser(
-        "selective-search", help="the mode fast, and that of OpenCV contrib, picture by picture"
+        "selective-search", help="the mode fast, and that of OpenCV contrib, image by image"
     )
     search.add_argument("data", type=Path, help="VOC folder")
     search.add_argument("--split", default="test")
-    search.add_argument("--pictures", type=int, help="evenly chosen; all by default")
+    search.add_argument("--images", type=int, help="evenly chosen; all by default")
     search.add_argument("--max-boxes", type=int, default=2000)
     search.add_argument(
         "--opencv", type=Path, help="Python of an environment with opencv-contrib-python-headless"
@@ -102,7 +104,7 @@ def main() -> None:
         "padding", help="what the padding of a trunk changes: a sliding window's dense pass, crops"
     )
     padding.add_argument("run", type=Path, help="of a sliding_window")
-    padding.add_argument("--pictures", type=int, default=40, help="of the test split")
+    padding.add_argument("--images", type=int, default=40, help="of the test split")
     padding.add_argument("--device", default="auto")
     machines = benchmarks.add_parser(
         "svm", help="linear SVMs of all classes at once, and scikit-learn's LinearSVC one by one"
@@ -123,7 +125,7 @@ def main() -> None:
         "parts", help="seconds of each phase of a run, and of each part of a detection"
     )
     regions.add_argument("run", type=Path)
-    regions.add_argument("--pictures", type=int, default=20, help="of the test split")
+    regions.add_argument("--images", type=int, default=20, help="of the test split")
     regions.add_argument("--device", default="auto")
     rival = benchmarks.add_parser(
         "faster-rcnn", help="ours and torchvision's on one backbone: COCO AP by seeds, and times"
@@ -171,8 +173,8 @@ def main() -> None:
         compare_padding(arguments)
     elif arguments.benchmark == "selective-search":
         dataset = read_voc([VOCSource(arguments.data, arguments.split)], "auto")
-        num_pictures = min(arguments.pictures or len(dataset), len(dataset))
-        chosen = np.linspace(0, len(dataset) - 1, num_pictures).astype(int).tolist()
+        num_images = min(arguments.images or len(dataset), len(dataset))
+        chosen = np.linspace(0, len(dataset) - 1, num_images).astype(int).tolist()
         compare_searches(dataset.subset(chosen), arguments.max_boxes, arguments.opencv)
     else:
         size = tuple(arguments.size)
@@ -180,7 +182,7 @@ def main() -> None:
 
 
 def compare_windows(backbone: str, size: tuple[int, int], repeats: int, device_name: str) -> None:
-    """Time the dense pass and the crops over one picture at one scale."""
+    """Time the dense pass and the crops over one image at one scale."""
     device = choose_device(device_name)
     torch.manual_seed(0)
     detector = SlidingWindow(
@@ -200,7 +202,7 @@ def compare_windows(backbone: str, size: tuple[int, int], repeats: int, device_n
     crops = measure(lambda: look("crops"), repeats, device)
     print(f"{describe_device(device)}, torch {torch.__version__}")
     print(
-        f"{backbone}, a picture of {size[0]}×{size[1]}, {num_windows} windows of "
+        f"{backbone}, an image of {size[0]}×{size[1]}, {num_windows} windows of "
         f"{detector.window} pixels, one scale, {repeats} repeats"
     )
     for name, times in (("dense", dense), ("crops", crops)):
@@ -209,22 +211,22 @@ def compare_windows(backbone: str, size: tuple[int, int], repeats: int, device_n
 
 
 def compare_padding(arguments: argparse.Namespace) -> None:
-    """Judge a sliding window by its dense pass and by its crops, on the same pictures."""
+    """Judge a sliding window by its dense pass and by its crops, on the same images."""
     model = load(arguments.run, arguments.device)
     detector = model.detector
     if not isinstance(detector, SlidingWindow):
         raise DetectError(f"{arguments.run}: expected the run of a sliding_window")
     dataset = read_split(model.config, "test_split", Console(quiet=True), model.class_names)
-    num_pictures = min(arguments.pictures, len(dataset))
-    chosen = np.linspace(0, len(dataset) - 1, num_pictures).astype(int).tolist()
-    pictures = dataset.subset(chosen)
-    batches = list(EvaluationBatches(pictures, detector.input_spec, batch_size=8, num_workers=0))
+    num_images = min(arguments.images, len(dataset))
+    chosen = np.linspace(0, len(dataset) - 1, num_images).astype(int).tolist()
+    images = dataset.subset(chosen)
+    batches = list(EvaluationBatches(images, detector.input_spec, batch_size=8, num_workers=0))
     probabilities: dict[str, list[torch.Tensor]] = {"dense": [], "crops": []}
-    print(f"{num_pictures} pictures, scales {list(detector.scales)}")
+    print(f"{num_images} images, scales {list(detector.scales)}")
     for mode, seen in probabilities.items():
         detector.mode = mode
         evaluator = VOCEvaluator(model.class_names)
-        truths = iter(pictures.truths)
+        truths = iter(images.truths)
         for batch in batches:
             on_device = batch.to(model.device)
             evaluator.update(predict(detector, on_device), [next(truths) for _ in batch.metas])
@@ -243,7 +245,7 @@ def compare_padding(arguments: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def time_parts(arguments: argparse.Namespace) -> None:
-    """Time proposals, network and suppression picture by picture."""
+    """Time proposals, network and suppression image by image."""
     model = load(arguments.run, arguments.device)
     detector = model.detector
     for line in (arguments.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
@@ -251,8 +253,8 @@ def time_parts(arguments: argparse.Namespace) -> None:
         if values["kind"] == "phase":
             print(f"  {values['phase']}: {values['seconds']:.1f} s")
     dataset = read_split(model.config, "test_split", Console(quiet=True), model.class_names)
-    num_pictures = min(arguments.pictures, len(dataset))
-    rows = np.linspace(0, len(dataset) - 1, num_pictures).astype(int).tolist()
+    num_images = min(arguments.images, len(dataset))
+    rows = np.linspace(0, len(dataset) - 1, num_images).astype(int).tolist()
     times: dict[str, list[float]] = {}
     for row in [rows[0], *rows]:  # the first one compiles what there is to be compiled
         batch = Batch.from_samples([fit_to_input(dataset[row], detector.input_spec)])
@@ -261,7 +263,7 @@ def time_parts(arguments: argparse.Namespace) -> None:
         for name, value in seconds.items():
             times.setdefault(name, []).append(value)
     print(f"{describe_device(model.device)}, torch {torch.__version__}")
-    print(f"{num_pictures} pictures; seconds a picture")
+    print(f"{num_images} images; seconds an image")
     for name, values in times.items():
         print(f"  {name}: {describe_spread(values[1:])}")
 
@@ -279,7 +281,7 @@ def compare_with_torchvision(arguments: argparse.Namespace) -> None:
                 train(seeded, folder, resume=True, device=arguments.device, console=console)
             dataset = read_split(config, "test_split", Console(quiet=True))
             if not isinstance(dataset, VOCDataset):
-                raise SystemExit(f"{arguments.config}: expected pictures with boxes")
+                raise SystemExit(f"{arguments.config}: expected images with boxes")
             found = coco_average_precision(folder / "detections.json", dataset)
             scores[name].append(found)
             print(f"  {name}, seed {seed}: AP {found[0]:.3f}, AP50 {found[1]:.3f}, {found[2]:.3f}")
@@ -347,7 +349,7 @@ def coco_average_precision(detections: Path, dataset: VOCDataset) -> tuple[float
 
 
 def time_rivals(configs: dict[str, Config], arguments: argparse.Namespace) -> None:
-    """Seconds of a training step and of a detection, the two in turn on the same pictures."""
+    """Seconds of a training step and of a detection, the two in turn on the same images."""
     device = choose_device(arguments.device)
     detectors, batches = {}, {}
     for name, config in configs.items():
@@ -377,7 +379,7 @@ def time_rivals(configs: dict[str, Config], arguments: argparse.Namespace) -> No
         ours, theirs = (values[1:] for values in times.values())
         ratios = [own / other for own, other in zip(ours, theirs, strict=True)]
         print(
-            f"  {what}, {len(batches[RIVAL])} pictures: ours {statistics.median(ours):.3f} s "
+            f"  {what}, {len(batches[RIVAL])} images: ours {statistics.median(ours):.3f} s "
             f"({describe_spread(ours)}), torchvision {statistics.median(theirs):.3f} s "
             f"({describe_spread(theirs)}); ratio {statistics.median(ratios):.2f} "
             f"({min(ratios):.2f} to {max(ratios):.2f})"
@@ -520,7 +522,7 @@ def peak_memory() -> float:
 
 
 def compare_searches(dataset: VOCDataset, max_boxes: int, opencv: Path | None) -> None:
-    """Time both over the same pictures in turn, and judge both by the same objects."""
+    """Time both over the same images in turn, and judge both by the same objects."""
     search = SelectiveSearch("fast")
     search(np.zeros((50, 50, 3), np.uint8), "compiles the kernels")
     ours: list[tuple[float, float]] = []  # (elapsed, of the processor)
@@ -550,19 +552,19 @@ def compare_searches(dataset: VOCDataset, max_boxes: int, opencv: Path | None) -
     if process is not None:
         process.communicate()
     kernels = "numba" if compiled_kernels() is not None else "plain numpy"
-    print(f"{len(dataset)} pictures, one thread each, inner loops: {kernels}")
+    print(f"{len(dataset)} images, one thread each, inner loops: {kernels}")
     truths = dict(zip(dataset.image_ids, dataset.truths, strict=True))
     for name, times in (("detect", ours), ("OpenCV", theirs)):
         if not times:
             continue
         report = measure_coverage(
-            Proposals.of_pictures(boxes[name], {}), truths, dataset.class_names
+            Proposals.of_images(boxes[name], {}), truths, dataset.class_names
         ).as_dict()
         elapsed, processor = ([pair[kind] for pair in times] for kind in (0, 1))
         print(
             f"  {name}: median {statistics.median(elapsed):.3f} s ({describe_spread(elapsed)}), "
             f"of the processor {statistics.median(processor):.3f} s; "
-            f"{report['mean_boxes']:.0f} boxes a picture, recall {report['recall_0.5']:.3f} at IoU "
+            f"{report['mean_boxes']:.0f} boxes an image, recall {report['recall_0.5']:.3f} at IoU "
             f"0.5, {report['recall_0.7']:.3f} at 0.7, MABO {report['mabo']:.3f}"
         )
     for kind, name in enumerate(("elapsed", "of the processor")):

@@ -18,7 +18,7 @@ VARIANTS = (
     "training.accumulate=4",
     "training.ema_decay=0.99",
     "backbone.freeze=[batch_norm,C3]",
-    "data.picture_cache=1",
+    "data.image_cache=1",
 )
 
 

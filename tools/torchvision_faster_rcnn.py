@@ -45,7 +45,7 @@ class TorchvisionFasterRCNN(Detector):
         anchor_ratios: height by width.
         score_threshold: detections below are left out.
         iou_threshold: of the suppression among detections of a class.
-        max_detections: kept for each picture.
+        max_detections: kept for each image.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class TorchvisionFasterRCNN(Detector):
             box_score_thresh=score_threshold,
             box_nms_thresh=iou_threshold,
             box_detections_per_img=max_detections,
-            # pictures come as large as this, and the backbone normalizes them
+            # images come as large as this, and the backbone normalizes them
             min_size=shorter_side,
             max_size=input_size,
             image_mean=[0.0, 0.0, 0.0],
@@ -86,16 +86,16 @@ class TorchvisionFasterRCNN(Detector):
         """Torchvision's four terms."""
         # background is its class 0
         targets = [{"boxes": truth.boxes, "labels": truth.labels + 1} for truth in batch.truths]
-        terms: dict[str, Tensor] = self.network(self._pictures(batch), targets)
+        terms: dict[str, Tensor] = self.network(self._images(batch), targets)
         return terms
 
     def _detect(self, batch: Batch) -> list[Detections]:
         return [
             Detections.sorted(found["boxes"], found["scores"], found["labels"] - 1)
-            for found in self.network(self._pictures(batch))
+            for found in self.network(self._images(batch))
         ]
 
-    def _pictures(self, batch: Batch) -> list[Tensor]:
+    def _images(self, batch: Batch) -> list[Tensor]:
         sizes = [meta.input_size for meta in batch.metas]
         return [
             image[:, :height, :width]

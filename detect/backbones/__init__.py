@@ -4,7 +4,8 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from detect.backbones.base import Auxiliary, Backbone, Published
-from detect.backbones.registry import BACKBONES, build_backbone
+from detect.backbones.build import build_backbone
+from detect.backbones.registry import BACKBONES
 
 # Every file of this folder that registers something is found: adding a backbone is adding a file.
 for _module in iter_modules(__path__):

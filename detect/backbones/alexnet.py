@@ -1,6 +1,6 @@
 """AlexNet as published (Krizhevsky, Sutskever & Hinton 2012, section 3), in the paper's order.
 
-Pictures of 227×227: the paper's text says 224, for which its first volume, 55×55, cannot be. In
+Images of 227×227: the paper's text says 224, for which its first volume, 55×55, cannot be. In
 `alexnet`, convolutions 2, 4 and 5 are in two groups, as on the paper's two GPUs;
 `alexnet_ungrouped` is the same network on one. The normalization stands before the pool (section
 3.5); Caffe's CaffeNet and many lectures have it behind. torchvision's AlexNet is another network

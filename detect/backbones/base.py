@@ -96,7 +96,7 @@ class Backbone(nn.Module):
         levels: names of the intermediate maps, `C2` for stride 4 … (He et al. 2016's stages; the
             name says the power of two), the last at each stride, from fine to coarse.
         level_channels: channels of each of them.
-        level_grids: height and width of each for a picture of `image_size`.
+        level_grids: height and width of each for an image of `image_size`.
         published: the network that weights files are made for, or None for one of our own.
         auxiliaries: classifiers on intermediate maps that its training as a classifier uses.
         num_published_classes: of the network's own last layer, 0 where it had none of its kind.
@@ -213,7 +213,7 @@ class Backbone(nn.Module):
         return _Part(self._frozen, *self._layers_behind(level), self.head)
 
     def grid_at(self, level: str) -> int:
-        """Side of the level's map of a picture that the network was designed for.
+        """Side of the level's map of an image that the network was designed for.
 
         Where nothing but a pool lies between the level and the head, as in AlexNet and VGG, it is
         what the pool leaves: pooling regions takes the pool's place (Girshick 2015, section 2.1).
@@ -222,7 +222,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def least_size(self, level: str | None = None) -> int:
-        """Side in pixels of the smallest picture of which the layers up to a level leave a map.
+        """Side in pixels of the smallest image of which the layers up to a level leave a map.
 
         Without padding a layer takes no map that is smaller than its kernel, and a pool may leave
         nothing of a small one. None takes the whole trunk.

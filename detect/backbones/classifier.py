@@ -8,9 +8,9 @@ from detect.backbones.base import Backbone
 
 
 class Classifier(nn.Module):
-    """Names what is in a picture: trunk, head and a linear layer to the classes.
+    """Names what is in an image: trunk, head and a linear layer to the classes.
 
-    A trunk's map of another size than the head takes is averaged to it, so that pictures of any
+    A trunk's map of another size than the head takes is averaged to it, so that images of any
     size can be classified.
 
     Attributes:

@@ -1,16 +1,16 @@
 """Tables of layers: what each one computes, costs and sees.
 
-A network is run once on a picture without numbers. Each innermost module that runs is a layer, in
+A network is run once on an image without numbers. Each innermost module that runs is a layer, in
 the order in which they run; a module around them has a row of its own, behind theirs, for the
 parameters and operations that are none of theirs.
 
 What is counted. Parameters: of the layer, buffers left out. Multiply-adds: of convolutions, linear
 layers and attention, by PyTorch's counter of floating-point operations. Memory: of the layer's
-output in float32 for one picture; a layer that writes into its input (a rectifier in place) or
+output in float32 for one image; a layer that writes into its input (a rectifier in place) or
 does nothing at evaluation (dropout) takes none. Sums that a network takes between its layers, as
 the shortcuts of ResNet, are not layers and not counted.
 
-Receptive field: the side of the square of the picture that one output can depend on, padding not
+Receptive field: the side of the square of the image that one output can depend on, padding not
 cut off, by following every tensor through the run: a filter of size F at steps of s pixels adds
 (F − 1) s; where branches meet, the larger one counts; what is computed from a whole map sees the
 whole map.
@@ -40,10 +40,10 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where in the picture a value of a map comes from.
+    """Where in the image a value of a map comes from.
 
     Attributes:
-        step: picture pixels from one position to the next, on average.
+        step: image pixels from one position to the next, on average.
         field: side in pixels of the square that a position depends on.
     """
 
@@ -78,7 +78,7 @@ class Layer:
         kernel: (height, width) of its filter, or None.
         stride: (vertical, horizontal), or None.
         padding: (vertical, horizontal), or None.
-        output: shape of what it gives for one picture.
+        output: shape of what it gives for one image.
         parameters: count.
         multiply_adds: count.
         memory: bytes of its output.
@@ -114,8 +114,8 @@ class Summary:
         parameters: of the whole classification network, as published: with its last layer, where
             it has one, and without auxiliary classifiers.
         auxiliary_parameters: of the auxiliary classifiers.
-        multiply_adds: of the same network, for one picture of `image_size`.
-        image_size: side in pixels of the picture.
+        multiply_adds: of the same network, for one image of `image_size`.
+        image_size: side in pixels of the image.
         stride: of the trunk.
         grid: side of the map that the head takes.
         channels: of the trunk's output.
@@ -138,9 +138,9 @@ class Summary:
 
     @property
     def memory(self) -> int:
-        """Bytes of the picture and of all outputs in a forward pass, in float32."""
-        picture = 3 * self.image_size**2 * BYTES_PER_VALUE
-        return picture + sum(layer.memory for layer in self.layers)
+        """Bytes of the image and of all outputs in a forward pass, in float32."""
+        image = 3 * self.image_size**2 * BYTES_PER_VALUE
+        return image + sum(layer.memory for layer in self.layers)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without the layers."""
@@ -154,7 +154,7 @@ def summarize(name: str, image_size: int | None = None) -> Summary:
 
     Args:
         name: its name in the registry.
-        image_size: side in pixels of the picture; None takes what the network was designed for.
+        image_size: side in pixels of the image; None takes what the network was designed for.
 
     Raises:
         DetectError: an unknown name, or a network that cannot be split.
@@ -168,7 +168,7 @@ def summarize(name: str, image_size: int | None = None) -> Summary:
     except (RuntimeError, ValueError, AssertionError) as error:  # of a layer without room
         reason = str(error).strip().partition("\n")[0]
         raise DetectError(
-            f"backbone {name} takes no pictures of {size}×{size} pixels ({reason}); it was "
+            f"backbone {name} takes no images of {size}×{size} pixels ({reason}); it was "
             f"designed for {backbone.image_size}"
         ) from error
     named = backbone.published
@@ -208,7 +208,7 @@ class _WithoutClasses(nn.Module):
 
 @torch.no_grad()
 def list_layers(network: nn.Module, image_size: int) -> list[Layer]:
-    """The layers of a network on the meta device, for a square picture of `image_size` pixels."""
+    """The layers of a network on the meta device, for a square image of `image_size` pixels."""
     counter = FlopCounterMode(display=False)
     following = _Following()
     record = _Record(counter, following)

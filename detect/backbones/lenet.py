@@ -1,7 +1,7 @@
 """LeNet-5 (LeCun, Bottou, Bengio & Haffner 1998, section II.B), in the paper's order.
 
 All of its 60,000 parameters are here; the ten outputs of the paper are distances to fixed bitmaps,
-and have none. Deviations: the paper reads gray pictures, here a color picture is turned gray first;
+and have none. Deviations: the paper reads gray images, here a color image is turned gray first;
 a detector puts its own layers in place of the outputs.
 """
 

@@ -1,12 +1,11 @@
-"""The table of backbones and the one way to build them."""
+"""The table of backbones."""
 
 import fnmatch
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
 from detect.backbones.base import Backbone
-from detect.backbones.weights import load_weights
 from detect.registry import Registry
 
 Builder = Callable[[], Backbone]
@@ -64,33 +63,3 @@ class BackboneRegistry(Registry[Builder]):
 
 
 BACKBONES = BackboneRegistry()
-
-
-def build_backbone(
-    name: str,
-    weights: str = "none",
-    freeze: Sequence[str] = (),
-    report: Callable[[str], object] | None = None,
-    image_size: int | None = None,
-) -> Backbone:
-    """Build a registered backbone, load its weights and freeze parts of it.
-
-    Args:
-        name: its name in the registry.
-        weights: `none`, `imagenet` or the path of a file; see `load_weights`.
-        freeze: parts that training leaves as they are; see `Backbone.freeze`.
-        report: called with each remark on what of the weights was not taken, or was missing.
-        image_size: taken as the size that it was designed for; see `Backbone.design_for`.
-
-    Raises:
-        DetectError: an unknown name or part, or weights that are not to be had or do not fit.
-    """
-    backbone = BACKBONES[name]()
-    for remark in load_weights(backbone, name, weights):
-        if report is not None:
-            report(remark)
-    backbone.published = None  # lets go of the classifier, which no detector uses
-    backbone.freeze(freeze)
-    if image_size is not None:
-        backbone.design_for(image_size)
-    return backbone

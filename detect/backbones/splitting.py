@@ -59,7 +59,7 @@ def split(
     Args:
         network: takes normalized images `[B, 3, H, W]`, gives logits `[B, C]`.
         name: for messages.
-        image_size: side in pixels of the pictures that it was designed for.
+        image_size: side in pixels of the images that it was designed for.
         mean: of its pixels, in 0…1.
         std: of its pixels, in 0…1.
         published: further fields of `Published`: where its weights come from.
@@ -138,7 +138,7 @@ def _checked(
 @contextmanager
 def _as_trained(network: nn.Module, images: Tensor) -> Iterator[None]:
     # Scales begin as ones and shifts as zeros, with which a network may give the same as without
-    # them; and in a deep one with statistics of its first day, little is left of the picture. While
+    # them; and in a deep one with statistics of its first day, little is left of the image. While
     # the block runs, both are as in a network that has been trained.
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     changed: list[Tensor] = [buffer for norm in norms for buffer in norm.buffers()]
@@ -189,11 +189,11 @@ def _watch(network: nn.Module, images: Tensor) -> dict[str, Call]:
         handles.append(layer.register_forward_hook(end(name)))
     try:
         network(images)
-    except Exception as error:  # whatever a network of someone else does not like about a picture
+    except Exception as error:  # whatever a network of someone else does not like about an image
         height, width = images.shape[2:]
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UnsplittableError(
-            f"it does not take pictures of {height}×{width} ({reason})"
+            f"it does not take images of {height}×{width} ({reason})"
         ) from error
     finally:
         for handle in handles:
@@ -233,7 +233,7 @@ def _is_map(shape: torch.Size, ratio: float) -> bool:
 
 
 def _layout(shape: torch.Size, ratio: float) -> str | None:
-    # which two dimensions of a map have the proportions of the picture
+    # which two dimensions of a map have the proportions of the image
     if len(shape) != 4:
         return None
     faults = {

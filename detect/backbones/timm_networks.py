@@ -60,7 +60,7 @@ def _timm() -> Any:
 
 
 def _create(timm: Any, name: str) -> nn.Module:
-    # Transformers on windows take pictures of any size if asked to; the rest knows no such option.
+    # Transformers on windows take images of any size if asked to; the rest knows no such option.
     for options in ({"strict_img_size": False}, {}):
         try:
             network: nn.Module = timm.create_model(name, pretrained=False, **options)

@@ -8,7 +8,7 @@ from detect.backbones.registry import BACKBONES
 
 @BACKBONES.register("tiny")
 def tiny() -> Backbone:
-    """Stride 16 and 128 channels; made for pictures of 64 to 160 pixels.
+    """Stride 16 and 128 channels; made for images of 64 to 160 pixels.
 
     The first convolution goes to a quarter of the resolution at once, since on a CPU the time goes
     into the large maps.

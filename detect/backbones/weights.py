@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from detect.backbones.base import Backbone, Published
 from detect.backbones.download import cache_folder, fetch_file, verify_hash
+from detect.backbones.registry import BACKBONES
 from detect.errors import DetectError
 
 # Where files keep their state dict: our checkpoints of detectors and classifiers, then the names
@@ -296,8 +297,6 @@ def _groups(keys: list[str], all_keys: list[str], prefix: str) -> list[str]:
 
 def _likely_network(name: str, state: Mapping[str, Tensor]) -> str:
     """A sentence on the backbone that the weights are of, found by their names and shapes."""
-    from detect.backbones.registry import BACKBONES  # which imports this file
-
     fitting, shares = [], {}
     for candidate in BACKBONES:
         backbone = _without_numbers(BACKBONES[candidate])

@@ -1,6 +1,6 @@
 """The evaluators beside pycocotools, faster-coco-eval, torchmetrics and the devkit's loop.
 
-Ours take tensors, picture by picture, on a device; the rivals take what they take: lists of
+Ours take tensors, image by image, on a device; the rivals take what they take: lists of
 dictionaries for COCO's tools, whose index is part of their time as it is with files, and tensors on
 the CPU for torchmetrics. Results are asserted to be equal before anything is timed.
 """
@@ -29,12 +29,12 @@ from detect.benchmarks.scene import Scene, draw_scene
 from detect.benchmarks.timing import Row, row_of, time_in_turn
 from detect.errors import DetectError
 from detect.evaluation import COCOEvaluator, COCOReport, VOCEvaluator, VOCReport, bootstrap_map
-from detect.runs import choose_device
+from detect.experiment.run import choose_device
 
 TEN_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 NUM_RESAMPLINGS = 1000
 TENFOLD = 10
-# torchmetrics matches by pycocotools and takes as long (4.9 s for 400 pictures of 100 detections on
+# torchmetrics matches by pycocotools and takes as long (4.9 s for 400 images of 100 detections on
 # one core): a part of the set tells enough.
 TORCHMETRICS_IMAGES = 1000
 # COCO's tools add up in another order than ours, and torchmetrics gives float32.
@@ -69,8 +69,8 @@ def bench_evaluate(
     """Compare the evaluators on one seeded set; by default as large as VOC 2007 test.
 
     Args:
-        num_images: pictures.
-        detections_per_image: in every picture.
+        num_images: images.
+        detections_per_image: in every image.
         num_classes: of objects and detections.
         device: of our tensors; the rivals know the CPU alone.
         repeats: of each contender, in turn.

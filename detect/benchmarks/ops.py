@@ -13,13 +13,13 @@ from torch import Tensor
 
 from detect.benchmarks.timing import Row, row_of, time_in_turn
 from detect.errors import DetectError
+from detect.experiment.run import choose_device
 from detect.ops import box_iou, grouped_nms, grouped_nms_mask, iou_at_least
-from detect.runs import choose_device
 
 IOU_SIZES = ((100, 20), (1000, 1000), (20_000, 100), (5000, 2000))
 PAIR_SIZES = (2000, 6000)  # the rival's table of 6,000 and its temporaries take 1 GB
 MILLION = 1_000_000
-NMS_SIZES = ((1, 1000, 20), (8, 1000, 20), (32, 300, 20), (4, 4000, 20))  # pictures, boxes, classes
+NMS_SIZES = ((1, 1000, 20), (8, 1000, 20), (32, 300, 20), (4, 4000, 20))  # images, boxes, classes
 NMS_SIZES_GPU = (*NMS_SIZES, (32, 1000, 80))
 LARGE_GROUP = 200_000  # boxes, on a GPU
 SMALL = 20  # sizes are so many times smaller in a trial
@@ -83,7 +83,7 @@ def bench_iou(device: str, repeats: int, small: bool = False) -> list[Row]:
 
 
 def bench_nms(device: str, repeats: int, small: bool = False) -> list[Row]:
-    """Grouped suppression beside torchvision's, in one call and in one for each picture.
+    """Grouped suppression beside torchvision's, in one call and in one for each image.
 
     Args:
         device: see `choose_device`.
@@ -95,18 +95,18 @@ def bench_nms(device: str, repeats: int, small: bool = False) -> list[Row]:
     """
     target = choose_device(device)
     rows = []
-    for pictures, of_each, classes in NMS_SIZES if target.type == "cpu" else NMS_SIZES_GPU:
+    for images, of_each, classes in NMS_SIZES if target.type == "cpu" else NMS_SIZES_GPU:
         count = of_each // SMALL if small else of_each
-        boxes = random_boxes(pictures * count, 4, target)
+        boxes = random_boxes(images * count, 4, target)
         generator = torch.Generator().manual_seed(5)
         scores = torch.randperm(len(boxes), generator=generator).to(target) / len(boxes)
         labels = torch.randint(0, classes, (len(boxes),), generator=generator).to(target)
         groups = torch.arange(len(boxes), device=target) // count * classes + labels
         of_all = (boxes, scores, groups, IOU_THRESHOLD)
-        sizes = f"{pictures} × {count:,} boxes, {classes} classes"
+        sizes = f"{images} × {count:,} boxes, {classes} classes"
         for rival, run in (
             ("one batched_nms", partial(torchvision.ops.batched_nms, *of_all)),
-            ("batched_nms by picture", partial(_by_picture, *of_all, count)),
+            ("batched_nms by image", partial(_by_image, *of_all, count)),
         ):
             ours = partial(grouped_nms, *of_all)
             rows.append(_contest("grouped_nms", sizes, ours, rival, run, repeats, sort=True))
@@ -147,10 +147,10 @@ def _pairs_of_table(a: Tensor, b: Tensor) -> Tensor:
     return (torchvision.ops.box_iou(a, b) >= IOU_THRESHOLD).nonzero().T
 
 
-def _by_picture(
+def _by_image(
     boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, count: int
 ) -> Tensor:
-    """The loop over pictures that most code has."""
+    """The loop over images that most code has."""
     kept = []
     for start in range(0, len(boxes), count):
         part = slice(start, start + count)

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
 
-WIDTH, HEIGHT = 500, 375  # pixels of every picture, those of most of VOC's
-OBJECTS_PER_IMAGE = 3.03  # of VOC 2007 test: 14,976 objects in 4,952 pictures
+WIDTH, HEIGHT = 500, 375  # pixels of every image, those of most of VOC's
+OBJECTS_PER_IMAGE = 3.03  # of VOC 2007 test: 14,976 objects in 4,952 images
 CROWD_SHARE = 0.01
 # Of an object, how often a detector finds it, and how often with the right class.
 FOUND_SHARE, RIGHT_SHARE = 0.85, 0.9
@@ -19,16 +19,16 @@ FINDS_PER_OBJECT = 1.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """Detections and objects of all pictures, each sorted by picture.
+    """Detections and objects of all images, each sorted by image.
 
     Attributes:
-        num_images: pictures.
+        num_images: images.
         num_classes: labels are less.
-        truth_images: `[T]` the picture of each object.
+        truth_images: `[T]` the image of each object.
         truth_boxes: `[T, 4]` x, y, width and height in whole pixels.
         truth_labels: `[T]`.
         crowds: `[T]` whether the object is a crowd; VOC's evaluator takes it as difficult.
-        found_images: `[D]` the picture of each detection.
+        found_images: `[D]` the image of each detection.
         found_boxes: `[D, 4]` x, y, width and height in quarter pixels, exact as float32.
         found_labels: `[D]`.
         scores: `[D]` in 0…1, no two equal.
@@ -53,12 +53,12 @@ class Scene:
     def in_words(self) -> str:
         """The sizes."""
         return (
-            f"{self.num_images:,} pictures, {len(self.truth_labels):,} objects, "
+            f"{self.num_images:,} images, {len(self.truth_labels):,} objects, "
             f"{len(self.scores):,} detections, {self.num_classes} classes"
         )
 
     def first_images(self, count: int) -> "Scene":
-        """Of the first pictures alone."""
+        """Of the first images alone."""
         truths, found = self.truth_images < count, self.found_images < count
         return Scene(
             min(count, self.num_images),
@@ -81,7 +81,7 @@ class Scene:
     def records(
         self, device: torch.device, *, as_corners: bool
     ) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
-        """Detections and objects of each picture as tensors on a device.
+        """Detections and objects of each image as tensors on a device.
 
         Args:
             device: of the tensors.
@@ -149,8 +149,8 @@ def draw_scene(
     """Draw objects, and detections some of which are objects that moved a little.
 
     Args:
-        num_images: pictures.
-        detections_per_image: in every picture.
+        num_images: images.
+        detections_per_image: in every image.
         num_classes: labels are drawn evenly.
         seed: same seed, same scene.
     """
@@ -192,7 +192,7 @@ def draw_scene(
 
 
 def _draw_boxes(draw: np.random.Generator, count: int) -> Float64[np.ndarray, "N 4"]:
-    # of all three of COCO's sizes, within the picture
+    # of all three of COCO's sizes, within the image
     sides = np.clip(np.exp(draw.normal(4.2, 0.9, (count, 2))), 4, (WIDTH - 1, HEIGHT - 1))
     corners = draw.random((count, 2)) * ((WIDTH, HEIGHT) - sides)
     boxes: Float64[np.ndarray, "N 4"] = np.concatenate((corners, sides), axis=1)
@@ -212,7 +212,7 @@ def _finds(
     owners = np.repeat(np.arange(num_objects), times)
     images = truth_images[owners]
     starts = np.searchsorted(images, np.arange(num_images))
-    place = np.arange(len(owners)) - starts[images]  # within the picture
+    place = np.arange(len(owners)) - starts[images]  # within the image
     kept = place < detections_per_image
     return owners[kept], (images * detections_per_image + place)[kept]
 

@@ -1,7 +1,7 @@
 """The command line: `detect train`, `evaluate`, `infer`, `data`, `demo`, `doctor`. Floor 5.
 
 Exit status: 0 when all went well; 1 when the work was done and found faults (in a data set, in
-pictures that cannot be read); 2 when the input is at fault, with one message that says what to do;
+images that cannot be read); 2 when the input is at fault, with one message that says what to do;
 128 + the number of the signal when a signal stopped a training run.
 """
 

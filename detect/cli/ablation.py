@@ -11,7 +11,10 @@ from detect.backbones import build_backbone
 from detect.config import Config, load_config
 from detect.detectors.rcnn.features import first_fully_connected
 from detect.errors import DetectError
-from detect.experiment import evaluate, load, read_split, sources, train
+from detect.experiment.datasets import read_split, sources
+from detect.experiment.evaluation import evaluate
+from detect.experiment.model import load
+from detect.experiment.training import train
 from detect.files import read_json, write_json
 
 # The names of the paper (table 2) for the layers.

@@ -1,4 +1,4 @@
-"""`detect analyze`: what is wrong with detections, in tables, pictures and a JSON file."""
+"""`detect analyze`: what is wrong with detections, in tables, images and a JSON file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from detect.evaluation import (
     analyze_detections,
     read_detections_json,
 )
-from detect.experiment import read_split, sources
+from detect.experiment.datasets import read_split, sources
 from detect.files import write_json
 from detect.visualization import (
     draw_confusion,
@@ -41,7 +41,7 @@ class Request:
         iou_threshold: the least IoU of a true positive.
         score_threshold: of the confusion matrix; None takes that of the best F1.
         similar: sets of similar classes, names with commas; None takes VOC's.
-        on_error: what faulty objects and pictures of `data` do.
+        on_error: what faulty objects and images of `data` do.
     """
 
     run: Path | None = None
@@ -56,7 +56,7 @@ class Request:
 
 
 def run_analysis(request: Request, console: Console) -> None:
-    """Read detections and truth, print the tables, write the pictures and `analysis.json`.
+    """Read detections and truth, print the tables, write the images and `analysis.json`.
 
     Raises:
         DetectError: detections or data are missing or faulty, or do not belong together.
@@ -108,9 +108,9 @@ def _of_run(run: Path, console: Console) -> tuple[DetectionSet, JudgedSplit, str
     kind = "test_split" if sources(config, "test_split") else "val_split"
     split = "+".join(dict.fromkeys(source.split for source in sources(config, kind)))
     found = read_detections_json(file)
-    pictures = read_split(config, kind, console, found.class_names)
+    images = read_split(config, kind, console, found.class_names)
     judged = JudgedSplit(
-        split, tuple(pictures.class_names), tuple(pictures.image_ids), tuple(pictures.truths)
+        split, tuple(images.class_names), tuple(images.image_ids), tuple(images.truths)
     )
     return found, judged, f"{run.resolve().name}, {split}"
 

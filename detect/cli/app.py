@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-import detect
+from detect.version import __version__
 
 # of several processes, the first one talks; each tells its own errors
 output = Console(quiet=os.environ.get("RANK", "0") != "0")
@@ -34,7 +34,7 @@ JSONFile = Annotated[
 ]
 OnError = Annotated[
     Literal["stop", "skip"],
-    typer.Option("--on-error", help="Faulty objects and pictures: stop or skip."),
+    typer.Option("--on-error", help="Faulty objects and images: stop or skip."),
 ]
 
 
@@ -61,7 +61,7 @@ def _version(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        output.print(f"detect {detect.__version__}", highlight=False)
+        output.print(f"detect {__version__}", highlight=False)
         raise typer.Exit
 
 
@@ -157,7 +157,7 @@ def evaluate(
             "--ground-truth",
             metavar="ROOT_OR_FILE",
             help="Folder in VOC, COCO or YOLO layout; for files of detections also a COCO "
-            "annotation file, whose pictures need not be there.",
+            "annotation file, whose images need not be there.",
             show_default="that of the run's config",
         ),
     ] = None,
@@ -192,12 +192,12 @@ def evaluate(
         bool,
         typer.Option(
             "--significance",
-            help="Confidence intervals of mAP over resampled pictures; of two, also that of their "
+            help="Confidence intervals of mAP over resampled images; of two, also that of their "
             "difference, and its p-value.",
         ),
     ] = False,
     resamplings: Annotated[
-        int, typer.Option(min=1, help="Samples of the pictures that --significance draws.")
+        int, typer.Option(min=1, help="Samples of the images that --significance draws.")
     ] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of these samples.")] = 0,
     json: JSONFile = None,
@@ -317,17 +317,17 @@ def infer(
     source: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...", help="Pictures, folders of pictures, globs.", show_default=False
+            metavar="SOURCE...", help="Images, folders of images, globs.", show_default=False
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")],
     score: Annotated[float, typer.Option(help="Least score of what is kept.")] = 0.3,
     save: Annotated[
-        str, typer.Option(help="Any of pictures, json, csv, coco, voc, yolo, crops, with commas.")
+        str, typer.Option(help="Any of images, json, csv, coco, voc, yolo, crops, with commas.")
     ] = "pictures",
     device: Device = "auto",
 ) -> None:
-    """Find objects in pictures; exits with 1 if a picture could not be read."""
+    """Find objects in images; exits with 1 if an image could not be read."""
     from detect.cli.infer import run_inference
     from detect.training import joined_processes
 
@@ -370,7 +370,7 @@ def compare(
         ),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where table, picture and new runs go.")
+        Path, typer.Option(metavar="DIR", help="Where table, image and new runs go.")
     ] = Path("runs/compare"),
     data: Annotated[
         Path | None,
@@ -383,13 +383,13 @@ def compare(
     split: Annotated[
         str | None, typer.Option(metavar="NAME", help="Split of --data.", show_default=False)
     ] = None,
-    pictures: Annotated[int, typer.Option(min=1, help="How many are timed.")] = 40,
+    images: Annotated[int, typer.Option(min=1, help="How many are timed.")] = 40,
     device: Device = "auto",
 ) -> None:
     """Set detectors side by side: mAP, the time of each part of a detection, size, caches."""
     from detect.cli.compare import Request, run_comparison
 
-    run_comparison(Request(runs, out, data, split, pictures, device), output)
+    run_comparison(Request(runs, out, data, split, images, device), output)
 
 
 @app.command(
@@ -419,9 +419,7 @@ def proposals(
     ] = None,
     out: Annotated[
         Path,
-        typer.Option(
-            metavar="FILE.npz", help="Boxes of all pictures; FILE.cache keeps single ones."
-        ),
+        typer.Option(metavar="FILE.npz", help="Boxes of all images; FILE.cache keeps single ones."),
     ] = Path("proposals.npz"),
     split: Annotated[
         str | None,
@@ -518,7 +516,7 @@ def backbones(
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(min=1, help="Side of the picture, with one name.", show_default="as designed"),
+        typer.Option(min=1, help="Side of the image, with one name.", show_default="as designed"),
     ] = None,
     json: JSONFile = None,
 ) -> None:
@@ -622,7 +620,7 @@ def check(
     json: JSONFile = None,
     html: Annotated[
         Path | None,
-        typer.Option("--html", metavar="FILE", help="Write a page with pictures of the faults."),
+        typer.Option("--html", metavar="FILE", help="Write a page with images of the faults."),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Warnings too make the exit status 1.")
@@ -633,7 +631,7 @@ def check(
 ) -> None:
     """Find what is wrong with a data set, and what is suspicious.
 
-    Faulty boxes and files, the same picture twice, splits that overlap, and so on.
+    Faulty boxes and files, the same image twice, splits that overlap, and so on.
     docs/data_check.md lists the rules.
 
     Exit status: 0 without errors (with --strict, without warnings too), 1 with them,
@@ -664,7 +662,7 @@ def stats(
     classes: Annotated[str, typer.Option(help="voc, auto, or names with commas.")] = "auto",
     json: JSONFile = None,
 ) -> None:
-    """Count pictures, objects, classes and sizes of a split."""
+    """Count images, objects, classes and sizes of a split."""
     from detect.cli.data import print_statistics
 
     print_statistics(root, split, classes, json, output)
@@ -690,7 +688,7 @@ def convert(
         typer.Option("--from", help="Format of ROOT.", show_default="found out"),
     ] = None,
     link: Annotated[
-        bool, typer.Option("--link", help="Link to the pictures instead of copying them.")
+        bool, typer.Option("--link", help="Link to the images instead of copying them.")
     ] = False,
     on_error: OnError = "stop",
 ) -> None:
@@ -722,14 +720,14 @@ def split(
     force: Annotated[
         bool, typer.Option("--force", help="With --in-place, replace splits of these names.")
     ] = False,
-    link: Annotated[bool, typer.Option("--link", help="With --out, link to the pictures.")] = False,
+    link: Annotated[bool, typer.Option("--link", help="With --out, link to the images.")] = False,
     source_format: Annotated[
         Literal["voc", "coco", "yolo"] | None,
         typer.Option("--from", help="Format of ROOT.", show_default="found out"),
     ] = None,
     on_error: OnError = "stop",
 ) -> None:
-    """Share all pictures between splits, so that each class is shared in proportion."""
+    """Share all images between splits, so that each class is shared in proportion."""
     if (out is None) != in_place:
         raise typer.BadParameter("give either --out DIR or --in-place")
     if (force and out is not None) or (link and in_place):
@@ -749,18 +747,18 @@ def show(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", show_default=False)],
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="PNG or JPEG.")] = Path("sheet.png"),
-    count: Annotated[int, typer.Option(min=1, help="Pictures on the sheet.")] = 16,
+    count: Annotated[int, typer.Option(min=1, help="Images on the sheet.")] = 16,
 ) -> None:
-    """Write a contact sheet of augmented training pictures with their boxes."""
-    from detect.cli.data import show_training_pictures
+    """Write a contact sheet of augmented training images with their boxes."""
+    from detect.cli.data import show_training_images
 
-    show_training_pictures(config, overrides or [], out, count, output)
+    show_training_images(config, overrides or [], out, count, output)
 
 
 @data_app.command(epilog=examples("detect data shapes data/shapes --images 1200 --seed 0"))
 def shapes(
     folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False)],
-    images: Annotated[int, typer.Option(help="Pictures in all three splits.")] = 1200,
+    images: Annotated[int, typer.Option(help="Images in all three splits.")] = 1200,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 128,
 ) -> None:
@@ -773,7 +771,7 @@ def shapes(
 @data_app.command(epilog=examples("detect data figures data/figures --images 3000 --size 96"))
 def figures(
     folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False)],
-    images: Annotated[int, typer.Option(help="Pictures in all three splits.")] = 1000,
+    images: Annotated[int, typer.Option(help="Images in all three splits.")] = 1000,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 96,
 ) -> None:

@@ -48,7 +48,7 @@ def list_backbones(patterns: Sequence[str], json_file: Path | None, console: Con
     for reason in refused:
         console.print(reason, style="yellow", markup=False, highlight=False)
     console.print(
-        "Parameters and multiply-adds are of the whole network as published, for one picture of "
+        "Parameters and multiply-adds are of the whole network as published, for one image of "
         "that size. Any classification network of torchvision and timm is a backbone, too: "
         "'detect backbones torchvision/efficientnet_b0', 'detect backbones \"timm/convnext*\"'.",
         highlight=False,
@@ -62,7 +62,7 @@ def show_backbone(
     """Print the layers of one backbone."""
     summary = summarize(name, image_size)
     size = summary.image_size
-    table = Table(title=f"{name}, for a picture of {size}×{size}", title_justify="left")
+    table = Table(title=f"{name}, for an image of {size}×{size}", title_justify="left")
     for heading in ("layer", "kind"):
         table.add_column(heading, no_wrap=True)
     columns = ("kernel", "stride", "pad", "output", "parameters", "multiply-adds", "memory")
@@ -118,7 +118,7 @@ def _remarks(summary: Summary) -> list[str]:
     lines = [
         f"Parameters: {summary.parameters:,}{auxiliary}. Multiply-adds: {summary.multiply_adds:,}.",
         f"Activations: {values:,} values, {summary.memory / 2**20:.1f} MiB in float32 for the "
-        "forward pass of one picture: the picture and the output of every layer that writes one; "
+        "forward pass of one image: the image and the output of every layer that writes one; "
         "layers that work in place, sums between layers and gradients are not counted.",
         f"Trunk: stride {summary.stride}, {summary.channels} channels, {summary.grid}×"
         f"{summary.grid} at the designed size. Head: {summary.feature_dim} features.",

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from detect.benchmarks import benchmark_table, named_benchmarks
 from detect.errors import DetectError
+from detect.experiment.run import choose_device, describe_device
 from detect.files import write_json
-from detect.runs import choose_device, describe_device
 
 # What a figure depends on, by the names to install.
 LIBRARIES = ("torch", "torchvision", "numpy", "pycocotools", "faster-coco-eval", "torchmetrics")

@@ -8,8 +8,8 @@ from rich.progress import Progress
 
 from detect.data.annotated import DataFormat
 from detect.data.checking import CheckReport, Finding, check_annotated
-from detect.data.formats import read_annotated
-from detect.data.voc import ClassNames
+from detect.data.formats.voc import ClassNames
+from detect.data.reading import read_annotated
 from detect.files import write_json
 from detect.visualization.check_page import write_check_page
 
@@ -47,14 +47,14 @@ def check_data(
             progress=stage(f"Reading {root}"),
         )
         report = check_annotated(
-            annotated, is_whole=not splits, progress=stage("Looking at pictures")
+            annotated, is_whole=not splits, progress=stage("Looking at images")
         )
     print_findings(report, show_all, console)
     if json_file is not None:
         write_json(json_file, report.as_dict())
     if html_file is not None:
         write_check_page(html_file, report)
-        console.print(f"With pictures: {html_file}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"With images: {html_file}", highlight=False, markup=False, soft_wrap=True)
     return report
 
 
@@ -73,7 +73,7 @@ def print_findings(report: CheckReport, show_all: bool, console: Console) -> Non
     if left_out:
         console.print(f"{left_out} are not shown; --all, --json FILE or --html FILE shows them")
     console.print(
-        f"{_printable(str(report.root))}: {report.num_images} pictures"
+        f"{_printable(str(report.root))}: {report.num_images} images"
         f" ({report.num_empty_images} without an object), {report.num_objects} objects of "
         f"{len(report.class_names)} classes ({_printable(', '.join(report.class_names))}); "
         f"{report.count('error')} errors, {report.count('warning')} warnings",

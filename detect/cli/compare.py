@@ -1,4 +1,4 @@
-"""`detect compare`: detectors of any family side by side, in one table and one picture."""
+"""`detect compare`: detectors of any family side by side, in one table and one image."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,15 +15,18 @@ from detect.data import VOCDataset, VOCSource, fit_to_input, read_data
 from detect.detectors import predict
 from detect.detectors.stages import measured_stages
 from detect.errors import DetectError
-from detect.experiment import Model, evaluate, load, read_split, sources, train
+from detect.experiment.datasets import read_split, sources
+from detect.experiment.evaluation import evaluate
+from detect.experiment.model import Model, load
+from detect.experiment.run import describe_device, describe_duration
+from detect.experiment.training import train
 from detect.files import read_json, write_json
-from detect.runs import describe_device, describe_duration
 from detect.structures import Batch
 from detect.training import read_journal
 from detect.visualization import draw_comparison
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
-# Pictures that are looked at before the clock starts: the first ones compile and allocate.
+# Images that are looked at before the clock starts: the first ones compile and allocate.
 NUM_WARM = 2
 MEGABYTE = 1e6
 
@@ -36,9 +39,9 @@ class Entry:
         name: of the run's folder.
         detector: of the registry.
         backbone: of the registry.
-        map_area: of the common pictures.
+        map_area: of the common images.
         map_11point: of the same.
-        seconds: a picture, by part: the median over the pictures that were timed.
+        seconds: an image, by part: the median over the images that were timed.
         num_parameters: of the detector.
         cache_bytes: that the training kept on the disk at most, features and proposals.
         training_seconds: of all phases; None where the run does not tell.
@@ -56,7 +59,7 @@ class Entry:
 
     @property
     def total_seconds(self) -> float:
-        """A picture."""
+        """An image."""
         return sum(self.seconds.values())
 
 
@@ -67,11 +70,11 @@ class Request:
     Attributes:
         runs: folders or checkpoints of detectors; configs, or folders of configs, to be trained
             first; and KEY=VALUE over the settings of those configs.
-        out: folder of the table, the picture and the runs that are trained.
+        out: folder of the table, the image and the runs that are trained.
         data: folder of a data set to judge all on; None takes the test split of each run, which
-            must have the same pictures.
+            must have the same images.
         split: of that folder.
-        num_pictures: that are timed.
+        num_images: that are timed.
         device: see `choose_device`.
     """
 
@@ -79,12 +82,12 @@ class Request:
     out: Path
     data: Path | None = None
     split: str | None = None
-    num_pictures: int = 40
+    num_images: int = 40
     device: str = "auto"
 
 
 def run_comparison(request: Request, console: Console) -> None:
-    """Train what is to be trained, judge and time each run, print the table, draw the picture."""
+    """Train what is to be trained, judge and time each run, print the table, draw the image."""
     if (request.data is None) != (request.split is None):
         raise DetectError("--data and --split go together: give both, or neither")
     paths = list(_paths(request))
@@ -95,20 +98,20 @@ def run_comparison(request: Request, console: Console) -> None:
         for path in paths
     ]
     entries: list[Entry] = []
-    pictures: list[str] | None = None
+    images: list[str] | None = None
     for folder in folders:
         model = load(folder, request.device)
-        dataset = _pictures(model, request)
-        if pictures is not None and pictures != _fingerprint(dataset):
+        dataset = _images(model, request)
+        if images is not None and images != _fingerprint(dataset):
             raise DetectError(
-                f"{folder}: its test split has other pictures, objects or classes than that of "
+                f"{folder}: its test split has other images, objects or classes than that of "
                 f"{folders[0]}; give --data ROOT and --split NAME to judge all on the same"
             )
-        pictures = _fingerprint(dataset)
+        images = _fingerprint(dataset)
         with console.status(f"Judging {folder}"):
             entries.append(_judge(folder, model, dataset, request))
         device = model.device
-    console.print(_table(entries, len(pictures or ()), describe_device(device)))
+    console.print(_table(entries, len(images or ()), describe_device(device)))
     report = {
         "device": describe_device(device),
         "torch": torch.__version__,
@@ -118,10 +121,10 @@ def run_comparison(request: Request, console: Console) -> None:
     draw_comparison(
         [(entry.name, entry.map_area, entry.seconds) for entry in entries],
         request.out / "comparison.png",
-        f"{describe_device(device)}, one picture at a time",
+        f"{describe_device(device)}, one image at a time",
     )
     console.print(
-        f"Report: {request.out / 'comparison.json'}, picture: {request.out / 'comparison.png'}",
+        f"Report: {request.out / 'comparison.json'}, image: {request.out / 'comparison.png'}",
         highlight=False,
     )
 
@@ -152,17 +155,17 @@ def _trained(config_file: Path, request: Request, console: Console) -> Path:
     return folder
 
 
-def _pictures(model: Model, request: Request) -> VOCDataset:
+def _images(model: Model, request: Request) -> VOCDataset:
     if request.data is not None and request.split is not None:
         return read_data([VOCSource(request.data, request.split)], model.class_names)
     if not sources(model.config, "test_split"):
         raise DetectError(
             "data.test_split of a run is null: give --data ROOT and --split NAME to judge all on "
-            "the same pictures"
+            "the same images"
         )
     found = read_split(model.config, "test_split", Console(quiet=True), model.class_names)
     if not isinstance(found, VOCDataset):
-        raise DetectError("expected pictures with boxes, found pictures with joints")
+        raise DetectError("expected images with boxes, found images with joints")
     return found
 
 
@@ -187,7 +190,7 @@ def _judge(folder: Path, model: Model, dataset: VOCDataset, request: Request) ->
         model.config.backbone.name,
         float(report["map_area"]),
         float(report["map_11point"]),
-        _time_parts(model, dataset, request.num_pictures),
+        _time_parts(model, dataset, request.num_images),
         sum(parameter.numel() for parameter in model.detector.parameters()),
         sum(line.get("cache_bytes", 0) for line in lines),
         sum(line["seconds"] for line in phases) if phases else None,
@@ -207,11 +210,11 @@ def _time_parts(model: Model, dataset: VOCDataset, count: int) -> dict[str, floa
     return {name: float(np.median(values[NUM_WARM:])) for name, values in times.items()}
 
 
-def _table(entries: Sequence[Entry], num_pictures: int, device: str) -> Table:
+def _table(entries: Sequence[Entry], num_images: int, device: str) -> Table:
     # a column for each run: the rows are many and the terminal may be narrow
     table = Table(
-        title=f"{num_pictures} pictures; PASCAL VOC protocol",
-        caption=f"Times are medians of one picture at a time on {device}, without reading it.",
+        title=f"{num_images} images; PASCAL VOC protocol",
+        caption=f"Times are medians of one image at a time on {device}, without reading it.",
     )
     table.add_column("")
     for entry in entries:
@@ -241,7 +244,7 @@ ROWS: dict[str, Callable[[Entry], str]] = {
     "proposals, ms": lambda entry: _milliseconds(entry.seconds["proposals"]),
     "network, ms": lambda entry: _milliseconds(entry.seconds["network"]),
     "post-proc., ms": lambda entry: _milliseconds(entry.seconds["post-processing"]),
-    "a picture, ms": lambda entry: _milliseconds(entry.total_seconds),
+    "an image, ms": lambda entry: _milliseconds(entry.total_seconds),
     "parameters": lambda entry: f"{entry.num_parameters / 1e6:.2f} M",
     "caches": _cache_size,
     "trained in": _training_time,

@@ -22,7 +22,7 @@ from detect.evaluation import (
     write_detections_json,
     write_voc_detections,
 )
-from detect.experiment import Evaluation
+from detect.experiment.evaluation import Evaluation
 from detect.files import read_json
 from detect.registry import nearest
 
@@ -37,7 +37,7 @@ class Contestant:
 
     Attributes:
         name: the path that was given.
-        detections: of the pictures.
+        detections: of the images.
         evaluation: of a run, how `experiment.evaluate` judged them; None for a file.
         results: of a file in COCO's results format, as precise as it is there.
     """
@@ -50,9 +50,9 @@ class Contestant:
     def coco_records(
         self, class_names: Sequence[str], image_names: Sequence[str]
     ) -> list[dict[str, Tensor]]:
-        """For each picture its boxes, scores and labels as the COCO evaluator takes them."""
+        """For each image its boxes, scores and labels as the COCO evaluator takes them."""
         if self.results is not None:
-            return self.results.by_picture()
+            return self.results.by_image()
         aligned = self.detections.aligned(class_names, image_names)
         return [
             {"boxes": found.boxes, "scores": found.scores, "labels": found.labels}
@@ -82,7 +82,7 @@ def read_contestant(path: Path, split: JudgedSplit, console: Console) -> Contest
             coco = split.coco
             if coco is None:
                 raise DetectError(
-                    f"{path}: COCO's results name pictures and classes by the ids of an annotation "
+                    f"{path}: COCO's results name images and classes by the ids of an annotation "
                     "file, found a data set without one; give that file with --data, such as "
                     "annotations/instances_val.json"
                 )
@@ -130,9 +130,9 @@ def save_detections(path: Path, detections: DetectionSet, split: JudgedSplit) ->
 def coco_ids(
     detections: DetectionSet, split: JudgedSplit | None = None
 ) -> tuple[list[int | str], list[int | str]]:
-    """The ids of pictures and classes in COCO's results: the annotation file's where there is one.
+    """The ids of images and classes in COCO's results: the annotation file's where there is one.
 
-    Without one, the id of a picture is the number that its name is, where all names are numbers,
+    Without one, the id of an image is the number that its name is, where all names are numbers,
     as in COCO's and VOC's own sets, else the name; classes are counted from 1.
     """
     if split is not None and split.coco is not None:

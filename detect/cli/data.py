@@ -22,16 +22,17 @@ from detect.data import (
     read_data,
     splits_of,
 )
-from detect.experiment import build_detector, read_split
+from detect.experiment.datasets import read_split
+from detect.experiment.model import build_detector
 from detect.files import write_json
 from detect.structures import Sample
-from detect.visualization import contact_sheet, draw_truth, save_picture
+from detect.visualization import contact_sheet, draw_truth, save_image
 
 
 def print_statistics(
     root: Path, split: str | None, classes: str, json_file: Path | None, console: Console
 ) -> None:
-    """Print counts and sizes of a split, faulty objects and pictures left out."""
+    """Print counts and sizes of a split, faulty objects and images left out."""
     split = split or _usual_split(splits_of(root))
     source = VOCSource(root, split)
     dataset = read_data([source], as_classes(classes), on_error="skip", verify_images=False)
@@ -59,7 +60,7 @@ def _usual_split(splits: Sequence[str]) -> str:
 
 
 def collect_statistics(dataset: VOCDataset) -> dict[str, Any]:
-    """Plain data: counts, picture sizes, object sizes, and the same by class.
+    """Plain data: counts, image sizes, object sizes, and the same by class.
 
     The side of an object is the square root of its area in pixels. Small, medium and large are
     COCO's: below 32², below 96², and above.
@@ -99,10 +100,10 @@ def collect_statistics(dataset: VOCDataset) -> dict[str, Any]:
     }
 
 
-def show_training_pictures(
+def show_training_images(
     config_file: Path, overrides: Sequence[str], out: Path, count: int, console: Console
 ) -> None:
-    """Write the first pictures of the first epoch as the detector will see them."""
+    """Write the first images of the first epoch as the detector will see them."""
     config, _ = load_config(config_file, overrides)
     dataset = read_split(config, "train_split", console)
     samples = dataset if config.data.include_difficult else dataset.without_difficult()
@@ -115,9 +116,9 @@ def show_training_pictures(
         sample = samples[index]
         sample = sample if augmentation is None else augmentation(sample, seed)
         shown.append(fit_to_input(sample, spec))
-    pictures = [draw_truth(sample.image, sample.truth, dataset.class_names) for sample in shown]
-    save_picture(out, contact_sheet(pictures, [sample.meta.image_id for sample in shown]))
-    console.print(f"{len(pictures)} training pictures: {out}", highlight=False)
+    images = [draw_truth(sample.image, sample.truth, dataset.class_names) for sample in shown]
+    save_image(out, contact_sheet(images, [sample.meta.image_id for sample in shown]))
+    console.print(f"{len(images)} training images: {out}", highlight=False)
 
 
 def draw_shapes_set(folder: Path, num_images: int, seed: int, size: int, console: Console) -> None:
@@ -147,7 +148,7 @@ def _draw_set(
             (size, size),
             progress=lambda done, _: progress.update(task, completed=done),
         )
-    console.print(f"{num_images} pictures of {size}×{size} pixels: {folder}", highlight=False)
+    console.print(f"{num_images} images of {size}×{size} pixels: {folder}", highlight=False)
 
 
 def as_classes(text: str) -> ClassNames:

@@ -53,14 +53,14 @@ def split_folder(
     on_error: OnError,
     console: Console,
 ) -> None:
-    """Share all pictures of a set between splits, and print the counts."""
+    """Share all images of a set between splits, and print the counts."""
     shares = parse_shares(shares_text)
     if out is not None:
         _refuse_within(root, out)
     found = _read(root, source_format, (), on_error, console)
-    # by name: the same pictures give the same splits, in whatever order a format lists them
-    pictures = tuple(sorted(found.pictures, key=lambda picture: picture.image_id))
-    annotated = replace(found, pictures=pictures)
+    # by name: the same images give the same splits, in whatever order a format lists them
+    images = tuple(sorted(found.images, key=lambda image: image.image_id))
+    annotated = replace(found, images=images)
     counts = _class_counts(annotated)
     splits = stratify(counts, shares, seed)
     shared = with_splits(annotated, splits)
@@ -106,7 +106,7 @@ def _read(
         console.print(str(fault), highlight=False, markup=False, soft_wrap=True)
     if errors:
         console.print(
-            f"left out as faulty: {annotated.num_skipped_images} pictures, "
+            f"left out as faulty: {annotated.num_skipped_images} images, "
             f"{annotated.num_skipped_objects} objects",
             highlight=False,
         )
@@ -128,12 +128,12 @@ def _write(
 
 
 def _say_written(written: Written, annotated: AnnotatedSet, console: Console) -> None:
-    names = sorted({split for picture in annotated.pictures for split in picture.splits})
+    names = sorted({split for image in annotated.images for split in image.splits})
     splits = f"splits {', '.join(names)}" if names else "no splits"
     lines = [f"not kept: {loss}" for loss in written.losses]
     lines += [f"note: {note}" for note in written.notes]
     lines.append(
-        f"{written.root}: {written.num_images} pictures, {written.num_objects} objects of "
+        f"{written.root}: {written.num_images} images, {written.num_objects} objects of "
         f"{len(annotated.class_names)} classes, {splits}, as {written.data_format}"
     )
     for line in lines:
@@ -141,11 +141,11 @@ def _say_written(written: Written, annotated: AnnotatedSet, console: Console) ->
 
 
 def _class_counts(annotated: AnnotatedSet) -> np.ndarray:
-    """The number of objects of each class in each picture, [N, C]."""
+    """The number of objects of each class in each image, [N, C]."""
     labels = {name: label for label, name in enumerate(annotated.class_names)}
-    counts = np.zeros((len(annotated.pictures), len(labels)), np.int64)
-    for row, picture in enumerate(annotated.pictures):
-        for item in picture.objects:
+    counts = np.zeros((len(annotated.images), len(labels)), np.int64)
+    for row, image in enumerate(annotated.images):
+        for item in image.objects:
             counts[row, labels[item.name]] += 1
     return counts
 

@@ -1,4 +1,4 @@
-"""`detect demo`: the whole way from nothing to a picture with boxes."""
+"""`detect demo`: the whole way from nothing to an image with boxes."""
 
 import time
 from pathlib import Path
@@ -8,11 +8,12 @@ from rich.console import Console
 from detect.cli.train import RUNS
 from detect.config import load_config
 from detect.data import VOCSource, read_image, read_voc
-from detect.experiment import load, train
-from detect.visualization import contact_sheet, draw_curves, draw_detections, save_picture
+from detect.experiment.model import load
+from detect.experiment.training import train
+from detect.visualization import contact_sheet, draw_curves, draw_detections, save_image
 
 CONFIG = Path(__file__).with_name("demo.yaml")
-NUM_PICTURES = 24
+NUM_IMAGES = 24
 # On the sheet; the mAP counts detections of every score.
 SCORE_THRESHOLD = 0.3
 
@@ -23,7 +24,7 @@ def run_demo(out: Path | None, device: str, console: Console) -> None:
     begin = time.monotonic()
     console.rule("detect demo")
     console.print(
-        f"Drawing pictures of shapes, training a small YOLO on them, and judging it on pictures "
+        f"Drawing images of shapes, training a small YOLO on them, and judging it on images "
         f"that it has not seen. Everything goes into {folder}.\n",
         highlight=False,
     )
@@ -33,10 +34,10 @@ def run_demo(out: Path | None, device: str, console: Console) -> None:
     report = evaluation.report
     draw_curves(folder / "metrics.jsonl", folder / "curves.png")
     console.print(report.table())
-    sheet = _draw_pictures(folder, device)
+    sheet = _draw_images(folder, device)
     console.print(
         f"\nmAP (area, IoU 0.5) {report.map_area:.3f} on {report.protocol.num_images} held-out "
-        f"pictures, {time.monotonic() - begin:.0f} s in all.\n"
+        f"images, {time.monotonic() - begin:.0f} s in all.\n"
         f"  {sheet}  what it finds\n"
         f"  {folder / 'curves.png'}  how it learned\n"
         f"  {folder / 'evaluation.json'}  the numbers\n\n"
@@ -50,13 +51,13 @@ def run_demo(out: Path | None, device: str, console: Console) -> None:
     )
 
 
-def _draw_pictures(folder: Path, device: str) -> Path:
+def _draw_images(folder: Path, device: str) -> Path:
     model = load(folder, device)
     dataset = read_voc(
         [VOCSource(folder / "shapes", "test")], model.class_names, verify_images=False
     )
-    paths = [meta.path for meta in dataset.metas[:NUM_PICTURES] if meta.path is not None]
-    pictures = []
+    paths = [meta.path for meta in dataset.metas[:NUM_IMAGES] if meta.path is not None]
+    images = []
     for path, found in zip(paths, model.predict(paths), strict=True):
         image = draw_detections(
             read_image(path),
@@ -65,9 +66,9 @@ def _draw_pictures(folder: Path, device: str) -> Path:
             score_threshold=SCORE_THRESHOLD,
             upscale_to=384,
         )
-        save_picture(folder / "pictures" / path.name, image)
-        pictures.append(image)
+        save_image(folder / "pictures" / path.name, image)
+        images.append(image)
     sheet = folder / "contact_sheet.png"
-    title = f"YOLO on held-out pictures, scores of {SCORE_THRESHOLD} and more"
-    save_picture(sheet, contact_sheet(pictures, [path.stem for path in paths], title=title))
+    title = f"YOLO on held-out images, scores of {SCORE_THRESHOLD} and more"
+    save_image(sheet, contact_sheet(images, [path.stem for path in paths], title=title))
     return sheet

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from detect.runs import choose_device, describe_device
+from detect.experiment.run import choose_device, describe_device
 
 REQUIRED = (
     "torch",

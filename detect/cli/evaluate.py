@@ -25,7 +25,8 @@ from detect.evaluation import (
     bootstrap_detections,
     compare_detections,
 )
-from detect.experiment import Model, evaluate, load
+from detect.experiment.evaluation import evaluate
+from detect.experiment.model import Model, load
 from detect.files import write_json
 from detect.training import present_processes
 
@@ -72,7 +73,7 @@ class Request:
 def run_evaluation(request: Request, console: Console) -> None:
     """Judge all that was asked for; print tables, write the report and what runs found.
 
-    Several processes share the pictures of a run; the first one prints and saves.
+    Several processes share the images of a run; the first one prints and saves.
 
     Raises:
         DetectError: there is nothing to judge or to judge by, or what was asked for makes no sense.
@@ -167,7 +168,7 @@ def _look(
     request: Request,
     console: Console,
 ) -> Contestant:
-    """Run a model over the pictures of a split."""
+    """Run a model over the images of a split."""
     quiet = Console(quiet=True)
     dataset = split.dataset
     assert dataset is not None
@@ -176,13 +177,13 @@ def _look(
         own = split_of_run(model, request.data, request.split, request.on_error, quiet)
         if own.image_ids != split.image_ids or set(own.class_names) != set(split.class_names):
             raise DetectError(
-                f"{path}: its split has other pictures or classes than that of "
+                f"{path}: its split has other images or classes than that of "
                 f"{_first_run(request)}; give --data ROOT and --split NAME to judge all on the same"
             )
         assert own.dataset is not None
         dataset = own.dataset
     config = _with_threshold(model.config, iou_threshold)
-    with console.status(f"Running the detector over {len(dataset)} pictures"):
+    with console.status(f"Running the detector over {len(dataset)} images"):
         evaluation = evaluate(model.detector, dataset, config, model.device)
     return Contestant(str(path), evaluation.detections, evaluation)
 
@@ -206,7 +207,7 @@ def _resample(
     """Print how sure the mAP of one is, or the difference of two, at each threshold."""
     reports: list[BootstrapReport | RunComparison] = []
     for threshold in thresholds:
-        with console.status(f"Drawing {request.resamplings} samples of the pictures"):
+        with console.status(f"Drawing {request.resamplings} samples of the images"):
             report, table = _resampled_at(threshold, request, contestants, split)
         console.print(table)
         reports.append(report)

@@ -7,7 +7,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from detect.errors import DetectError
-from detect.experiment import find_checkpoint
+from detect.experiment.model import find_checkpoint
 from detect.files import replacing
 from detect.training import load_checkpoint
 

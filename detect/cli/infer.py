@@ -1,4 +1,4 @@
-"""`detect infer`: find objects in pictures and write what was found in any of seven forms."""
+"""`detect infer`: find objects in images and write what was found in any of seven forms."""
 
 import glob
 from collections.abc import Iterator, Sequence
@@ -20,30 +20,30 @@ from detect.evaluation import (
     write_detections_csv,
     write_detections_json,
 )
-from detect.experiment import Model, load
+from detect.experiment.model import Model, load
+from detect.experiment.run import describe_device
 from detect.files import write_text
-from detect.runs import describe_device
 from detect.structures import Detections
 from detect.training import present_processes
-from detect.visualization import crop_detections, draw_detections, save_picture
+from detect.visualization import crop_detections, draw_detections, save_image
 
 VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
-# name, file and detections of a picture
+# name, file and detections of an image
 Found = tuple[str, Path, Detections]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found in one picture.
+    """What was found in one image.
 
     Attributes:
         name: unique among the sources, without suffix; names the files that are written.
-        path: of the picture.
+        path: of the image.
         image: RGB.
-        detections: in the picture's own frame.
+        detections: in the image's own frame.
     """
 
     name: str
@@ -60,19 +60,19 @@ class Writer:
         self.class_names = tuple(class_names)
 
     def write(self, finding: Finding) -> None:
-        """Write what belongs to one picture."""
+        """Write what belongs to one image."""
 
     def write_all(self, found: Sequence[Found]) -> None:
-        """Write what belongs to all pictures together."""
+        """Write what belongs to all images together."""
 
 
-class PictureWriter(Writer):
-    """`pictures/NAME.jpg`, with boxes drawn."""
+class ImageWriter(Writer):
+    """`images/NAME.jpg`, with boxes drawn."""
 
     def write(self, finding: Finding) -> None:
-        """Draw and write one picture."""
+        """Draw and write one image."""
         image = draw_detections(finding.image, finding.detections, self.class_names)
-        save_picture(self.folder / "pictures" / f"{finding.name}.jpg", image)
+        save_image(self.folder / "pictures" / f"{finding.name}.jpg", image)
 
 
 class CropWriter(Writer):
@@ -85,7 +85,7 @@ class CropWriter(Writer):
             zip(crops, finding.detections.labels.tolist(), strict=True), start=1
         ):
             name = self.class_names[label].replace("/", "_")
-            save_picture(self.folder / "crops" / f"{finding.name}_{number}_{name}.jpg", crop)
+            save_image(self.folder / "crops" / f"{finding.name}_{number}_{name}.jpg", crop)
 
 
 class JSONWriter(Writer):
@@ -100,7 +100,7 @@ class CSVWriter(Writer):
     """`detections.csv`, a row for each detection, which `detect evaluate --detections` reads."""
 
     def write_all(self, found: Sequence[Found]) -> None:
-        """Write the file; its last column is the path of the picture."""
+        """Write the file; its last column is the path of the image."""
         files = [path for _, path, _ in found]
         write_detections_csv(
             self.folder / "detections.csv", _as_set(self.class_names, found), files
@@ -111,7 +111,7 @@ class COCOWriter(Writer):
     """`detections.coco.json`, COCO's results format."""
 
     def write_all(self, found: Sequence[Found]) -> None:
-        """Write the file; where names of pictures are numbers, these are the image ids."""
+        """Write the file; where names of images are numbers, these are the image ids."""
         detections = _as_set(self.class_names, found)
         path = self.folder / f"detections{COCO_RESULTS_SUFFIX}"
         write_coco_results(path, detections, *coco_ids(detections))
@@ -121,7 +121,7 @@ class VOCWriter(Writer):
     """`voc/NAME.xml`: PASCAL VOC annotations, as a start for labeling; whole pixels, 1-based."""
 
     def write(self, finding: Finding) -> None:
-        """Write one picture's annotation."""
+        """Write one image's annotation."""
         height, width = finding.image.shape[:2]
         root = ElementTree.Element("annotation")
         _add(root, "filename", finding.path.name)
@@ -144,10 +144,10 @@ class VOCWriter(Writer):
 
 
 class YOLOWriter(Writer):
-    """`labels/NAME.txt` in the form of Darknet: `class cx cy w h score`, shares of the picture."""
+    """`labels/NAME.txt` in the form of Darknet: `class cx cy w h score`, shares of the image."""
 
     def write(self, finding: Finding) -> None:
-        """Write one picture's rows, none if nothing was found."""
+        """Write one image's rows, none if nothing was found."""
         height, width = finding.image.shape[:2]
         lines = []
         for (x1, y1, x2, y2), score, label in _rows(finding.detections):
@@ -167,7 +167,7 @@ class YOLOWriter(Writer):
 
 
 WRITERS: dict[str, type[Writer]] = {
-    "pictures": PictureWriter,
+    "pictures": ImageWriter,
     "json": JSONWriter,
     "csv": CSVWriter,
     "coco": COCOWriter,
@@ -186,16 +186,16 @@ def run_inference(
     device: str,
     console: Console,
 ) -> int:
-    """Find objects in all sources and write them; returns the number of unreadable pictures.
+    """Find objects in all sources and write them; returns the number of unreadable images.
 
-    Several processes share the pictures. Each writes the files of its own; the first one writes
+    Several processes share the images. Each writes the files of its own; the first one writes
     those that are about all.
     """
     kinds = parse_kinds(save)
-    files = find_pictures(sources)
+    files = find_images(sources)
     model = load(path, device)
     processes = present_processes()
-    console.print(f"Device: {describe_device(model.device)}; {len(files)} pictures")
+    console.print(f"Device: {describe_device(model.device)}; {len(files)} images")
     writers = [WRITERS[kind](out, model.class_names) for kind in kinds]
     own_unreadable: list[str] = []
     batches = processes.share(_batches(model, files))
@@ -213,12 +213,12 @@ def run_inference(
     num_found = sum(len(found) for _, found in findings)
     num_read = len(files) - len(unreadable)
     console.print(
-        f"{num_found} objects in {num_read} pictures ({', '.join(kinds)}): {out}", highlight=False
+        f"{num_found} objects in {num_read} images ({', '.join(kinds)}): {out}", highlight=False
     )
     for message in unreadable:
         console.print(f"unreadable: {message}", style="red", markup=False, soft_wrap=True)
     if unreadable:
-        console.print(f"{len(unreadable)} of {len(files)} pictures could not be read")
+        console.print(f"{len(unreadable)} of {len(files)} images could not be read")
     return len(unreadable)
 
 
@@ -238,10 +238,10 @@ def parse_kinds(save: str) -> list[str]:
     return list(dict.fromkeys(kinds))
 
 
-def find_pictures(sources: Sequence[str]) -> dict[str, Path]:
-    """Unique name → file, for all pictures that the sources mean, in order.
+def find_images(sources: Sequence[str]) -> dict[str, Path]:
+    """Unique name → file, for all images that the sources mean, in order.
 
-    A file is taken whatever its suffix; of a folder, the files below it with a suffix of pictures.
+    A file is taken whatever its suffix; of a folder, the files below it with a suffix of images.
     Files that are named alike get a number.
 
     Raises:
@@ -260,7 +260,7 @@ def find_pictures(sources: Sequence[str]) -> dict[str, Path]:
             found = {match: Path(match.name) for match in matches if match.is_file()}
         if not found:
             raise DetectError(
-                f"{source}: expected a picture, a folder of pictures "
+                f"{source}: expected an image, a folder of images "
                 f"({', '.join(SUFFIXES)}) or a glob that matches some, found none"
             )
         for file, relative in found.items():
@@ -328,7 +328,7 @@ def _add(parent: ElementTree.Element, tag: str, text: str) -> None:
 
 
 def _whole_pixels(low: float, high: float, limit: int) -> tuple[int, int]:
-    # half-open pixels low…high → first and last whole pixel, 1-based, within the picture; at least
+    # half-open pixels low…high → first and last whole pixel, 1-based, within the image; at least
     # two where there is room, since a box of one pixel has no size to the data checker
     last = min(max(round(high), 2), limit)
     return max(min(round(low) + 1, last - 1), 1), last

@@ -23,14 +23,8 @@ from detect.data import (
 )
 from detect.data.split_names import chosen_splits
 from detect.errors import DetectError
-from detect.experiment import (
-    Model,
-    Pictures,
-    format_of_kind,
-    read_split,
-    report_skipped,
-    sources,
-)
+from detect.experiment.datasets import Images, format_of_kind, read_split, report_skipped, sources
+from detect.experiment.model import Model
 from detect.structures import GroundTruth
 
 OnError = Literal["stop", "skip"]
@@ -43,10 +37,10 @@ class JudgedSplit:
     Attributes:
         name: of the split.
         class_names: of the labels of the truths; the last ones may be those of detections alone.
-        image_ids: of the pictures.
-        truths: of each picture, by VOC's rules; None where those of `coco` are to be taken.
-        coco: what a COCO annotation file says of the same pictures.
-        dataset: the pictures themselves, for a detector to look at; None for files alone.
+        image_ids: of the images.
+        truths: of each image, by VOC's rules; None where those of `coco` are to be taken.
+        coco: what a COCO annotation file says of the same images.
+        dataset: the images themselves, for a detector to look at; None for files alone.
     """
 
     name: str
@@ -54,7 +48,7 @@ class JudgedSplit:
     image_ids: tuple[str, ...]
     truths: tuple[GroundTruth, ...] | None = None
     coco: COCOTruths | None = None
-    dataset: Pictures | None = None
+    dataset: Images | None = None
 
     def voc_truths(self) -> tuple[GroundTruth, ...]:
         """The objects by VOC's rules.
@@ -68,7 +62,7 @@ class JudgedSplit:
         return self.coco.ground_truths()
 
     def coco_truths(self) -> tuple[Sequence[str], Sequence[GroundTruth | Mapping[str, Any]]]:
-        """The names of the pictures and their objects by COCO's rules, with areas if there are."""
+        """The names of the images and their objects by COCO's rules, with areas if there are."""
         if self.coco is not None:
             return self.coco.image_names, self.coco.truths
         return self.image_ids, self.voc_truths()
@@ -82,7 +76,7 @@ class JudgedSplit:
 def split_of_run(
     model: Model, data: Path | None, split: str | None, on_error: OnError, console: Console
 ) -> JudgedSplit:
-    """The split that a run is to be judged on, with its pictures.
+    """The split that a run is to be judged on, with its images.
 
     Args:
         model: whose class names the split must keep to.
@@ -103,8 +97,8 @@ def split_of_run(
             raise DetectError("--split: the run has several data folders; name one with --data")
         if data is not None and data.suffix.lower() == ".json":
             raise DetectError(
-                f"{data}: expected the folder of a data set, since a model needs the pictures, "
-                "found a file; give the folder that holds annotations/ and the pictures"
+                f"{data}: expected the folder of a data set, since a model needs the images, "
+                "found a file; give the folder that holds annotations/ and the images"
             )
         name = split or "test"
         found = [VOCSource(data or Path(str(config.data.root)), name)]
@@ -113,7 +107,7 @@ def split_of_run(
         dataset = _read(found[0], model.class_names, on_error, console, known)
     coco = None
     if _are_coco(found, None if data is not None else config.data.kind):
-        coco = _coco_of_source(found[0], on_error).of_pictures(dataset.image_ids)
+        coco = _coco_of_source(found[0], on_error).of_images(dataset.image_ids)
     return JudgedSplit(
         name,
         tuple(dataset.class_names),
@@ -125,7 +119,7 @@ def split_of_run(
 
 
 def _are_coco(found: Sequence[VOCSource], kind: str | None) -> bool:
-    """Whether a run's pictures have one annotation file with boxes."""
+    """Whether a run's images have one annotation file with boxes."""
     if kind not in (None, "auto"):
         return kind == "coco" and len(found) == 1
     return len(found) == 1 and detect_format(found[0].root) == "coco"
@@ -134,7 +128,7 @@ def _are_coco(found: Sequence[VOCSource], kind: str | None) -> bool:
 def split_of_files(
     data: Path, split: str | None, on_error: OnError, console: Console
 ) -> JudgedSplit:
-    """The split that files of detections are to be judged by; COCO's needs no pictures.
+    """The split that files of detections are to be judged by; COCO's needs no images.
 
     Args:
         data: a data set's folder, or a COCO annotation file.
@@ -191,7 +185,7 @@ def _report_faults(truths: COCOTruths, console: Console) -> None:
     if not truths.faults:
         return
     console.print(
-        f"  left out as faulty (--on-error skip): {truths.num_skipped_images} pictures, "
+        f"  left out as faulty (--on-error skip): {truths.num_skipped_images} images, "
         f"{truths.num_skipped_objects} objects:"
     )
     for fault in truths.faults:

@@ -12,7 +12,7 @@ from rich.text import Text
 from detect.cli.contestants import Contestant
 from detect.cli.judged_split import JudgedSplit
 from detect.evaluation import COCOEvaluator, COCOReport, VOCReport, evaluate_detections
-from detect.experiment import Evaluation
+from detect.experiment.evaluation import Evaluation
 
 Metric = Literal["voc", "coco", "both"]
 
@@ -71,7 +71,7 @@ def judge(
     """Judge one contestant on a split.
 
     Raises:
-        DetectError: a class or a picture of the detections is not in the split.
+        DetectError: a class or an image of the detections is not in the split.
     """
     voc = None if metric == "coco" else _judge_voc(found, split, thresholds)
     coco = None if metric == "voc" else _judge_coco(found, split)

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from detect.cli.train import run_in_folder
 from detect.config import PretrainConfig, describe, load_experiment
-from detect.pretraining import pretrain
+from detect.experiment.pretraining import pretrain
 
 
 def run_pretraining(

@@ -14,15 +14,18 @@ from rich.table import Table
 from detect.config import load_config, options_of, unknown_key
 from detect.data import VOCDataset, VOCSource, read_data, read_image
 from detect.errors import DetectError
-from detect.experiment import read_split, report_skipped, rpn_source
+from detect.experiment.datasets import read_split, report_skipped
+from detect.experiment.model import rpn_source
+from detect.experiment.proposing import is_network, showing_proposals
+from detect.experiment.run import describe_duration
 from detect.files import replacing, write_json
 from detect.proposals import (
     IOU_THRESHOLDS,
     SOURCES,
     ComputedProposals,
     Coverage,
+    ImageFile,
     JitteredTruth,
-    PictureFile,
     Proposals,
     ProposalSource,
     compiled_kernels,
@@ -31,9 +34,7 @@ from detect.proposals import (
     read_proposals,
     write_proposals,
 )
-from detect.proposing import is_network, showing_proposals
 from detect.registry import nearest
-from detect.runs import describe_duration
 from detect.yaml_text import BrokenYAMLError, parse_yaml
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
@@ -54,11 +55,11 @@ class Request:
         method: the name of a source.
         settings: its parameters as KEY=VALUE.
         boxes: a file of boxes to take instead of computing any.
-        max_boxes: of a picture; None keeps all.
+        max_boxes: of an image; None keeps all.
         num_workers: None takes as many as there are cores.
         json_file: where the report goes as well.
-        plot: where the curve goes as a picture.
-        on_error: what faulty objects and pictures of a folder do; a config says so itself.
+        plot: where the curve goes as an image.
+        on_error: what faulty objects and images of a folder do; a config says so itself.
     """
 
     data: Path
@@ -126,7 +127,7 @@ def _read_data(request: Request, console: Console) -> VOCDataset:
     if request.data.suffix not in CONFIG_SUFFIXES:
         source = VOCSource(request.data, request.split or "trainval")
         with console.status(f"Checking {source.root}, {source.split}"):
-            # decoding every picture only to see that it can be is left to the method
+            # decoding every image only to see that it can be is left to the method
             dataset = read_data(
                 [source],
                 "auto",
@@ -141,13 +142,13 @@ def _read_data(request: Request, console: Console) -> VOCDataset:
         raise DetectError(
             f"--split: of a config, expected train, val or test, found {request.split!r}"
         )
-    pictures = read_split(config, names[request.split or "train"], console)
-    if not isinstance(pictures, VOCDataset):
+    images = read_split(config, names[request.split or "train"], console)
+    if not isinstance(images, VOCDataset):
         raise DetectError(
-            f"{request.data}: proposals are found in whole pictures with boxes; data of kind "
+            f"{request.data}: proposals are found in whole images with boxes; data of kind "
             f"{config.data.kind!r} is another; take a config of kind voc, coco, yolo or shapes"
         )
-    return pictures
+    return images
 
 
 # --- the source ----------------------------------------------------------------------------------
@@ -210,16 +211,16 @@ def _check_options(
 
 def _compute(request: Request, dataset: VOCDataset, console: Console) -> ComputedProposals:
     source = _build_source(request, dataset)
-    pictures = [
-        PictureFile(meta.image_id, meta.path, meta.original_size)
+    images = [
+        ImageFile(meta.image_id, meta.path, meta.original_size)
         for meta in dataset.metas
         if meta.path is not None
     ]
     cache = request.out.with_suffix(".cache")
     num_workers = 1 if is_network(source) else request.num_workers or os.cpu_count() or 1
-    with showing_proposals(len(pictures), cache, console) as advance:
+    with showing_proposals(len(images), cache, console) as advance:
         return compute_proposals(
-            pictures, source, read_image, cache=cache, num_workers=num_workers, progress=advance
+            images, source, read_image, cache=cache, num_workers=num_workers, progress=advance
         )
 
 
@@ -230,13 +231,13 @@ def _show(
     coverage: Coverage, proposals: Proposals, computed: ComputedProposals | None, console: Console
 ) -> None:
     table = Table(
-        title=f"{proposals.settings['method']}: {coverage.num_images} pictures, "
+        title=f"{proposals.settings['method']}: {coverage.num_images} images, "
         f"{len(coverage.labels)} objects; {coverage.num_difficult} difficult ones are not counted"
     )
     recalls = [coverage.recall(threshold) for threshold in IOU_THRESHOLDS]
     for column in (
         "at most",
-        "boxes a picture",
+        "boxes an image",
         *(f"recall, IoU {threshold}" for threshold in IOU_THRESHOLDS),
         "MABO",
     ):
@@ -252,9 +253,9 @@ def _show(
     console.print(table)
     if computed is not None:
         line = (
-            f"{np.median(computed.seconds):.2f} s a picture (median), "
+            f"{np.median(computed.seconds):.2f} s an image (median), "
             f"{describe_duration(computed.seconds.sum())} in all; "
-            f"{computed.num_reused} of {len(proposals)} pictures from the cache"
+            f"{computed.num_reused} of {len(proposals)} images from the cache"
         )
         if proposals.settings["method"] == "selective-search":
             kernels = "numba" if compiled_kernels() is not None else "plain numpy"
@@ -283,7 +284,7 @@ def _draw_curve(coverage: Coverage, out: Path, title: str) -> None:
         axes.plot(coverage.mean_counts, recall, ".-", color=color, label=f"recall, IoU {threshold}")
     mabo = coverage.mean_average_best_overlap()
     axes.plot(coverage.mean_counts, mabo, ".--", color="black", label="MABO")
-    axes.set(xscale="log", ylim=(0, 1.02), xlabel="boxes a picture", title=title)
+    axes.set(xscale="log", ylim=(0, 1.02), xlabel="boxes an image", title=title)
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right")
     with replacing(out) as temporary:

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from detect.config import describe, load_config
 from detect.errors import DetectError, Interrupted
-from detect.experiment import train
-from detect.runs import CHECKPOINTS
+from detect.experiment.run import CHECKPOINTS
+from detect.experiment.training import train
 from detect.training import Processes, joined_processes
 from detect.visualization import draw_curves
 

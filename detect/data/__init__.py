@@ -1,18 +1,25 @@
 """Data sets: reading, checking, drawing and transforming. Floor 2."""
 
-from detect.data.annotated import AnnotatedObject, AnnotatedPicture, AnnotatedSet, DataFormat
-from detect.data.annotated_voc import read_annotated_voc
-from detect.data.augmentation import Augmentation, ClassificationAugmentation
+from detect.data.annotated import AnnotatedImage, AnnotatedObject, AnnotatedSet, DataFormat
 from detect.data.checking import CheckReport, Finding, check_annotated
-from detect.data.coco import NO_SPLIT, coco_files, read_annotated_coco
-from detect.data.coco_truths import COCOTruths, read_coco_truths
 from detect.data.conversion import Written, write_annotated
-from detect.data.crops import ObjectCrops
 from detect.data.faults import DataFaults, Fault
-from detect.data.figures import annotation_file, draw_figures, ensure_figures, image_folder
-from detect.data.folders import ImageFolder, read_image_folder
-from detect.data.formats import detect_format, read_annotated, read_data, splits_of
-from detect.data.imagenet_localization import read_imagenet_localization
+from detect.data.formats.annotated_voc import read_annotated_voc
+from detect.data.formats.coco import NO_SPLIT, coco_files, read_annotated_coco
+from detect.data.formats.coco_truths import COCOTruths, read_coco_truths
+from detect.data.formats.image_folders import ImageFolder, read_image_folder
+from detect.data.formats.imagenet_localization import read_imagenet_localization
+from detect.data.formats.keypoints import KeypointDataset, person_crops, read_coco_keypoints
+from detect.data.formats.voc import (
+    VOC_CLASSES,
+    ClassNames,
+    VOCDataset,
+    VOCReport,
+    VOCSource,
+    check_voc,
+    read_voc,
+)
+from detect.data.formats.yolo import read_annotated_yolo
 from detect.data.images import (
     MAX_IMAGE_PIXELS,
     ImageError,
@@ -22,32 +29,30 @@ from detect.data.images import (
     read_image_size,
     verify_image,
 )
-from detect.data.keypoints import KeypointDataset, person_crops, read_coco_keypoints
-from detect.data.loading import EpochOrder, EvaluationBatches, SampleSource, TrainingBatches
-from detect.data.picture_cache import CachedSamples
-from detect.data.proposed import ProposedSamples
-from detect.data.shapes import SHAPE_CLASSES, draw_shapes, ensure_shapes
+from detect.data.loading.augmentation import Augmentation, ClassificationAugmentation
+from detect.data.loading.batches import EpochOrder, EvaluationBatches, SampleSource, TrainingBatches
+from detect.data.loading.cache import CachedSamples
+from detect.data.loading.crops import ObjectCrops
+from detect.data.loading.proposed import ProposedSamples
+from detect.data.loading.transforms import drop_empty, fit_to_input, meta_in_input
+from detect.data.reading import detect_format, read_annotated, read_data, splits_of
 from detect.data.splitting import counts_by_split, parse_shares, stratify
-from detect.data.transforms import drop_empty, fit_to_input, meta_in_input
-from detect.data.voc import (
-    VOC_CLASSES,
-    ClassNames,
-    VOCDataset,
-    VOCReport,
-    VOCSource,
-    check_voc,
-    read_voc,
+from detect.data.synthetic.figures import (
+    annotation_file,
+    draw_figures,
+    ensure_figures,
+    image_folder,
 )
+from detect.data.synthetic.shapes import SHAPE_CLASSES, draw_shapes, ensure_shapes
 from detect.data.write_splits import SplitsWritten, with_splits, write_splits
-from detect.data.yolo import read_annotated_yolo
 
 __all__ = [
     "MAX_IMAGE_PIXELS",
     "NO_SPLIT",
     "SHAPE_CLASSES",
     "VOC_CLASSES",
+    "AnnotatedImage",
     "AnnotatedObject",
-    "AnnotatedPicture",
     "AnnotatedSet",
     "Augmentation",
     "COCOTruths",

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detect.data.annotated import AnnotatedSet, DataFormat
-from detect.data.set_files import SetFiles, SetWriter
-from detect.data.voc import Progress
-from detect.data.write_coco import coco_files
-from detect.data.write_voc import voc_files
-from detect.data.write_yolo import yolo_files
+from detect.data.formats.set_files import SetFiles, SetWriter
+from detect.data.formats.voc import Progress
+from detect.data.formats.write_coco import coco_files
+from detect.data.formats.write_voc import voc_files
+from detect.data.formats.write_yolo import yolo_files
 from detect.errors import DetectError
 from detect.files import replacing, write_text
 
 WRITERS: dict[DataFormat, SetWriter] = {"voc": voc_files, "coco": coco_files, "yolo": yolo_files}
 
-# Of text: of a picture and of an object, rather too many.
-_BYTES_A_PICTURE, _BYTES_AN_OBJECT = 1024, 512
+# Of text: of an image and of an object, rather too many.
+_BYTES_A_IMAGE, _BYTES_AN_OBJECT = 1024, 512
 _GIGABYTE = 1e9
 
 
@@ -28,7 +28,7 @@ class Written:
     Attributes:
         root: of the new set.
         data_format: of it.
-        num_images: pictures.
+        num_images: images.
         num_objects: objects.
         losses: what the format cannot hold or has changed, in words, with counts.
         notes: what else the user should know.
@@ -56,28 +56,28 @@ def write_annotated(
         annotated: the set, as `read_annotated` gives it.
         out: a folder that is empty or not there yet.
         data_format: of the new set.
-        link: make links to the pictures, hard ones on the same disk, instead of copies.
-        progress: called with the number of pictures written and the number of all.
+        link: make links to the images, hard ones on the same disk, instead of copies.
+        progress: called with the number of images written and the number of all.
 
     Raises:
         DetectError: the folder is not empty or cannot be written, the disk is too full, or a name
             cannot be held by the format.
     """
     _check_target(out)
-    if not annotated.pictures:
-        raise DetectError(f"{annotated.root}: expected pictures to write, found none")
+    if not annotated.images:
+        raise DetectError(f"{annotated.root}: expected images to write, found none")
     files = WRITERS[data_format](annotated)
     _check_space(out, annotated, files, link)
-    for done, (source, place) in enumerate(files.pictures, start=1):
-        _place_picture(source, out / place, link)
+    for done, (source, place) in enumerate(files.images, start=1):
+        _place_image(source, out / place, link)
         if progress is not None:
-            progress(done, len(files.pictures))
+            progress(done, len(files.images))
     for place, text in files.texts:
         write_text(out / place, text)
     return Written(
         out,
         data_format,
-        len(files.pictures),
+        len(files.images),
         files.num_objects,
         tuple(files.losses),
         tuple(files.notes),
@@ -97,20 +97,20 @@ def _check_target(out: Path) -> None:
 
 def _check_space(out: Path, annotated: AnnotatedSet, files: SetFiles, link: bool) -> None:
     """Refuse before the first byte what would fill the disk."""
-    needed = _BYTES_A_PICTURE * len(files.pictures) + _BYTES_AN_OBJECT * files.num_objects
+    needed = _BYTES_A_IMAGE * len(files.images) + _BYTES_AN_OBJECT * files.num_objects
     if not link:
-        needed += sum(source.stat().st_size for source, _ in files.pictures)
+        needed += sum(source.stat().st_size for source, _ in files.images)
     folder = next(path for path in (out.absolute(), *out.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(folder).free
     if needed > free:
         hint = "" if link else ", or give --link for links instead of copies"
         raise DetectError(
-            f"{out}: {needed / _GIGABYTE:.2f} GB are needed for the {len(annotated.pictures)} "
-            f"pictures, and {free / _GIGABYTE:.2f} GB are free; choose another disk{hint}"
+            f"{out}: {needed / _GIGABYTE:.2f} GB are needed for the {len(annotated.images)} "
+            f"images, and {free / _GIGABYTE:.2f} GB are free; choose another disk{hint}"
         )
 
 
-def _place_picture(source: Path, target: Path, link: bool) -> None:
+def _place_image(source: Path, target: Path, link: bool) -> None:
     try:
         if link:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def _place_picture(source: Path, target: Path, link: bool) -> None:
                 shutil.copyfile(source, temporary)
     except OSError as error:
         raise DetectError(
-            f"{target}: the picture {source} cannot be written there: {error.strerror or error}"
+            f"{target}: the image {source} cannot be written there: {error.strerror or error}"
         ) from error
 
 

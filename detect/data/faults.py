@@ -29,7 +29,7 @@ the object
             versions.
         value: what was found.
         remedy: what to do.
-        severity: an `error` keeps the object or the picture out, or spoils what is measured on
+        severity: an `error` keeps the object or the image out, or spoils what is measured on
             the set; a `warning` is only said.
     """
 
@@ -71,7 +71,7 @@ class DataFaults(DetectError):  # noqa: N818 — it is a list of faults first, a
             lines.append(f"There are {_count(len(faults) - len(errors), 'warning')} besides.")
         remedy = (
             "Mend the files, or set data.on_error=skip (of a command without a config, "
-            "--on-error skip) to leave faulty objects and pictures out"
+            "--on-error skip) to leave faulty objects and images out"
         )
         if is_voc:
             commands = " and ".join(

@@ -1,4 +1,4 @@
-"""Ids of pictures and objects that are the same whenever a set is converted."""
+"""Ids of images and objects that are the same whenever a set is converted."""
 
 import re
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""Reading pictures: the content decides the format, EXIF decides which side is up.
+"""Reading images: the content decides the format, EXIF decides which side is up.
 
-Pillow reads the header, so that a picture's size is known (and refused) before any pixel is
+Pillow reads the header, so that an image's size is known (and refused) before any pixel is
 decoded; OpenCV decodes. The orientation is applied here for both, since the two libraries and
 their versions differ in where they look for it.
 """
@@ -29,7 +29,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from detect.errors import DetectError
 
-# 16,384 × 16,384 pixels: above the largest aerial and microscope pictures that are annotated in
+# 16,384 × 16,384 pixels: above the largest aerial and microscope images that are annotated in
 # one piece, and 768 MiB when decoded, which a usual machine still bears. A header of a few bytes
 # can claim a thousand times that.
 MAX_IMAGE_PIXELS = 2**28
@@ -45,22 +45,22 @@ _FORMATS: tuple[tuple[str, re.Pattern[bytes], Callable[[BinaryIO], ImageFile]], 
     ("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImageFile),
     ("PNM", re.compile(rb"P[1-6]\s"), PpmImageFile),
 )
-# What is found under the name of a picture now and then, to name it in the error.
+# What is found under the name of an image now and then, to name it in the error.
 _STRANGERS = (
     (re.compile(rb"version https://git-lfs"), "a Git LFS pointer", "fetch the file: git lfs pull"),
     (re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE), "an HTML page", "download it again"),
     (re.compile(rb"(\xef\xbb\xbf)?\s*<(\?xml|svg|annotation)"), "XML text", ""),
     (re.compile(rb"%PDF"), "a PDF document", ""),
     (re.compile(rb"PK\x03\x04"), "a ZIP archive", ""),
-    (re.compile(rb"....ftyp(avif|avis)", re.DOTALL), "an AVIF picture", ""),
-    (re.compile(rb"....ftyp(hei|hev|mif1|msf1)", re.DOTALL), "an HEIC picture", ""),
+    (re.compile(rb"....ftyp(avif|avis)", re.DOTALL), "an AVIF image", ""),
+    (re.compile(rb"....ftyp(hei|hev|mif1|msf1)", re.DOTALL), "an HEIC image", ""),
     (re.compile(rb"....ftyp", re.DOTALL), "a video", ""),
-    (re.compile(rb"\0\0\0\x0cjP  "), "a JPEG 2000 picture", ""),
+    (re.compile(rb"\0\0\0\x0cjP  "), "a JPEG 2000 image", ""),
 )
-_CONVERT = "replace it by a JPEG, PNG, WebP or BMP picture"
+_CONVERT = "replace it by a JPEG, PNG, WebP or BMP image"
 _COPY_AGAIN = "copy or download the file again"
 _NUM_HEADER_BYTES = 64
-# What a reduced picture keeps of its shorter side, so that there is something left to compare.
+# What a reduced image keeps of its shorter side, so that there is something left to compare.
 _MIN_REDUCED_SIDE = 16
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSING = (5, 6, 7, 8)
@@ -94,18 +94,18 @@ _REDUCED_FLAGS = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
 
-# A broken picture ends in our own error; OpenCV's log to stderr would only repeat it. (A few
+# A broken image ends in our own error; OpenCV's log to stderr would only repeat it. (A few
 # messages of libjpeg and libpng remain: they write to stderr directly.)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 # A loader worker that is forked while OpenCV has threads of its own hangs at its next call; and
-# pictures are worked on in parallel already, one by each worker.
+# images are worked on in parallel already, one by each worker.
 cv2.setNumThreads(0)
 # Pillow warns of damaged EXIF data, which is common and does not concern the pixels.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 
 class ImageError(DetectError):
-    """A picture cannot be read.
+    """An image cannot be read.
 
     The message alone makes the error, so that it survives the way out of a worker process.
 
@@ -121,13 +121,13 @@ class ImageError(DetectError):
 
     @classmethod
     def at(cls, path: Path, value: str, remedy: str) -> "ImageError":
-        """The error of the picture at `path`."""
+        """The error of the image at `path`."""
         return cls(f"{path}: {value}; {remedy}", value, remedy)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What a picture says of itself before its pixels.
+    """What an image says of itself before its pixels.
 
     Attributes:
         file_format: JPEG, PNG, WebP, BMP, GIF, TIFF or PNM.
@@ -150,13 +150,13 @@ class ImageHeader:
 
 
 def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    """Read a picture as 8-bit RGB, upright.
+    """Read an image as 8-bit RGB, upright.
 
     The content decides the format, whatever the name's suffix. Grayscale and palettes become RGB;
     of 16 bits the upper 8 are kept; alpha is dropped; of an animation the first frame is read.
 
     Raises:
-        ImageError: there is no such file, it is empty, no picture, truncated, broken, or larger
+        ImageError: there is no such file, it is empty, no image, truncated, broken, or larger
             than `MAX_IMAGE_PIXELS` by its header.
     """
     header, data = _load(path)
@@ -167,7 +167,7 @@ def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def read_image_header(path: Path) -> ImageHeader:
-    """Read size and orientation without decoding the picture.
+    """Read size and orientation without decoding the image.
 
     Raises:
         ImageError: as `read_image`, but damage behind the header goes unnoticed.
@@ -177,7 +177,7 @@ def read_image_header(path: Path) -> ImageHeader:
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
-    """Read (height, width) in pixels as displayed, without decoding the picture.
+    """Read (height, width) in pixels as displayed, without decoding the image.
 
     Raises:
         ImageError: as `read_image_header`.
@@ -186,7 +186,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
 
 
 def verify_image(path: Path) -> tuple[int, int]:
-    """Decode a picture only to see that it can be; return (height, width) as displayed.
+    """Decode an image only to see that it can be; return (height, width) as displayed.
 
     Raises:
         ImageError: as `read_image`.
@@ -195,13 +195,13 @@ def verify_image(path: Path) -> tuple[int, int]:
 
 
 def read_reduced(path: Path) -> tuple[ImageHeader, bytes, UInt8[np.ndarray, "h w"]]:
-    """Decode a picture only roughly: without color, upright, an eighth of its height and width.
+    """Decode an image only roughly: without color, upright, an eighth of its height and width.
 
     A JPEG is decoded at that size, which reads all of its data at about 60 % of the time. Small
-    pictures shrink less, so that the shorter side keeps 16 pixels if it has them.
+    images shrink less, so that the shorter side keeps 16 pixels if it has them.
 
     Returns:
-        The header, the bytes of the whole file, and the gray picture.
+        The header, the bytes of the whole file, and the gray image.
 
     Raises:
         ImageError: as `read_image`.
@@ -243,7 +243,7 @@ def _open(path: Path) -> BinaryIO:
         # reading from a pipe or a device could wait for ever
         if not stat.S_ISREG(status.st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-            raise ImageError.at(path, f"expected a picture, found {kind}", "name a file")
+            raise ImageError.at(path, f"expected an image, found {kind}", "name a file")
         if status.st_size == 0:
             raise ImageError.at(path, "the file is empty", _COPY_AGAIN)
         return path.open("rb")
@@ -267,7 +267,7 @@ def _parse_header(path: Path, file: BinaryIO) -> ImageHeader:
     known = [entry for entry in _FORMATS if entry[1].match(start)]
     if not known:
         stranger, remedy = _describe_stranger(start)
-        raise ImageError.at(path, f"expected a picture, found {stranger}", remedy)
+        raise ImageError.at(path, f"expected an image, found {stranger}", remedy)
     file_format, _, parse = known[0]
     try:
         image = parse(file)
@@ -282,7 +282,7 @@ def _parse_header(path: Path, file: BinaryIO) -> ImageHeader:
             path,
             f"the header claims {width:,} by {height:,} pixels, more than the {MAX_IMAGE_PIXELS:,} "
             "that are read",
-            "cut the picture into tiles, or replace it if the header is wrong",
+            "cut the image into tiles, or replace it if the header is wrong",
         )
     is_tiff = file_format == "TIFF"
     orientation = 1 if is_tiff else _orientation(image)
@@ -315,7 +315,7 @@ def _orientation(image: ImageFile) -> int:
 
 
 def _is_truncated(data: bytes, file_format: str) -> bool:
-    """Whether the end of the picture is missing; decoders fill the rest with gray, or not."""
+    """Whether the end of the image is missing; decoders fill the rest with gray, or not."""
     if file_format == "JPEG":
         # nearly every file ends with the marker, maybe padded; the walk is for the others
         return not data[-64:].rstrip(b"\0").endswith(_END_OF_IMAGE) and not _has_jpeg_end(data)
@@ -327,7 +327,7 @@ def _is_truncated(data: bytes, file_format: str) -> bool:
 
 
 def _has_jpeg_end(data: bytes) -> bool:
-    """Walk from marker to marker: pictures in other segments or behind the end don't count."""
+    """Walk from marker to marker: images in other segments or behind the end don't count."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
@@ -353,7 +353,7 @@ def _decode(
     except (cv2.error, MemoryError):
         image = None
     if image is None:
-        value = "the picture cannot be decoded: its data is broken or of an unusual kind"
+        value = "the image cannot be decoded: its data is broken or of an unusual kind"
         raise ImageError.at(path, value, f"{_COPY_AGAIN}, or {_CONVERT}")
     if expected_size is not None and image.shape[:2] != expected_size:
         value = f"the header says {expected_size} (height, width), the data {image.shape[:2]}"
@@ -373,7 +373,7 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _describe_stranger(start: bytes) -> tuple[str, str]:
-    """What a file that is no picture looks like, and what to do with it."""
+    """What a file that is no image looks like, and what to do with it."""
     for pattern, description, remedy in _STRANGERS:
         if pattern.match(start):
             return description, remedy or _CONVERT

@@ -1,7 +1,7 @@
-"""Sharing the pictures of a set between splits, each class in proportion.
+"""Sharing the images of a set between splits, each class in proportion.
 
-Sechidis, Tsoumakas and Vlahavas 2011, "On the stratification of multi-label data", algorithm 1: a
-picture with objects of several classes is given to the split that lacks its rarest class the most.
+Sechidis, Tsoumakas and Vlahavas 2011, "On the stratification of multi-label data", algorithm 1: an
+image with objects of several classes is given to the split that lacks its rarest class the most.
 """
 
 import math
@@ -51,51 +51,51 @@ def parse_shares(text: str) -> dict[str, float]:
 def stratify(
     class_counts: Int[np.ndarray, "N C"], shares: Mapping[str, float], seed: int
 ) -> list[str]:
-    """The split of each picture.
+    """The split of each image.
 
-    What is shared in proportion are the pictures with each class, as in the paper. Of splits that
-    lack equally many, the one that lacks more objects of the class takes the picture, then the one
-    that lacks more pictures. Pictures without objects are shared out last.
+    What is shared in proportion are the images with each class, as in the paper. Of splits that
+    lack equally many, the one that lacks more objects of the class takes the image, then the one
+    that lacks more images. Images without objects are shared out last.
 
     Args:
-        class_counts: the number of objects of each class in each picture.
+        class_counts: the number of objects of each class in each image.
         shares: of each split; they add up to 1.
-        seed: of the order of pictures and of the choice between equal splits.
+        seed: of the order of images and of the choice between equal splits.
 
     Raises:
-        DetectError: there are fewer pictures than splits.
+        DetectError: there are fewer images than splits.
     """
-    num_pictures = len(class_counts)
-    if num_pictures < len(shares):
+    num_images = len(class_counts)
+    if num_images < len(shares):
         raise DetectError(
-            f"expected at least as many pictures as splits, found {num_pictures} for {len(shares)}"
+            f"expected at least as many images as splits, found {num_images} for {len(shares)}"
         )
     generator = np.random.default_rng(seed)
     names = list(shares)
     portions = np.array([shares[name] for name in names])  # [S]
     has_class = class_counts > 0  # [N, C]
-    lacking_pictures = portions * num_pictures  # [S]
-    lacking = portions[:, None] * has_class.sum(axis=0)  # [S, C], pictures
+    lacking_images = portions * num_images  # [S]
+    lacking = portions[:, None] * has_class.sum(axis=0)  # [S, C], images
     lacking_objects = portions[:, None] * class_counts.sum(axis=0)  # [S, C]
-    chosen = np.full(num_pictures, -1)
-    order = generator.permutation(num_pictures)
+    chosen = np.full(num_images, -1)
+    order = generator.permutation(num_images)
     while True:
         remaining = order[chosen[order] < 0]
         left = has_class[remaining].sum(axis=0)  # [C]
         if not left.any():
             break
-        rarest = int(np.where(left > 0, left, num_pictures + 1).argmin())
-        for picture in remaining[has_class[remaining, rarest]]:
-            needs = (lacking[:, rarest], lacking_objects[:, rarest], lacking_pictures)
+        rarest = int(np.where(left > 0, left, num_images + 1).argmin())
+        for image in remaining[has_class[remaining, rarest]]:
+            needs = (lacking[:, rarest], lacking_objects[:, rarest], lacking_images)
             split = _neediest(needs, generator)
-            chosen[picture] = split
-            lacking[split] -= has_class[picture]
-            lacking_objects[split] -= class_counts[picture]
-            lacking_pictures[split] -= 1
-    for picture in order[chosen[order] < 0]:
-        split = _neediest([lacking_pictures], generator)
-        chosen[picture] = split
-        lacking_pictures[split] -= 1
+            chosen[image] = split
+            lacking[split] -= has_class[image]
+            lacking_objects[split] -= class_counts[image]
+            lacking_images[split] -= 1
+    for image in order[chosen[order] < 0]:
+        split = _neediest([lacking_images], generator)
+        chosen[image] = split
+        lacking_images[split] -= 1
     _fill_empty(chosen, class_counts, len(names))
     return [names[split] for split in chosen]
 
@@ -110,7 +110,7 @@ def _neediest(needs: Sequence[np.ndarray], generator: np.random.Generator) -> in
 
 
 def _fill_empty(chosen: np.ndarray, class_counts: np.ndarray, num_splits: int) -> None:
-    """Give a split that got no picture one of the largest: an empty split is of no use."""
+    """Give a split that got no image one of the largest: an empty split is of no use."""
     for split in range(num_splits):
         if (chosen == split).any():
             continue
@@ -122,7 +122,7 @@ def _fill_empty(chosen: np.ndarray, class_counts: np.ndarray, num_splits: int) -
 def counts_by_split(
     class_counts: Int[np.ndarray, "N C"], splits: Sequence[str], names: Sequence[str]
 ) -> dict[str, tuple[int, list[int]]]:
-    """For each split the number of pictures, and of objects of each class."""
+    """For each split the number of images, and of objects of each class."""
     of = np.array(splits)
     return {
         name: (int((of == name).sum()), class_counts[of == name].sum(axis=0).tolist())

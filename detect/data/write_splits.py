@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from detect.data.annotated import AnnotatedPicture, AnnotatedSet
-from detect.data.coco import ANNOTATION_FOLDER, IMAGE_FOLDER, ROBOFLOW_FILE, coco_files
-from detect.data.formats import splits_of
-from detect.data.set_files import lines
-from detect.data.voc import VOCSource
-from detect.data.write_coco import coco_texts
-from detect.data.write_yolo import yaml_text
-from detect.data.yolo_layout import DARKNET_NAMES, find_yolo_file
+from detect.data.annotated import AnnotatedImage, AnnotatedSet
+from detect.data.formats.coco import ANNOTATION_FOLDER, IMAGE_FOLDER, ROBOFLOW_FILE, coco_files
+from detect.data.formats.set_files import lines
+from detect.data.formats.voc import VOCSource
+from detect.data.formats.write_coco import coco_texts
+from detect.data.formats.write_yolo import yaml_text
+from detect.data.formats.yolo_layout import DARKNET_NAMES, find_yolo_file
+from detect.data.reading import splits_of
 from detect.errors import DetectError
 from detect.files import replacing, write_text
 
@@ -30,27 +30,27 @@ class SplitsWritten:
 
 
 def with_splits(annotated: AnnotatedSet, splits: Sequence[str]) -> AnnotatedSet:
-    """The set with each picture in one split.
+    """The set with each image in one split.
 
     Args:
         annotated: the set.
-        splits: of each picture.
+        splits: of each image.
     """
-    pictures = tuple(
-        replace(picture, splits=(split,))
-        for picture, split in zip(annotated.pictures, splits, strict=True)
+    images = tuple(
+        replace(image, splits=(split,))
+        for image, split in zip(annotated.images, splits, strict=True)
     )
-    return replace(annotated, pictures=pictures)
+    return replace(annotated, images=images)
 
 
 def write_splits(annotated: AnnotatedSet, *, force: bool = False) -> SplitsWritten:
-    """Write the splits of a set into its folder; pictures and labels stay where they are.
+    """Write the splits of a set into its folder; images and labels stay where they are.
 
     Of VOC's layout these are lists in `ImageSets/Main`, of COCO's `annotations/instances_*.json`,
     of YOLO's lists beside the YAML file, which names them.
 
     Args:
-        annotated: the set, each picture in one split.
+        annotated: the set, each image in one split.
         force: replace the files of splits that are there.
 
     Raises:
@@ -58,9 +58,9 @@ def write_splits(annotated: AnnotatedSet, *, force: bool = False) -> SplitsWritt
             other splits.
     """
     write = {"voc": _write_voc, "coco": _write_coco, "yolo": _write_yolo}[annotated.data_format]
-    by_split: dict[str, list[AnnotatedPicture]] = {}
-    for picture in annotated.pictures:
-        by_split.setdefault(picture.splits[0], []).append(picture)
+    by_split: dict[str, list[AnnotatedImage]] = {}
+    for image in annotated.images:
+        by_split.setdefault(image.splits[0], []).append(image)
     return write(annotated, by_split, force)
 
 
@@ -78,29 +78,29 @@ def _old_splits(annotated: AnnotatedSet, new: Mapping[str, object]) -> tuple[str
     if not old:
         return ()
     return (
-        f"the splits {', '.join(old)} stay as they were; they have pictures of the new ones, so "
+        f"the splits {', '.join(old)} stay as they were; they have images of the new ones, so "
         "don't train on one and judge on the other",
     )
 
 
 def _write_voc(
-    annotated: AnnotatedSet, by_split: Mapping[str, Sequence[AnnotatedPicture]], force: bool
+    annotated: AnnotatedSet, by_split: Mapping[str, Sequence[AnnotatedImage]], force: bool
 ) -> SplitsWritten:
     files = {VOCSource(annotated.root, name).split_path: own for name, own in by_split.items()}
     _refuse_present(list(files), force)
     notes = _old_splits(annotated, by_split)
     for path, own in files.items():
-        write_text(path, lines(sorted(picture.image_id for picture in own)))
+        write_text(path, lines(sorted(image.image_id for image in own)))
     return SplitsWritten(tuple(files), notes)
 
 
 def _write_coco(
-    annotated: AnnotatedSet, by_split: Mapping[str, Sequence[AnnotatedPicture]], force: bool
+    annotated: AnnotatedSet, by_split: Mapping[str, Sequence[AnnotatedImage]], force: bool
 ) -> SplitsWritten:
     root = annotated.root
     if any(path.name == ROBOFLOW_FILE for path in coco_files(root).values()):
         raise DetectError(
-            f"{root}: in Roboflow's layout the pictures lie in the folders of their splits; "
+            f"{root}: in Roboflow's layout the images lie in the folders of their splits; "
             "give --out for a set of its own"
         )
     folder = root / ANNOTATION_FOLDER
@@ -115,8 +115,8 @@ def _write_coco(
 
 
 def _coco_file_names(annotated: AnnotatedSet) -> list[str]:
-    """Paths below `images`, if all pictures are there, else below the root."""
-    paths = [picture.image_path for picture in annotated.pictures]
+    """Paths below `images`, if all images are there, else below the root."""
+    paths = [image.image_path for image in annotated.images]
     images = annotated.root / IMAGE_FOLDER
     for folder in (images, annotated.root):
         if all(path.is_relative_to(folder) for path in paths):
@@ -133,7 +133,7 @@ def _write_together(contents: Mapping[Path, str]) -> None:
 
 
 def _write_yolo(
-    annotated: AnnotatedSet, by_split: Mapping[str, Sequence[AnnotatedPicture]], force: bool
+    annotated: AnnotatedSet, by_split: Mapping[str, Sequence[AnnotatedImage]], force: bool
 ) -> SplitsWritten:
     root = annotated.root
     file = find_yolo_file(root)
@@ -151,7 +151,7 @@ def _write_yolo(
     files = {root / f"{name}.txt": own for name, own in by_split.items()}
     _refuse_present(list(files), force)
     for path, own in files.items():
-        rows = sorted(_listed_path(picture.image_path, root) for picture in own)
+        rows = sorted(_listed_path(image.image_path, root) for image in own)
         write_text(path, lines(rows))
     # last: until it is there, the old splits hold
     places = {name: PurePosixPath(f"{name}.txt").as_posix() for name in by_split}

@@ -16,7 +16,7 @@ from detect.training import Phase, Plan
 
 
 class Detector(nn.Module, ABC):
-    """Finds objects in pictures, and knows the loss that teaches it to.
+    """Finds objects in images, and knows the loss that teaches it to.
 
     A subclass has plain constructor arguments with defaults and types, which for numbers state a
     range (`detect.detectors.ranges`): they are the keys of the `detector` section of a config,
@@ -37,7 +37,7 @@ class Detector(nn.Module, ABC):
 
     @property
     def proposal_source(self) -> ProposalSource | None:
-        """Finds the proposals of a picture; None for a detector that has no use for any."""
+        """Finds the proposals of an image; None for a detector that has no use for any."""
         return None
 
     def lacks(self) -> str | None:
@@ -50,7 +50,7 @@ class Detector(nn.Module, ABC):
 
     @torch.no_grad()
     def detect(self, batch: Batch) -> list[Detections]:
-        """Detections of each picture in the input frame, after suppression.
+        """Detections of each image in the input frame, after suppression.
 
         The result does not depend on whether the detector is in training mode.
         """
@@ -70,7 +70,7 @@ DETECTORS: Registry[type[Detector]] = Registry("detector")
 
 
 def predict(detector: Detector, batch: Batch) -> list[Detections]:
-    """Detections of each picture in the picture's own frame, clipped to it, on the CPU.
+    """Detections of each image in the image's own frame, clipped to it, on the CPU.
 
     This is the one place where any detector's boxes leave the input frame.
     """

@@ -1,9 +1,9 @@
-"""Where a detector's proposals come from, and how they are found in a picture as it is fed.
+"""Where a detector's proposals come from, and how they are found in an image as it is fed.
 
-Proposals are found in the picture as it is brought to the detector's input (scaled, without the
-padding), so that a picture gives the same boxes whether they were found beforehand for a whole data
-set or are found now. R-CNN scales pictures to a fixed width before the search, too (Girshick et al.
-2014, section 4.2): selective search finds more and other regions in larger pictures.
+Proposals are found in the image as it is brought to the detector's input (scaled, without the
+padding), so that an image gives the same boxes whether they were found beforehand for a whole data
+set or are found now. R-CNN scales images to a fixed width before the search, too (Girshick et al.
+2014, section 4.2): selective search finds more and other regions in larger images.
 """
 
 import inspect
@@ -18,7 +18,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from detect.data import fit_to_input
-from detect.detectors.pictures import filled_part
+from detect.detectors.images import filled_part
 from detect.errors import DetectError
 from detect.ops import clip_boxes, has_area
 from detect.proposals import SOURCES, GivenBoxes, ProposalSource, read_proposals
@@ -34,12 +34,12 @@ PREFIXES: dict[str, Callable[[str], ProposalSource]] = {}
 
 @dataclass(frozen=True, slots=True)
 class FittedSource:
-    """A source that looks at pictures as a detector is fed them.
+    """A source that looks at images as a detector is fed them.
 
     Args:
         source: of the boxes.
         spec: how the detector wants to be fed.
-        max_proposals: the best that are kept of each picture.
+        max_proposals: the best that are kept of each image.
     """
 
     source: ProposalSource
@@ -70,13 +70,13 @@ class FittedSource:
         return found
 
     def in_input(self, image: UInt8[np.ndarray, "H W 3"], meta: ImageMeta) -> Tensor:
-        """Boxes `[N, 4]` in the input frame, found in what the picture fills of it.
+        """Boxes `[N, 4]` in the input frame, found in what the image fills of it.
 
         Args:
             image: the input, with its padding.
-            meta: of the picture, which was not augmented.
+            meta: of the image, which was not augmented.
         """
-        if isinstance(self.source, GivenBoxes):  # which are in the picture's own frame
+        if isinstance(self.source, GivenBoxes):  # which are in the image's own frame
             boxes = torch.from_numpy(self.source(image, meta.image_id))[: self.max_proposals]
             return meta.to_input(boxes)
         top, left, bottom, right = filled_part(meta)
@@ -85,7 +85,7 @@ class FittedSource:
 
 
 def find_in_batch(source: FittedSource, batch: Batch) -> tuple[Tensor, ...]:
-    """The proposals of each picture `[N, 4]` in the input frame: those it brings, or found now."""
+    """The proposals of each image `[N, 4]` in the input frame: those it brings, or found now."""
     if batch.proposals is not None:
         return tuple(boxes[: source.max_proposals] for boxes in batch.proposals)
     images = batch.images.permute(0, 2, 3, 1).cpu().numpy()  # [B, H, W, 3]

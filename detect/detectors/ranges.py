@@ -50,7 +50,7 @@ def check_input_size(backbone: Backbone, *sides: int) -> None:
     if min(sides) < least:
         raise DetectError(
             f"detector.input_size: expected at least {least} pixels, since the backbone leaves "
-            f"nothing of a smaller picture, found {min(sides)}"
+            f"nothing of a smaller image, found {min(sides)}"
         )
 
 

@@ -1,6 +1,6 @@
 """The detection metrics of COCO: twelve numbers, and the average precision of each class.
 
-Of each picture and class, the detections are taken by falling score. Each takes the free object
+Of each image and class, the detections are taken by falling score. Each takes the free object
 that it overlaps most (ties to the last one) if their IoU reaches the threshold. Objects outside the
 range of areas in question, and crowds, are ignored: a detection takes one only if there is no other
 object for it, and does not count then; a crowd can be taken any number of times, and its overlap
@@ -8,8 +8,8 @@ is measured against the detection's area alone. A detection that takes nothing i
 unless its own area is out of the range.
 
 Lin et al. 2014, section 5, and pycocotools' `COCOeval`, whose numbers these are to 1e-12, the order
-of ties included. Here all pictures, classes, ranges of areas and IoU thresholds are matched at
-once: the n-th detection of every picture and class in the n-th round.
+of ties included. Here all images, classes, ranges of areas and IoU thresholds are matched at
+once: the n-th detection of every image and class in the n-th round.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from detect.evaluation.coco_report import COCOProtocol, COCOReport
 from detect.evaluation.flat import (
-    CollectedPictures,
+    CollectedImages,
     DetectionsLike,
     FlatDetections,
     FlatObjects,
@@ -54,12 +54,12 @@ GREATEST_THRESHOLD = 1 - 1e-10
 
 
 class COCOEvaluator:
-    """Collects detections and truths picture by picture and computes COCO's numbers.
+    """Collects detections and truths image by image and computes COCO's numbers.
 
     Args:
         class_names: the name of each label 0 … C−1.
         iou_thresholds: AP is the mean over these; each more than 0 and at most 1, rising.
-        max_detections: of a picture and class, by score, rising; the first two limits are those of
+        max_detections: of an image and class, by score, rising; the first two limits are those of
             further recalls, the last one holds for all other numbers.
 
     Raises:
@@ -90,14 +90,14 @@ class COCOEvaluator:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all pictures."""
-        self._pictures = CollectedPictures(len(self.class_names))
+        """Forget all images."""
+        self._images = CollectedImages(len(self.class_names))
 
     def update(self, detections: Sequence[DetectionsLike], truths: Sequence[TruthLike]) -> None:
-        """Add pictures: one record of detections and one of objects for each, in one frame.
+        """Add images: one record of detections and one of objects for each, in one frame.
 
         Records may also be dictionaries of tensors as torchmetrics has them. For numbers that equal
-        pycocotools' even where scores of different pictures are tied, add pictures by rising id,
+        pycocotools' even where scores of different images are tied, add images by rising id,
         and rows in the order of the files.
 
         Args:
@@ -112,10 +112,10 @@ class COCOEvaluator:
             ValueError: the sequences differ in length, a record is not of this form, or a label
                 has no class name.
         """
-        self._pictures.append(detections, truths)
+        self._images.append(detections, truths)
 
     def merge(self, other: "COCOEvaluator") -> None:
-        """Add the pictures of `other` after those that are here; `other` stays as it is.
+        """Add the images of `other` after those that are here; `other` stays as it is.
 
         Raises:
             ValueError: the evaluators differ in their classes, thresholds or limits.
@@ -126,22 +126,22 @@ class COCOEvaluator:
                     f"merge: expected an evaluator with the {name} {getattr(self, name)}, "
                     f"found {getattr(other, name)}"
                 )
-        self._pictures.extend(other._pictures)
+        self._images.extend(other._images)
 
     def gather(self) -> None:
-        """Give each process of `torch.distributed` the pictures of all of them, by rank."""
-        self._pictures.gather()
+        """Give each process of `torch.distributed` the images of all of them, by rank."""
+        self._images.gather()
 
     def compute(self) -> COCOReport:
-        """Judge all pictures so far. A number that nothing decides on is nan.
+        """Judge all images so far. A number that nothing decides on is nan.
 
         Raises:
             ValueError: a value is not finite, a box is inverted or a label has no class name; names
-                the picture.
+                the image.
         """
-        detections = self._pictures.detections(as_xywh=True)
-        objects = self._pictures.objects(as_xywh=True)
-        areas = self._pictures.areas(objects)
+        detections = self._images.detections(as_xywh=True)
+        objects = self._images.objects(as_xywh=True)
+        areas = self._images.areas(objects)
         num_classes, most = len(self.class_names), self.max_detections[-1]
         detections, ranks = _best_by_score(detections, num_classes, most)
         ignored = _ignored_objects(objects, areas)
@@ -153,10 +153,10 @@ class COCOEvaluator:
             COCOProtocol(
                 iou_thresholds=self.iou_thresholds,
                 max_detections=self.max_detections,
-                num_images=len(self._pictures),
+                num_images=len(self._images),
                 num_objects=int((~objects.difficult).sum()),
                 num_crowds=int(objects.difficult.sum()),
-                num_detections=self._pictures.num_detections,
+                num_detections=self._images.num_detections,
             ),
             self.class_names,
             precision.cpu().numpy(),
@@ -182,7 +182,7 @@ class _Matching(NamedTuple):
 def _best_by_score(
     detections: FlatDetections, num_classes: int, most: int
 ) -> tuple[FlatDetections, Int[Tensor, "D"]]:
-    """The first `most` detections of each picture and class, and their ranks in it, from 0."""
+    """The first `most` detections of each image and class, and their ranks in it, from 0."""
     ranks = _ranks_within(detections.images * num_classes + detections.labels)
     kept = ranks < most
     if bool(kept.all()):
@@ -219,7 +219,7 @@ def _match(
     num_classes: int,
     iou_thresholds: Sequence[float],
 ) -> _Matching:
-    """Match all pictures and classes by the greedy rule at the head of this file."""
+    """Match all images and classes by the greedy rule at the head of this file."""
     device = detections.boxes.device
     thresholds = torch.tensor(iou_thresholds, dtype=torch.float64, device=device)
     thresholds = thresholds.clamp(max=GREATEST_THRESHOLD)
@@ -269,7 +269,7 @@ def _is_between(chosen: Int[Tensor, "..."], num_pairs: int) -> Bool[Tensor, "...
 def _candidates(
     detections: FlatDetections, objects: FlatObjects, num_classes: int, least_overlap: float
 ) -> tuple[Int[Tensor, "P"], Int[Tensor, "P"], Float[Tensor, "P"]]:
-    """Detections, objects and overlaps of the pairs of one picture and class that may match."""
+    """Detections, objects and overlaps of the pairs of one image and class that may match."""
     parts = []
     for owners, candidates in pair_chunks(
         detections.images * num_classes + detections.labels,

@@ -21,8 +21,8 @@ class COCOProtocol:
 
     Attributes:
         iou_thresholds: AP and AR are means over these.
-        max_detections: limits of the detections of a picture and class.
-        num_images: pictures judged, those without objects included.
+        max_detections: limits of the detections of an image and class.
+        num_images: images judged, those without objects included.
         num_objects: objects to be found, crowds excluded.
         num_crowds: crowds, and difficult objects, which count as such.
         num_detections: all detections, also those beyond the limit.
@@ -55,7 +55,7 @@ class COCOProtocol:
         first, last = self.iou_thresholds[0], self.iou_thresholds[-1]
         return (
             f"COCO protocol, {len(self.iou_thresholds)} IoU thresholds from {first:g} to {last:g}, "
-            f"at most {self.max_detections[-1]} detections of a picture and class; {CROWD_RULE}. "
+            f"at most {self.max_detections[-1]} detections of an image and class; {CROWD_RULE}. "
             f"{self.num_images} images, {self.num_objects} objects and {self.num_crowds} crowds, "
             f"{self.num_detections} detections. Small objects have up to 32² square pixels, medium "
             f"ones up to 96². A number that no object decides on is —."

@@ -1,4 +1,4 @@
-"""Pictures as an evaluator collects them, and as it judges them: flat tensors of all pictures."""
+"""Images as an evaluator collects them, and as it judges them: flat tensors of all images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -18,10 +18,10 @@ TRUTH_KEYS = frozenset({"boxes", "boxes_xywh", "labels", "difficult", "iscrowd",
 
 
 class FlatDetections(NamedTuple):
-    """The detections of all pictures, sorted by class and within a class by falling score.
+    """The detections of all images, sorted by class and within a class by falling score.
 
     Attributes:
-        images: `[D]` the number of the picture.
+        images: `[D]` the number of the image.
         boxes: `[D, 4]` xyxy pixels, or x, y, width and height where the caller asked for these.
         scores: `[D]` higher is better.
         labels: `[D]` classes 0 … C−1.
@@ -34,10 +34,10 @@ class FlatDetections(NamedTuple):
 
 
 class FlatObjects(NamedTuple):
-    """The objects of all pictures, sorted by picture, within a picture in their own order.
+    """The objects of all images, sorted by image, within an image in their own order.
 
     Attributes:
-        images: `[T]` the number of the picture.
+        images: `[T]` the number of the image.
         boxes: `[T, 4]` as those of the detections.
         labels: `[T]` classes 0 … C−1.
         difficult: `[T]` whether the object is neither demanded nor punished; a crowd is not.
@@ -50,7 +50,7 @@ class FlatObjects(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """The detections of a picture; boxes are xyxy or, with `is_xywh`, corner and size."""
+    """The detections of an image; boxes are xyxy or, with `is_xywh`, corner and size."""
 
     num_rows: int
     boxes: Tensor
@@ -61,7 +61,7 @@ class _Found(NamedTuple):
 
 
 class _Truth(NamedTuple):
-    """The objects of a picture; no areas stand for those of the boxes."""
+    """The objects of an image; no areas stand for those of the boxes."""
 
     num_rows: int
     boxes: Tensor
@@ -71,10 +71,10 @@ class _Truth(NamedTuple):
     areas: Tensor | None = None
 
 
-class CollectedPictures:
+class CollectedImages:
     """What an evaluator was given so far: tensors as they came, on the device they came on.
 
-    Adding pictures is an append, plus one comparison of the labels for each call on a CPU. What
+    Adding images is an append, plus one comparison of the labels for each call on a CPU. What
     would make a GPU wait is checked when the tensors are made flat.
     """
 
@@ -92,7 +92,7 @@ class CollectedPictures:
         truths: Sequence[TruthLike],
         tie_ranks: Sequence[Int[Tensor, "_"]] | None = None,
     ) -> None:
-        """Add pictures, all of them or none.
+        """Add images, all of them or none.
 
         Raises:
             ValueError: what the evaluators' `update` says.
@@ -103,7 +103,7 @@ class CollectedPictures:
         if len(set(counts)) > 1:
             listed = " and ".join(map(str, counts))
             raise ValueError(
-                f"expected detections, truths and tie ranks of as many pictures, found {listed}"
+                f"expected detections, truths and tie ranks of as many images, found {listed}"
             )
         start = len(self)
         found = [_found_of(record, start + row) for row, record in enumerate(detections)]
@@ -117,14 +117,14 @@ class CollectedPictures:
         self._found.extend(found)
         self._truths.extend(objects)
 
-    def extend(self, other: "CollectedPictures") -> None:
-        """Add the pictures of `other` behind those that are here; `other` stays as it is."""
-        # list() lets pictures be added to themselves
+    def extend(self, other: "CollectedImages") -> None:
+        """Add the images of `other` behind those that are here; `other` stays as it is."""
+        # list() lets images be added to themselves
         self._found.extend(list(other._found))
         self._truths.extend(list(other._truths))
 
     def gather(self) -> None:
-        """Give every process of `torch.distributed` the pictures of all, by rank; no-op alone."""
+        """Give every process of `torch.distributed` the images of all, by rank; no-op alone."""
         distributed = torch.distributed
         if not (distributed.is_available() and distributed.is_initialized()):
             return
@@ -141,25 +141,25 @@ class CollectedPictures:
 
     @property
     def num_detections(self) -> int:
-        """Of all pictures."""
+        """Of all images."""
         return sum(found.num_rows for found in self._found)
 
     @property
     def num_pairs(self) -> int:
-        """Pairs of a detection and an object of one picture, whatever their classes."""
+        """Pairs of a detection and an object of one image, whatever their classes."""
         return sum(
             found.num_rows * truth.num_rows
             for found, truth in zip(self._found, self._truths, strict=True)
         )
 
     def detections(self, *, as_xywh: bool = False) -> FlatDetections:
-        """All detections, sorted by class, falling score, tie rank, picture and row.
+        """All detections, sorted by class, falling score, tie rank, image and row.
 
         Boxes are float64; scores float32, or float64 if some were.
 
         Raises:
             ValueError: a score or a box is not finite, a box is inverted, or a label is not a
-                class; names the picture.
+                class; names the image.
         """
         device = self.device
         images = _image_numbers([one.num_rows for one in self._found], device)
@@ -176,7 +176,7 @@ class CollectedPictures:
         )
 
     def objects(self, *, as_xywh: bool = False) -> FlatObjects:
-        """All objects, by picture.
+        """All objects, by image.
 
         Raises:
             ValueError: a box is not finite or inverted, or a label is not a class.
@@ -310,11 +310,11 @@ def _labels(record: Mapping[str, Any], count: int, place: tuple[str, int]) -> Te
 
 def _at(place: tuple[str, int]) -> str:
     owner, number = place
-    return f"{owner} of picture {number}"
+    return f"{owner} of image {number}"
 
 
 def _moved(records: Sequence[Any]) -> list[Any]:
-    """Records of a picture with all their tensors on the CPU."""
+    """Records of an image with all their tensors on the CPU."""
     return [
         type(one)(*(field.cpu() if isinstance(field, Tensor) else field for field in one))
         for one in records
@@ -322,7 +322,7 @@ def _moved(records: Sequence[Any]) -> list[Any]:
 
 
 def _joined(parts: Sequence[Tensor], nothing: Tensor, device: torch.device) -> Tensor:
-    # a picture without rows may have lost its type, as `torch.tensor([])` has
+    # an image without rows may have lost its type, as `torch.tensor([])` has
     own = [part for part in parts if part.shape[0]]
     if any(part.device != device for part in own):
         own = [part.to(device) for part in own]
@@ -372,5 +372,5 @@ def _check_values(
 def _refuse(owner: str, images: Tensor, faulty: Tensor, expected: str, values: Tensor) -> NoReturn:
     row = int(faulty.nonzero()[0])
     raise ValueError(
-        f"{owner} of picture {int(images[row])}: expected {expected}, found {values[row].tolist()}"
+        f"{owner} of image {int(images[row])}: expected {expected}, found {values[row].tolist()}"
     )

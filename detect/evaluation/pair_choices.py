@@ -1,7 +1,7 @@
 """Choices among pairs of a detection and an object: the best of each, and one-to-one matchings.
 
 Both matchings are those of a loop that takes one pair after another, found in a few rounds over all
-pictures at once.
+images at once.
 """
 
 import torch

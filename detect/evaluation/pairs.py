@@ -1,7 +1,7 @@
 """Pairs of a detection and an object of one group, without a loop over groups.
 
-A group is a picture, or a picture and a class. Pairs come in chunks, so that memory stays bounded
-however crowded the pictures are.
+A group is an image, or an image and a class. Pairs come in chunks, so that memory stays bounded
+however crowded the images are.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ MAX_PAIRS = 1 << 19
 
 
 class Pairs(NamedTuple):
-    """Detections and objects of one picture, and how far they overlap.
+    """Detections and objects of one image, and how far they overlap.
 
     Attributes:
         detections: `[P]` rows of the detections, rising.
@@ -40,7 +40,7 @@ def overlapping_pairs(
     *,
     same_class: bool,
 ) -> Pairs:
-    """All pairs of one picture whose IoU is at least `least_overlap`.
+    """All pairs of one image whose IoU is at least `least_overlap`.
 
     Args:
         detections: boxes xyxy.
@@ -81,14 +81,14 @@ def best_objects(
     same_class: bool = True,
     num_pairs: int | None = None,
 ) -> BestObjects:
-    """The object of its picture, and of its class, that each detection overlaps most.
+    """The object of its image, and of its class, that each detection overlaps most.
 
     Args:
         detections: boxes xyxy.
         objects: boxes xyxy.
         num_classes: labels are less.
         same_class: pass over objects of other classes.
-        num_pairs: of a detection and an object of one picture, of any classes. With their number
+        num_pairs: of a detection and an object of one image, of any classes. With their number
             known all pairs are held at once, and nothing makes a GPU wait for the CPU; None finds
             the pairs that matter and holds `MAX_PAIRS` at a time.
     """
@@ -96,7 +96,7 @@ def best_objects(
     overlaps = torch.zeros(len(detections.labels), dtype=torch.float64, device=device)
     best = torch.zeros(len(detections.labels), dtype=torch.int64, device=device)
     in_one_go = num_pairs is not None
-    # with one group for a picture, the number of pairs is known without a look at the labels
+    # with one group for an image, the number of pairs is known without a look at the labels
     wanted, present = _group_numbers(detections, objects, num_classes, same_class and not in_one_go)
     if num_pairs is None:
         chunks = pair_chunks(wanted, present)
@@ -133,7 +133,7 @@ def pair_chunks(
 def _present_somewhere(wanted: Int[Tensor, "D"], present: Int[Tensor, "T"]) -> Int[Tensor, "R"]:
     """The rows of `wanted` whose group is among those of `present`.
 
-    Most detections have no object of their class in the picture, and a look into a table finds
+    Most detections have no object of their class in the image, and a look into a table finds
     that out faster than a search. Its size is bounded by that of what it saves.
     """
     if len(wanted) == 0 or len(present) == 0:

@@ -19,7 +19,7 @@ METRICS = {
 }
 DIFFICULT_RULE = "difficult objects are neither demanded nor punished"
 MATCHING_RULE = (
-    "each detection goes to the object of its class and picture that it overlaps most; "
+    "each detection goes to the object of its class and image that it overlaps most; "
     "the first claim by score is the true positive, later ones are false positives"
 )
 
@@ -30,7 +30,7 @@ class VOCProtocol:
 
     Attributes:
         iou_threshold: the least IoU of a true positive, in 0…1.
-        num_images: pictures judged, those without objects included.
+        num_images: images judged, those without objects included.
         num_objects: objects to be found, difficult ones excluded.
         num_difficult: objects that are marked difficult.
         num_detections: detections judged, in all classes.

@@ -1,14 +1,14 @@
 """Mean average precision by the rules of the PASCAL VOC development kit.
 
-Each detection goes to the object of its class and picture that it overlaps most (ties to the first
+Each detection goes to the object of its class and image that it overlaps most (ties to the first
 object) and to no other. If their IoU reaches the threshold, the first claim by score is a true
 positive and later ones are false positives; a difficult object swallows any number of claims.
 Everything else is a false positive. Everingham et al. 2010, section 4.2; VOCevaldet.m.
 
 IoU is computed in float64 on continuous half-open boxes, which equals the devkit's "+1" on
-inclusive pixels. Detections, objects and pictures are flat tensors throughout, on the device that
+inclusive pixels. Detections, objects and images are flat tensors throughout, on the device that
 they came on: the best object is a segmented arg-max, the first claim a scatter-min, and there is no
-loop over pictures, classes or thresholds.
+loop over images, classes or thresholds.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from torch import Tensor
 from detect.errors import DetectError
 from detect.evaluation.average_precision import RECALL_THRESHOLDS, precision_recall
 from detect.evaluation.flat import (
-    CollectedPictures,
+    CollectedImages,
     DetectionsLike,
     FlatDetections,
     FlatObjects,
@@ -42,7 +42,7 @@ MAX_PAIRS_AT_ONCE = 1 << 24
 
 
 class VOCEvaluator:
-    """Collects detections and truths picture by picture and computes their average precision.
+    """Collects detections and truths image by image and computes their average precision.
 
     Args:
         class_names: the name of each label 0 … C−1.
@@ -75,8 +75,8 @@ class VOCEvaluator:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all pictures."""
-        self._pictures = CollectedPictures(len(self.class_names))
+        """Forget all images."""
+        self._images = CollectedImages(len(self.class_names))
 
     def update(
         self,
@@ -84,7 +84,7 @@ class VOCEvaluator:
         truths: Sequence[TruthLike],
         tie_ranks: Sequence[Int[Tensor, "_"]] | None = None,
     ) -> None:
-        """Add pictures: one record of detections and one of objects for each, in one frame.
+        """Add images: one record of detections and one of objects for each, in one frame.
 
         Records may also be dictionaries of tensors as torchmetrics has them. Tensors are kept as
         they are, on their device; no values are looked at on a GPU before `compute`.
@@ -96,16 +96,16 @@ class VOCEvaluator:
                 `boxes_xywh`) and `labels`, and maybe `difficult` `[N]`; `iscrowd` counts as it.
             tie_ranks: for each detection its rank among those of its class with an equal score,
                 lower first. By default, and where ranks are equal, the detections of earlier
-                updates, earlier pictures and earlier rows go first.
+                updates, earlier images and earlier rows go first.
 
         Raises:
             ValueError: the sequences differ in length, a record is not of this form, or a label
                 has no class name.
         """
-        self._pictures.append(detections, truths, tie_ranks)
+        self._images.append(detections, truths, tie_ranks)
 
     def merge(self, other: "VOCEvaluator") -> None:
-        """Add the pictures of `other` after those that are here; `other` stays as it is.
+        """Add the images of `other` after those that are here; `other` stays as it is.
 
         Raises:
             ValueError: the evaluators differ in their classes or their thresholds.
@@ -116,38 +116,38 @@ class VOCEvaluator:
                     f"merge: expected an evaluator with the {name} {getattr(self, name)}, "
                     f"found {getattr(other, name)}"
                 )
-        self._pictures.extend(other._pictures)
+        self._images.extend(other._images)
 
     def gather(self) -> None:
-        """Give each process of `torch.distributed` the pictures of all of them, by rank.
+        """Give each process of `torch.distributed` the images of all of them, by rank.
 
-        Every process then computes the same numbers, those of one process that saw the pictures in
+        Every process then computes the same numbers, those of one process that saw the images in
         this order. Alone, nothing happens.
         """
-        self._pictures.gather()
+        self._images.gather()
 
     def flat(self) -> tuple[FlatDetections, FlatObjects]:
-        """All pictures so far as flat tensors on the CPU, which the analyses take.
+        """All images so far as flat tensors on the CPU, which the analyses take.
 
         Raises:
             ValueError: a value is not finite, a box is inverted or a label has no class name; names
-                the picture.
+                the image.
         """
-        detections, objects = self._pictures.detections(), self._pictures.objects()
+        detections, objects = self._images.detections(), self._images.objects()
         return (
             FlatDetections(*(column.cpu() for column in detections)),
             FlatObjects(*(column.cpu() for column in objects)),
         )
 
     def compute(self) -> VOCReport:
-        """Judge all pictures so far. Without pictures, or without objects, every AP is nan.
+        """Judge all images so far. Without images, or without objects, every AP is nan.
 
         Raises:
             ValueError: as `flat` does.
         """
-        detections, objects = self._pictures.detections(), self._pictures.objects()
+        detections, objects = self._images.detections(), self._images.objects()
         num_classes = len(self.class_names)
-        num_pairs = self._pictures.num_pairs if detections.boxes.is_cuda else None
+        num_pairs = self._images.num_pairs if detections.boxes.is_cuda else None
         if num_pairs is not None and num_pairs > MAX_PAIRS_AT_ONCE:
             num_pairs = None
         verdict = judge(detections, objects, num_classes, self.iou_thresholds, num_pairs)
@@ -161,7 +161,7 @@ class VOCEvaluator:
         return VOCReport(
             protocol=VOCProtocol(
                 iou_threshold=self.iou_thresholds[0],
-                num_images=len(self._pictures),
+                num_images=len(self._images),
                 num_objects=len(objects.labels) - num_difficult,
                 num_difficult=num_difficult,
                 num_detections=len(detections.labels),

@@ -93,7 +93,7 @@ def weighted_boxes_fusion(
     fused = [(coordinates[:0], weighted[:0], groups[:0], groups[:0].long())]
     for part in padded_groups(sizes, MAX_CELLS, cells_per_box=1):
         chosen = order[part.rows]  # [G, L]
-        clusters = _Clusters(part.is_there, len(model_weights))
+        clusters = _Clusters(part.valid, len(model_weights))
         for rank in range(part.rows.shape[1]):
             row = chosen[:, rank]
             clusters.add(
@@ -101,7 +101,7 @@ def weighted_boxes_fusion(
                 weighted[row],
                 box_weights[row],
                 models[row],
-                part.is_there[:, rank],
+                part.valid[:, rank],
                 iou_threshold,
             )
         exists = clusters.counts > 0
@@ -143,12 +143,12 @@ class _Clusters:
         counts: `[G, L]`; the boxes of each cluster, 0 where there is none.
     """
 
-    def __init__(self, is_there: Bool[Tensor, "G L"], num_models: int) -> None:
-        device, shape = is_there.device, is_there.shape
+    def __init__(self, valid: Bool[Tensor, "G L"], num_models: int) -> None:
+        device, shape = valid.device, valid.shape
         self.boxes = torch.zeros(*shape, 4, dtype=torch.float64, device=device)
         self.counts = torch.zeros(shape, dtype=torch.int64, device=device)
-        self._num_clusters = torch.zeros(len(is_there), dtype=torch.int64, device=device)
-        self._members = torch.arange(len(is_there), device=device)
+        self._num_clusters = torch.zeros(len(valid), dtype=torch.int64, device=device)
+        self._members = torch.arange(len(valid), device=device)
         self._moments = torch.zeros_like(self.boxes)  # coordinates times scores
         self._score_sums = torch.zeros_like(self.boxes[..., 0])
         self._score_peaks = torch.zeros_like(self._score_sums)
@@ -162,7 +162,7 @@ class _Clusters:
         scores: Float[Tensor, "G"],
         weights: Float[Tensor, "G"],
         models: Int[Tensor, "G"],
-        is_there: Bool[Tensor, "G"],
+        valid: Bool[Tensor, "G"],
         iou_threshold: float,
     ) -> None:
         """Let one box of each group join a cluster or found one."""
@@ -175,16 +175,16 @@ class _Clusters:
             iou[self._members, best] > iou_threshold
         )
         place = self._members, torch.where(matches, best, self._num_clusters)
-        place = place[0][is_there], place[1][is_there]
-        boxes, scores, weights = boxes[is_there], scores[is_there], weights[is_there]
+        place = place[0][valid], place[1][valid]
+        boxes, scores, weights = boxes[valid], scores[valid], weights[valid]
         self._moments[place] += boxes * scores[:, None]
         self._score_sums[place] += scores
         self._score_peaks[place] = torch.maximum(self._score_peaks[place], scores)
         self._weight_sums[place] += weights
-        self._has_model[(*place, models[is_there])] = True
+        self._has_model[(*place, models[valid])] = True
         self.counts[place] += 1
         self.boxes[place] = self._moments[place] / self._score_sums[place][:, None]
-        self._num_clusters += is_there & ~matches
+        self._num_clusters += valid & ~matches
 
     def scores(
         self, weights: Float[Tensor, "T"], fused_score: FusedScore, allow_overflow: bool

@@ -23,12 +23,12 @@ class PaddedGroups(NamedTuple):
     Attributes:
         members: `[G]`; which of the groups these are.
         rows: `[G, L]`; the place of each of their boxes in the order by group, 0 where none is.
-        is_there: `[G, L]`; whether there is a box.
+        valid: `[G, L]`; whether there is a box.
     """
 
     members: Int[Tensor, "G"]
     rows: Int[Tensor, "G L"]
-    is_there: Bool[Tensor, "G L"]
+    valid: Bool[Tensor, "G L"]
 
 
 def padded_groups(
@@ -67,7 +67,7 @@ def padded_groups(
             last += 1
         members = by_size[first:last]
         ranks = torch.arange(length, device=sizes.device)
-        is_there = ranks < sizes[members, None]
-        rows = torch.where(is_there, starts[members, None] + ranks, 0)
-        yield PaddedGroups(members, rows, is_there)
+        valid = ranks < sizes[members, None]
+        rows = torch.where(valid, starts[members, None] + ranks, 0)
+        yield PaddedGroups(members, rows, valid)
         first = last

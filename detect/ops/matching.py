@@ -37,7 +37,7 @@ def match(
     it most, all of them when tied, however little that is, as long as they touch (Ren et al. 2015,
     section 3.1.2). Without objects, every candidate is background.
 
-    Pictures of a batch have different numbers of objects: the IoU with one that is not there is to
+    Images of a batch have different numbers of objects: the IoU with one that is not there is to
     be negative.
 
     Raises:
@@ -64,7 +64,7 @@ def match(
 
 
 class BalancedSample(NamedTuple):
-    """Candidates drawn from each of B pictures.
+    """Candidates drawn from each of B images.
 
     Attributes:
         indices: `[B, K]`; of the candidates, the positives first.
@@ -84,12 +84,12 @@ def sample_balanced_batch(
     positive_fraction: float,
     generator: torch.Generator,
 ) -> BalancedSample:
-    """Draw from each picture as `sample_balanced` does, from all at once, on their device.
+    """Draw from each image as `sample_balanced` does, from all at once, on their device.
 
     Args:
         positive: masks of the candidates that stand for an object.
         negative: masks of the background candidates.
-        size: the number wanted of each picture.
+        size: the number wanted of each image.
         positive_fraction: the greatest share of positives, in 0…1.
         generator: the source of the draw, on the device of the masks.
     """

@@ -54,7 +54,7 @@ def matrix_nms(
     for part in padded_groups(sizes, MAX_PAIRS):
         chosen = order[part.rows]  # [G, L]
         found = _factors(boxes[chosen], decay, sigma).to(factors.dtype)
-        factors[chosen[part.is_there]] = found[part.is_there]
+        factors[chosen[part.valid]] = found[part.valid]
     return by_new_score(scores * factors, max(score_threshold, 0.0))
 
 

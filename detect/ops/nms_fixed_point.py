@@ -58,9 +58,9 @@ def keep_of_part(
     # what lies in the places that are empty suppresses nothing: it has no area
     # (index_select and its like, because indexing shares even a thousand boxes among threads)
     padded = coordinates.index_select(1, part.rows.flatten()).reshape(4, *part.rows.shape)
-    padded = torch.where(part.is_there, padded, 0)  # [4, G, L]
+    padded = torch.where(part.valid, padded, 0)  # [4, G, L]
     survives = _survivors(padded, threshold)
-    is_kept[part.rows.masked_select(survives & part.is_there)] = True
+    is_kept[part.rows.masked_select(survives & part.valid)] = True
 
 
 def _survivors(coordinates: Float[Tensor, "4 G L"], threshold: float) -> Bool[Tensor, "G L"]:

@@ -10,7 +10,7 @@ def divisor_over_processes(count: Tensor | int) -> Tensor | int:
 
     Several processes that train one model average their gradients. A sum divided by the count of
     all processes over their number gives, averaged, the mean over all objects, as if one process
-    had all pictures. Dividing by each one's own count would not: a picture with one object would
+    had all images. Dividing by each one's own count would not: an image with one object would
     weigh as much as one with ten. Every process must call this the same number of times.
 
     Args:

@@ -1,4 +1,4 @@
-"""Regions of pictures, warped to a network's square input (Girshick et al. 2014, appendix A)."""
+"""Regions of images, warped to a network's square input (Girshick et al. 2014, appendix A)."""
 
 from typing import Literal
 
@@ -15,29 +15,29 @@ Warp = Literal["warp", "square", "square_without_context"]
 def warp_regions(
     images: Float[Tensor, "B 3 H W"],
     boxes: Float[Tensor, "N 4"],
-    pictures: Int[Tensor, "N"],
+    image_index: Int[Tensor, "N"],
     size: int,
     *,
     context: int = 16,
     warp: Warp = "warp",
     fill: Float[Tensor, "3 1 1"] | None = None,
 ) -> Float[Tensor, "N 3 S S"]:
-    """Cut regions out of pictures and bring each to `size` × `size` pixels.
+    """Cut regions out of images and bring each to `size` × `size` pixels.
 
     Where pixels are to be left out, as many as fall on one of the result are averaged; where they
     are to be made up, the interpolation is bilinear.
 
     Args:
         images: pixels of any range.
-        boxes: xyxy pixels of their picture, of positive size.
-        pictures: number of the picture of each.
+        boxes: xyxy pixels of their image, of positive size.
+        image_index: number of the image of each.
         size: side S of the result in pixels.
         context: how many of the result's pixels on each side show what surrounds the region (p in
             the paper, which found 16 best of 227).
         warp: `warp` scales width and height each to fit; `square` takes the tightest square around
             the region, with what it shows; `square_without_context` shows `fill` in the square
             wherever the region is not, its context excepted.
-        fill: shown beyond the border of a picture; None for zeros.
+        fill: shown beyond the border of an image; None for zeros.
     """
     if 2 * context >= size:
         raise ValueError(f"expected a context of less than half of {size} pixels, found {context}")
@@ -48,7 +48,7 @@ def warp_regions(
     sources = from_center_size(regions)
     shift = images.new_zeros(3, 1, 1) if fill is None else fill.to(images)
     # roi_align reads zeros beyond the border: the filling, so shifted
-    rows = torch.cat((pictures[:, None].to(sources), sources), dim=1)
+    rows = torch.cat((image_index[:, None].to(sources), sources), dim=1)
     crops = roi_align(images - shift, rows, (size, size), sampling_ratio=-1, aligned=True)
     if warp == "square_without_context":
         crops = crops * _is_shown(boxes, sources, size, context)[:, None]
@@ -60,7 +60,7 @@ def _is_shown(
 ) -> Bool[Tensor, "N S S"]:
     """Which of the result's pixels have their center in the box, widened by the context."""
     steps = (torch.arange(size, device=boxes.device) + 0.5) / size  # [S]
-    scale = (sources[:, 2:] - sources[:, :2]) / size  # [N, 2] pixels of the picture per pixel
+    scale = (sources[:, 2:] - sources[:, :2]) / size  # [N, 2] pixels of the image per pixel
     places = sources[:, None, :2] + steps[None, :, None] * (scale * size)[:, None]  # [N, S, 2]
     low, high = boxes[:, None, :2], boxes[:, None, 2:]
     margin = context * scale[:, None]

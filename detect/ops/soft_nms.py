@@ -69,9 +69,9 @@ def soft_nms(
     rescored = torch.full_like(scores, -1.0)
     for part in padded_groups(sizes, MAX_CELLS, cells_per_box=1):
         chosen = order[part.rows]  # [G, L]
-        current = torch.where(part.is_there, scores[chosen], -1.0)
+        current = torch.where(part.valid, scores[chosen], -1.0)
         final = _decayed(boxes[chosen], current, decay, iou_threshold, sigma, score_threshold)
-        rescored[chosen[part.is_there]] = final[part.is_there]
+        rescored[chosen[part.valid]] = final[part.valid]
     return by_new_score(rescored, max(score_threshold, 0.0))
 
 

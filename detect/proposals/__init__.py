@@ -5,7 +5,7 @@ from detect.proposals.collection import Proposals, read_proposals, write_proposa
 from detect.proposals.compiled import compiled_kernels
 from detect.proposals.computing import (
     ComputedProposals,
-    PictureFile,
+    ImageFile,
     compute_proposals,
 )
 from detect.proposals.recall import IOU_THRESHOLDS, Coverage, measure_coverage
@@ -20,8 +20,8 @@ __all__ = [
     "Coverage",
     "DenseWindows",
     "GivenBoxes",
+    "ImageFile",
     "JitteredTruth",
-    "PictureFile",
     "ProposalSource",
     "Proposals",
     "RandomBoxes",

@@ -1,7 +1,7 @@
-"""The contract of proposals: boxes of a picture that may hold an object, best first.
+"""The contract of proposals: boxes of an image that may hold an object, best first.
 
-A source is called with a picture and gives `[N, 4]` float32 boxes, xyxy pixels, half-open, within
-the picture, each of positive size, without duplicates, in the order of rank: whoever wants n boxes
+A source is called with an image and gives `[N, 4]` float32 boxes, xyxy pixels, half-open, within
+the image, each of positive size, without duplicates, in the order of rank: whoever wants n boxes
 takes the first n. It knows nothing of classes.
 """
 
@@ -17,11 +17,11 @@ from detect.registry import Registry
 
 @runtime_checkable
 class ProposalSource(Protocol):
-    """Finds proposals in one picture at a time."""
+    """Finds proposals in one image at a time."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Plain data that says all that the boxes depend on, besides the picture and its id."""
+        """Plain data that says all that the boxes depend on, besides the image and its id."""
         ...
 
     def __call__(
@@ -30,11 +30,11 @@ class ProposalSource(Protocol):
         """Find the boxes, best first.
 
         The result depends on the arguments and the settings alone: the same in any order of
-        pictures and in any process.
+        images and in any process.
 
         Args:
             image: RGB.
-            image_id: the name of the picture in its set; random draws depend on it.
+            image_id: the name of the image in its set; random draws depend on it.
         """
         ...
 
@@ -44,7 +44,7 @@ SOURCES: Registry[Any] = Registry("proposal method")
 
 
 def generator_for(seed: int, image_id: str) -> np.random.Generator:
-    """Random numbers of one picture: the same whenever and wherever it is worked on."""
+    """Random numbers of one image: the same whenever and wherever it is worked on."""
     digest = hashlib.sha256(image_id.encode()).digest()
     return np.random.default_rng([seed, *np.frombuffer(digest, np.uint32).tolist()])
 
@@ -62,13 +62,13 @@ def is_large_enough(
 ) -> Bool[np.ndarray, "N"]:
     """Whether neither side is less than `min_size` pixels.
 
-    A side of a picture that is less than that itself demands no more than its length, so that the
-    box of the whole picture is never left out.
+    A side of an image that is less than that itself demands no more than its length, so that the
+    box of the whole image is never left out.
 
     Args:
         boxes: xyxy pixels.
         min_size: in pixels.
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
     """
     sides = boxes[:, 2:] - boxes[:, :2]
     least = np.minimum(min_size, (size[1], size[0]))

@@ -1,7 +1,7 @@
 """The proposals of a data set, and the files that keep them.
 
 Our own file is an .npz of `image_ids` (`[P]` text), `counts` (`[P]` int64), `boxes` (`[N, 4]`
-float32, the pictures after one another), `settings` (JSON text: what made the boxes) and
+float32, the images after one another), `settings` (JSON text: what made the boxes) and
 `fingerprint` (of all of that). A file of boxes from elsewhere is an .npz with the first three
 alone, or a .mat in the layout of the authors' release.
 """
@@ -29,18 +29,18 @@ REQUIRED_KEYS = {"image_ids", "counts", "boxes"}
 OWN_KEYS = {"settings", "fingerprint"}
 CELLS = ("images", "boxes")  # of the .mat
 
-# (height, width) in pixels by picture
+# (height, width) in pixels by image
 Sizes = Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Proposals:
-    """The boxes of each picture, best first.
+    """The boxes of each image, best first.
 
     Attributes:
-        image_ids: of the pictures, each once.
-        counts: `[P]` boxes of each picture; a picture may have none.
-        boxes: `[N, 4]` xyxy pixels, those of the first picture first.
+        image_ids: of the images, each once.
+        counts: `[P]` boxes of each image; an image may have none.
+        boxes: `[N, 4]` xyxy pixels, those of the first image first.
         settings: plain data; what made the boxes.
     """
 
@@ -50,10 +50,10 @@ class Proposals:
     settings: Mapping[str, Any]
 
     @classmethod
-    def of_pictures(
+    def of_images(
         cls, boxes: Mapping[str, Float32[np.ndarray, "_ 4"]], settings: Mapping[str, Any]
     ) -> "Proposals":
-        """Join the boxes of each picture, in the order of `boxes`."""
+        """Join the boxes of each image, in the order of `boxes`."""
         return cls(
             tuple(boxes),
             np.array([len(rows) for rows in boxes.values()], np.int64),
@@ -62,21 +62,21 @@ class Proposals:
         )
 
     def __len__(self) -> int:
-        """The number of pictures."""
+        """The number of images."""
         return len(self.image_ids)
 
     def __contains__(self, image_id: object) -> bool:
         return image_id in self._rows
 
     def __getitem__(self, image_id: str) -> Float32[np.ndarray, "_ 4"]:
-        """The boxes of one picture, `[n, 4]`, best first.
+        """The boxes of one image, `[n, 4]`, best first.
 
         Raises:
-            DetectError: there is no such picture.
+            DetectError: there is no such image.
         """
         if image_id not in self._rows:
             raise DetectError(
-                f"there are no proposals of the picture {image_id!r}, only of {len(self)} others; "
+                f"there are no proposals of the image {image_id!r}, only of {len(self)} others; "
                 "compute them for this split: detect proposals DATA --out FILE"
             )
         return self.boxes[self._rows[image_id]]
@@ -92,7 +92,7 @@ class Proposals:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the pictures' ids, the boxes and the settings; the same on every machine."""
+        """A hash of the images' ids, the boxes and the settings; the same on every machine."""
         digest = hashlib.sha256()
         for text in (json.dumps(self.image_ids), json.dumps(self.settings, sort_keys=True)):
             digest.update(text.encode() + b"\0")
@@ -101,7 +101,7 @@ class Proposals:
         return digest.hexdigest()
 
     def first(self, max_boxes: int) -> "Proposals":
-        """At most the `max_boxes` best of each picture; the settings say so.
+        """At most the `max_boxes` best of each image; the settings say so.
 
         Raises:
             DetectError: `max_boxes` is less than 1.
@@ -110,18 +110,18 @@ class Proposals:
             raise DetectError(f"max_boxes: expected 1 or more, found {max_boxes}")
         earlier = self.settings.get("max_boxes")
         limit = max_boxes if earlier is None else min(max_boxes, earlier)
-        return Proposals.of_pictures(
+        return Proposals.of_images(
             {image_id: self[image_id][:max_boxes] for image_id in self.image_ids},
             {**self.settings, "max_boxes": limit},
         )
 
     def of(self, image_ids: Iterable[str]) -> "Proposals":
-        """Those of some pictures, in the order of `image_ids`.
+        """Those of some images, in the order of `image_ids`.
 
         Raises:
             DetectError: one is missing.
         """
-        return Proposals.of_pictures({name: self[name] for name in image_ids}, self.settings)
+        return Proposals.of_images({name: self[name] for name in image_ids}, self.settings)
 
 
 def write_proposals(path: Path, proposals: Proposals) -> None:
@@ -146,27 +146,27 @@ def write_proposals(path: Path, proposals: Proposals) -> None:
 def read_proposals(path: Path, sizes: Sizes | None = None) -> Proposals:
     """Read our own file, or boxes from elsewhere.
 
-    A box from elsewhere that a picture has several times is kept once, at its best rank; the
+    A box from elsewhere that an image has several times is kept once, at its best rank; the
     settings say how many were left out.
 
     Args:
         path: an .npz with the keys of ours or with `image_ids`, `counts` and `boxes` alone; or a
             .mat with the cell arrays `images`, of ids, and `boxes`, each `[n, 4]` of y1, x1, y2,
             x2, counted from 1, the last pixel included.
-        sizes: of the pictures that are wanted, others are left out; all must be in the file, and
-            no box may reach out of its picture. None takes all pictures, and only negative
+        sizes: of the images that are wanted, others are left out; all must be in the file, and
+            no box may reach out of its image. None takes all images, and only negative
             coordinates are known to lie outside.
 
     Raises:
-        DetectError: the file cannot be read, is damaged, lacks a picture, or has boxes that are
-            not finite, reversed, empty or outside their picture.
+        DetectError: the file cannot be read, is damaged, lacks an image, or has boxes that are
+            not finite, reversed, empty or outside their image.
     """
     proposals = _read_mat(path) if path.suffix.lower() == ".mat" else _read_npz(path)
     if sizes is not None:
         missing = [image_id for image_id in sizes if image_id not in proposals]
         if missing:
             raise DetectError(
-                f"{path}: expected proposals of {len(sizes)} pictures, found none of "
+                f"{path}: expected proposals of {len(sizes)} images, found none of "
                 f"{', '.join(missing[:3])}{' and others' * (len(missing) > 3)} "
                 f"({len(missing)} in all); compute them for this split"
             )
@@ -272,14 +272,14 @@ def _read_mat(path: Path) -> Proposals:
     if len(names) != len(cells):
         raise DetectError(
             f"{path}: expected as many cells of boxes as of images, found {len(cells)} and "
-            f"{len(names)}; save both for the same pictures"
+            f"{len(names)}; save both for the same images"
         )
     rows = []
     for name, cell in zip(names, cells, strict=True):
         boxes = cell.reshape(0, 4) if cell.size == 0 else cell
         if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "fiu":
             raise DetectError(
-                f"{path}: picture {name}: expected boxes [n, 4] of numbers, "
+                f"{path}: image {name}: expected boxes [n, 4] of numbers, "
                 f"found {_describe(cell)}; save y1, x1, y2, x2 of each box"
             )
         y1, x1, y2, x2 = boxes.astype(np.float64).T
@@ -290,11 +290,11 @@ def _read_mat(path: Path) -> Proposals:
 def _from_elsewhere(path: Path, names: Sequence[str], rows: Sequence[np.ndarray]) -> Proposals:
     kept = {
         name: np.asarray(boxes, np.float32)[first_of_each(np.asarray(boxes, np.float32))]
-        for name, boxes in zip(names, rows, strict=False)  # no picture: one empty part
+        for name, boxes in zip(names, rows, strict=False)  # no image: one empty part
     }
     num_repeated = sum(map(len, rows)) - sum(map(len, kept.values()))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Proposals.of_pictures(
+    return Proposals.of_images(
         kept,
         {"method": "file", "name": path.name, "sha256": digest, "num_repeated": num_repeated},
     )
@@ -304,7 +304,7 @@ def _unique(path: Path, names: Sequence[str]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         repeated = next(name for number, name in enumerate(names) if name in names[:number])
         raise DetectError(
-            f"{path}: expected each picture once, found {repeated!r} again; leave one of them out"
+            f"{path}: expected each image once, found {repeated!r} again; leave one of them out"
         )
     return tuple(names)
 
@@ -314,7 +314,7 @@ def _check_boxes(path: Path, proposals: Proposals, sizes: Sizes | None) -> None:
     limits = np.full((len(proposals), 2), np.inf)
     if sizes is not None:
         limits = np.array([sizes[name][::-1] for name in proposals.image_ids], float).reshape(-1, 2)
-    limits = np.repeat(limits, proposals.counts, axis=0)  # (width, height) of each box's picture
+    limits = np.repeat(limits, proposals.counts, axis=0)  # (width, height) of each box's image
     with np.errstate(invalid="ignore"):
         good = (
             np.isfinite(boxes).all(axis=1)
@@ -325,16 +325,16 @@ def _check_boxes(path: Path, proposals: Proposals, sizes: Sizes | None) -> None:
     if good.all():
         return
     row = int((~good).argmax())
-    picture = int(np.searchsorted(np.cumsum(proposals.counts), row, side="right"))
-    place = row - int(proposals.counts[:picture].sum())
+    image = int(np.searchsorted(np.cumsum(proposals.counts), row, side="right"))
+    place = row - int(proposals.counts[:image].sum())
     inside = ""
     if sizes is not None:
-        height, width = sizes[proposals.image_ids[picture]]
-        inside = f" within a picture {width} pixels wide and {height} high"
+        height, width = sizes[proposals.image_ids[image]]
+        inside = f" within an image {width} pixels wide and {height} high"
     raise DetectError(
-        f"{path}: picture {proposals.image_ids[picture]}, box {place}: expected finite "
+        f"{path}: image {proposals.image_ids[image]}, box {place}: expected finite "
         f"0 ≤ x1 < x2 and 0 ≤ y1 < y2{inside}, found {boxes[row].tolist()} "
-        f"({int((~good).sum())} such boxes in all); the boxes are of other pictures, or in another "
+        f"({int((~good).sum())} such boxes in all); the boxes are of other images, or in another "
         "order of coordinates: mend or compute them again"
     )
 

@@ -1,8 +1,8 @@
-"""Proposals of a whole data set: pictures in parallel, each kept as soon as it is done.
+"""Proposals of a whole data set: images in parallel, each kept as soon as it is done.
 
-A picture's boxes go into a cache folder, under a name made of all that they depend on: the settings
-of the source, the picture's id and the content of its file. So a run that was stopped finds what
-it had done, and another setting or picture finds nothing.
+An image's boxes go into a cache folder, under a name made of all that they depend on: the settings
+of the source, the image's id and the content of its file. So a run that was stopped finds what
+it had done, and another setting or image finds nothing.
 """
 
 import hashlib
@@ -30,21 +30,21 @@ from detect.files import replacing
 from detect.proposals.base import ProposalSource
 from detect.proposals.collection import Proposals
 
-# What a picture is expected to take on the disk, in the cache and in the file together: 2,500 boxes
+# What an image is expected to take on the disk, in the cache and in the file together: 2,500 boxes
 # of 16 bytes, compressed to a third, measured on photographs in the mode fast.
-BYTES_PER_PICTURE = 2 * 13_000
+BYTES_PER_IMAGE = 2 * 13_000
 
 Reader = Callable[[Path], UInt8[np.ndarray, "H W 3"]]
 
 
 @dataclass(frozen=True, slots=True)
-class PictureFile:
-    """A picture to find proposals in.
+class ImageFile:
+    """An image to find proposals in.
 
     Attributes:
         image_id: unique in the set.
         path: the file.
-        size: (height, width) in pixels that the picture must have, as its set was read.
+        size: (height, width) in pixels that the image must have, as its set was read.
     """
 
     image_id: str
@@ -53,8 +53,8 @@ class PictureFile:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureResult:
-    """The proposals of one picture.
+class ImageResult:
+    """The proposals of one image.
 
     Attributes:
         boxes: `[N, 4]` xyxy pixels, best first.
@@ -72,9 +72,9 @@ class ComputedProposals:
     """The proposals of a set, and what it took.
 
     Attributes:
-        proposals: of all pictures, in their order.
-        seconds: `[P]` of each picture, when it was worked on.
-        num_reused: pictures that came from the cache.
+        proposals: of all images, in their order.
+        seconds: `[P]` of each image, when it was worked on.
+        num_reused: images that came from the cache.
     """
 
     proposals: Proposals
@@ -83,7 +83,7 @@ class ComputedProposals:
 
 
 def compute_proposals(
-    pictures: Sequence[PictureFile],
+    images: Sequence[ImageFile],
     source: ProposalSource,
     read: Reader,
     *,
@@ -91,41 +91,41 @@ def compute_proposals(
     num_workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> ComputedProposals:
-    """Run a source over pictures.
+    """Run a source over images.
 
     The result does not depend on `num_workers`. Whatever ends the call early, an error, Ctrl-C or
-    what `progress` raises, the pictures that are done are in the cache, and those that workers
+    what `progress` raises, the images that are done are in the cache, and those that workers
     have begun are finished and kept as well.
 
     Args:
-        pictures: each id once.
+        images: each id once.
         source: can be sent to another process if `num_workers` is more than 1.
         read: reads a file as RGB; a function of a module, if `num_workers` is more than 1.
-        cache: a folder for the boxes of single pictures; None keeps nothing.
+        cache: a folder for the boxes of single images; None keeps nothing.
         num_workers: processes that work side by side; 1 works in this one.
-        progress: called with the number of finished pictures, in this process.
+        progress: called with the number of finished images, in this process.
 
     Raises:
-        DetectError: a picture cannot be read or is not as large as it should be, a worker died, the
+        DetectError: an image cannot be read or is not as large as it should be, a worker died, the
             cache cannot be written or its disk is too full.
     """
     if num_workers < 1:
         raise DetectError(f"workers: expected 1 or more, found {num_workers}")
-    if len({picture.image_id for picture in pictures}) < len(pictures):
-        raise DetectError("expected pictures with different ids; the data set has one twice")
+    if len({image.image_id for image in images}) < len(images):
+        raise DetectError("expected images with different ids; the data set has one twice")
     if cache is not None:
-        _check_disk(cache, len(pictures))
+        _check_disk(cache, len(images))
     work = _Work(source, read, cache, json.dumps(source.settings, sort_keys=True))
-    results: dict[int, PictureResult] = {}
-    missing: dict[int, PictureFile] = {}
-    for number, picture in enumerate(pictures):
-        kept = work.kept(picture)
+    results: dict[int, ImageResult] = {}
+    missing: dict[int, ImageFile] = {}
+    for number, image in enumerate(images):
+        kept = work.kept(image)
         if kept is None:
-            missing[number] = picture
+            missing[number] = image
         else:
             results[number] = kept
     num_workers = min(num_workers, len(missing))
-    here = ((number, work(picture)) for number, picture in missing.items())
+    here = ((number, work(image)) for number, image in missing.items())
     finished = _in_processes(missing, work, num_workers) if num_workers > 1 else here
     try:
         for number, result in finished:
@@ -134,11 +134,11 @@ def compute_proposals(
                 progress(len(results))
     finally:
         finished.close()
-    ordered = [results[number] for number in range(len(pictures))]
-    names = [picture.image_id for picture in pictures]
+    ordered = [results[number] for number in range(len(images))]
+    names = [image.image_id for image in images]
     boxes = dict(zip(names, (result.boxes for result in ordered), strict=True))
     return ComputedProposals(
-        Proposals.of_pictures(boxes, source.settings),
+        Proposals.of_images(boxes, source.settings),
         np.array([result.seconds for result in ordered], np.float64),
         sum(result.reused for result in ordered),
     )
@@ -146,43 +146,43 @@ def compute_proposals(
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What is done with each picture, in any process."""
+    """What is done with each image, in any process."""
 
     source: ProposalSource
     read: Reader
     cache: Path | None
     settings: str
 
-    def kept(self, picture: PictureFile) -> PictureResult | None:
-        """What the cache has of a picture."""
-        file = self._file(picture)
+    def kept(self, image: ImageFile) -> ImageResult | None:
+        """What the cache has of an image."""
+        file = self._file(image)
         return None if file is None else _read_kept(file)
 
-    def __call__(self, picture: PictureFile) -> PictureResult:
-        file = self._file(picture)
-        image = self.read(picture.path)
-        if image.shape[:2] != picture.size:
+    def __call__(self, image: ImageFile) -> ImageResult:
+        file = self._file(image)
+        pixels = self.read(image.path)
+        if pixels.shape[:2] != image.size:
             raise DetectError(
-                f"{picture.path}: expected (height, width) {picture.size} as when the data set was "
-                f"read, found {image.shape[:2]}; the file was replaced meanwhile: start again"
+                f"{image.path}: expected (height, width) {image.size} as when the data set was "
+                f"read, found {pixels.shape[:2]}; the file was replaced meanwhile: start again"
             )
         start = time.perf_counter()
-        boxes = self.source(image, picture.image_id)
+        boxes = self.source(pixels, image.image_id)
         seconds = time.perf_counter() - start
         if file is not None:
             with _named_in_errors(file), replacing(file) as temporary, temporary.open("wb") as out:
                 np.savez_compressed(out, boxes=boxes, seconds=np.array(seconds))
-        return PictureResult(boxes, seconds, reused=False)
+        return ImageResult(boxes, seconds, reused=False)
 
-    def _file(self, picture: PictureFile) -> Path | None:
-        return None if self.cache is None else self.cache / f"{self._address(picture)}.npz"
+    def _file(self, image: ImageFile) -> Path | None:
+        return None if self.cache is None else self.cache / f"{self._address(image)}.npz"
 
-    def _address(self, picture: PictureFile) -> str:
-        digest = hashlib.sha256(f"{self.settings}\0{picture.image_id}\0".encode())
+    def _address(self, image: ImageFile) -> str:
+        digest = hashlib.sha256(f"{self.settings}\0{image.image_id}\0".encode())
         try:
-            digest.update(picture.path.read_bytes())
+            digest.update(image.path.read_bytes())
         except OSError:  # the reader will say what is wrong
-            self.read(picture.path)
+            self.read(image.path)
             raise
         return digest.hexdigest()[:40]
 
@@ -199,7 +199,7 @@ def _named_in_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _read_kept(file: Path) -> PictureResult | None:
+def _read_kept(file: Path) -> ImageResult | None:
     """What the cache has; a damaged file is as good as none."""
     try:
         with np.load(file, allow_pickle=False) as archive:
@@ -208,15 +208,15 @@ def _read_kept(file: Path) -> PictureResult | None:
         return None
     if boxes.dtype != np.float32 or boxes.ndim != 2 or boxes.shape[1] != 4:
         return None
-    return PictureResult(boxes, seconds, reused=True)
+    return ImageResult(boxes, seconds, reused=True)
 
 
-def _check_disk(cache: Path, num_pictures: int) -> None:
+def _check_disk(cache: Path, num_images: int) -> None:
     place = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
-    needed, free = num_pictures * BYTES_PER_PICTURE, shutil.disk_usage(place).free
+    needed, free = num_images * BYTES_PER_IMAGE, shutil.disk_usage(place).free
     if needed > free:
         raise DetectError(
-            f"{cache}: the proposals of {num_pictures:,} pictures take about "
+            f"{cache}: the proposals of {num_images:,} images take about "
             f"{needed / 2**20:,.0f} MiB, the disk has {free / 2**20:,.0f} MiB left; make room, or "
             "write to another disk"
         )
@@ -228,9 +228,9 @@ _work_of_this_process: _Work | None = None
 
 
 def _in_processes(
-    pictures: Mapping[int, PictureFile], work: _Work, num_workers: int
-) -> Generator[tuple[int, PictureResult]]:
-    """Results as they come, with the numbers of their pictures."""
+    images: Mapping[int, ImageFile], work: _Work, num_workers: int
+) -> Generator[tuple[int, ImageResult]]:
+    """Results as they come, with the numbers of their images."""
     executor = ProcessPoolExecutor(
         num_workers,
         # a fresh interpreter: a forked one could hang in the threads of libraries
@@ -238,11 +238,11 @@ def _in_processes(
         initializer=_start_worker,
         initargs=(work,),
     )
-    waiting = iter(pictures.items())
-    running: dict[Future[PictureResult], int] = {}
+    waiting = iter(images.items())
+    running: dict[Future[ImageResult], int] = {}
     try:
         while True:
-            # no more than are worked on: a worker that dies can then be told by its picture
+            # no more than are worked on: a worker that dies can then be told by its image
             while len(running) < num_workers and (item := next(waiting, None)) is not None:
                 running[executor.submit(_do_work, item[1])] = item[0]
             if not running:
@@ -251,10 +251,10 @@ def _in_processes(
                 result = future.result()
                 yield running.pop(future), result
     except BrokenProcessPool as error:
-        names = ", ".join(pictures[number].image_id for number in running.values())
+        names = ", ".join(images[number].image_id for number in running.values())
         raise DetectError(
             f"a worker process died while working on {names}: it was killed, likely for want of "
-            "memory; what is done is kept: run again with fewer workers, or look at these pictures"
+            "memory; what is done is kept: run again with fewer workers, or look at these images"
         ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
@@ -263,7 +263,7 @@ def _in_processes(
 def _start_worker(work: _Work) -> None:
     global _work_of_this_process
     _work_of_this_process = work
-    # Ctrl-C reaches all processes of a terminal; a worker finishes its picture, and is then told
+    # Ctrl-C reaches all processes of a terminal; a worker finishes its image, and is then told
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -276,6 +276,6 @@ def _start_worker(work: _Work) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _do_work(picture: PictureFile) -> PictureResult:
+def _do_work(image: ImageFile) -> ImageResult:
     assert _work_of_this_process is not None
-    return _work_of_this_process(picture)
+    return _work_of_this_process(image)

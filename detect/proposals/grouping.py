@@ -19,7 +19,7 @@ class Similarity(NamedTuple):
     Attributes:
         color: intersection of the color histograms (equation 1).
         texture: intersection of the texture histograms (equation 3).
-        size: 1 less for pairs that fill the picture (equation 4): small ones merge early.
+        size: 1 less for pairs that fill the image (equation 4): small ones merge early.
         fill: 1 less for pairs that leave gaps in their common box (equation 5).
     """
 
@@ -102,7 +102,7 @@ def group_plainly(
         lower: one of each pair of neighbors; overwritten.
         upper: the other one; overwritten.
         merges: filled with the two parts of each new region.
-        area: pixels of the picture.
+        area: pixels of the image.
         num_colors: color histograms of a region, each of which counts every pixel once.
         num_textures: texture histograms of a region.
         flags: color, texture, size, fill.

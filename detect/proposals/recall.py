@@ -40,11 +40,11 @@ class Coverage:
     Attributes:
         class_names: of the labels.
         labels: `[M]` class of each object.
-        limits: at most so many proposals of a picture were taken, rising.
+        limits: at most so many proposals of an image were taken, rising.
         best_overlaps: `[limits, M]` IoU in 0…1.
-        num_images: pictures, those without objects included.
+        num_images: images, those without objects included.
         num_difficult: objects that are not counted.
-        mean_counts: `[limits]` boxes of a picture that were there to take, the mean.
+        mean_counts: `[limits]` boxes of an image that were there to take, the mean.
     """
 
     class_names: tuple[str, ...]
@@ -139,17 +139,17 @@ def measure_coverage(
     class_names: Sequence[str],
     limits: Sequence[int] | None = None,
 ) -> Coverage:
-    """Find the best overlap of each object among the first n proposals of its picture.
+    """Find the best overlap of each object among the first n proposals of its image.
 
     Args:
-        proposals: of all pictures of `truths`.
-        truths: the objects of each picture.
+        proposals: of all images of `truths`.
+        truths: the objects of each image.
         class_names: of the labels.
-        limits: the numbers n, rising; None takes those of `curve_limits`. Where a picture has
+        limits: the numbers n, rising; None takes those of `curve_limits`. Where an image has
             fewer proposals, all of them count.
 
     Raises:
-        DetectError: a picture has no entry in `proposals`, or the limits make no sense.
+        DetectError: an image has no entry in `proposals`, or the limits make no sense.
     """
     chosen = curve_limits(proposals) if limits is None else tuple(limits)
     if not chosen or chosen[0] < 1 or any(a >= b for a, b in itertools.pairwise(chosen)):
@@ -193,7 +193,7 @@ def best_overlaps(
 
 
 def curve_limits(proposals: Proposals) -> tuple[int, ...]:
-    """1, 2, 5, 10, 20, 50, … up to the greatest number of boxes that a picture has, and that."""
+    """1, 2, 5, 10, 20, 50, … up to the greatest number of boxes that an image has, and that."""
     greatest = max(1, int(proposals.counts.max(initial=0)))
     steps = (digit * 10**power for power in range(len(str(greatest))) for digit in (1, 2, 5))
     return (*(step for step in steps if step < greatest), greatest)

@@ -1,6 +1,6 @@
 """The starting regions of selective search: colors, segments, and what is known of each segment.
 
-Uijlings et al. 2013, "Selective search for object recognition", sections 3.1 and 3.2. A picture is
+Uijlings et al. 2013, "Selective search for object recognition", sections 3.1 and 3.2. An image is
 converted into a color space and cut into segments by their graph (Felzenszwalb and Huttenlocher
 2004, scikit-image's). Of each segment, its size, box, color histogram and texture histogram are
 taken from the pixels, once; the regions that grow out of segments never look at pixels again.
@@ -37,7 +37,7 @@ GREATEST_DERIVATIVE = 0.43
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """The segments of a picture, as arrays.
+    """The segments of an image, as arrays.
 
     Attributes:
         sizes: `[R]` pixels.
@@ -63,7 +63,7 @@ class Regions:
 def to_color_space(
     image: UInt8[np.ndarray, "H W 3"], space: ColorSpace
 ) -> Float32[np.ndarray, "H W C"]:
-    """Convert a picture; every channel is scaled to 0…1.
+    """Convert an image; every channel is scaled to 0…1.
 
     `rgi` is the r and g of normalized RGB with the intensity, `nrgb` normalized RGB; black has
     1/3 of each there. `hue` is the H of `hsv` alone. The paper's invariant C is not offered: none
@@ -93,7 +93,7 @@ def to_color_space(
 def segment(
     channels: Float32[np.ndarray, "H W C"], scales: Sequence[float]
 ) -> list[tuple[Int[np.ndarray, "H W"], int]]:
-    """Cut a picture into segments at each scale: a label for each pixel, and the number of labels.
+    """Cut an image into segments at each scale: a label for each pixel, and the number of labels.
 
     A scale is the k of Felzenszwalb and Huttenlocher on pixels of 0…255; segments of fewer pixels
     than that are joined to a neighbor, as in the authors' release. scikit-image's function does

@@ -70,10 +70,10 @@ class SelectiveSearch:
     Args:
         mode: `single`, `fast` or `quality` of the paper's table 5; or strategies of one's own.
         seed: of the pseudo-random ranking.
-        min_size: boxes with a side of less are left out, in pixels of the searched picture. The
+        min_size: boxes with a side of less are left out, in pixels of the searched image. The
             paper has none; the 20 of the authors' release and of R-CNN is the default.
-        width: the picture is scaled to this width in pixels before, and the boxes back. R-CNN's
-            release has 500. None searches the picture as it is, as the paper does.
+        width: the image is scaled to this width in pixels before, and the boxes back. R-CNN's
+            release has 500. None searches the image as it is, as the paper does.
     """
 
     mode: Mode | Strategies = "fast"
@@ -141,7 +141,7 @@ class SelectiveSearch:
 def search(
     image: UInt8[np.ndarray, "H W 3"], strategies: Strategies
 ) -> tuple[Int[np.ndarray, "N 4"], Int[np.ndarray, "N"]]:
-    """The box of each region of each hierarchy, and its position there, 1 for the whole picture.
+    """The box of each region of each hierarchy, and its position there, 1 for the whole image.
 
     The strategies of one color space and scale share the segmentation and its histograms, and the
     segments are given once. Segments have no order of their own: all of them have the position

@@ -1,7 +1,7 @@
 """Other sources of proposals behind the same contract: windows, random, jittered, given boxes.
 
 They are for comparison and for study: what a detector makes of boxes that know nothing of the
-picture, or that know it all.
+image, or that know it all.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class DenseWindows:
     The large ones stand first; those of one size and shape row by row.
 
     Args:
-        scales: the square root of a window's area, as a share of the picture's.
+        scales: the square root of a window's area, as a share of the image's.
         aspect_ratios: width over height.
         stride: the step, as a share of the window's own width and height.
     """
@@ -54,7 +54,7 @@ class DenseWindows:
     def __call__(
         self, image: UInt8[np.ndarray, "H W 3"], image_id: str
     ) -> Float32[np.ndarray, "N 4"]:
-        """The windows, whole pixels; one that is larger than the picture is cut off there."""
+        """The windows, whole pixels; one that is larger than the image is cut off there."""
         del image_id  # nothing is drawn
         height, width = image.shape[:2]
         side = np.sqrt(height * width)
@@ -78,7 +78,7 @@ class RandomBoxes:
     """Boxes with corners drawn uniformly: what proposals must be better than.
 
     Args:
-        count: boxes of a picture; fewer where a small picture does not have so many.
+        count: boxes of an image; fewer where a small image does not have so many.
         seed: of the draw.
         min_size: of a side in pixels.
     """
@@ -121,11 +121,11 @@ class JitteredTruth:
     """The true boxes, moved and scaled a little: proposals as good as one likes.
 
     Box by box in turn, the first of each before the second of any; each edge is moved by a uniform
-    share of the box's side, and cut off at the picture. Those with less than half a pixel left are
+    share of the box's side, and cut off at the image. Those with less than half a pixel left are
     not given.
 
     Args:
-        truths: the `[N, 4]` boxes of each picture, xyxy pixels.
+        truths: the `[N, 4]` boxes of each image, xyxy pixels.
         jitter: the greatest shift of an edge, as a share of the box's side; 0 gives the truth.
         count: boxes for each object.
         seed: of the draw.
@@ -150,7 +150,7 @@ class JitteredTruth:
         truths = {name: boxes.astype(np.float32) for name, boxes in self.truths.items()}
         return {
             "method": "jittered-truth",
-            "truths": Proposals.of_pictures(truths, {}).fingerprint,
+            "truths": Proposals.of_images(truths, {}).fingerprint,
             "jitter": self.jitter,
             "count": self.count,
             "seed": self.seed,
@@ -159,7 +159,7 @@ class JitteredTruth:
     def __call__(
         self, image: UInt8[np.ndarray, "H W 3"], image_id: str
     ) -> Float32[np.ndarray, "N 4"]:
-        """Move the edges of each true box of the picture."""
+        """Move the edges of each true box of the image."""
         height, width = image.shape[:2]
         truth = np.asarray(self.truths[image_id], np.float64)
         sides = np.tile(truth[:, 2:] - truth[:, :2], 2)  # [N, 4]
@@ -191,16 +191,16 @@ class GivenBoxes:
     def __call__(
         self, image: UInt8[np.ndarray, "H W 3"], image_id: str
     ) -> Float32[np.ndarray, "N 4"]:
-        """The boxes of the picture.
+        """The boxes of the image.
 
         Raises:
-            DetectError: there are none of this picture.
+            DetectError: there are none of this image.
         """
         del image  # they were found in it already
         return self.proposals[image_id]
 
 
-# Where a picture is so small that `count` different boxes are rare or do not exist, drawing ends.
+# Where an image is so small that `count` different boxes are rare or do not exist, drawing ends.
 MAX_ROUNDS = 50
 
 

@@ -1,4 +1,4 @@
-"""BatchNorm over the pictures of all processes."""
+"""BatchNorm over the images of all processes."""
 
 from typing import Any
 

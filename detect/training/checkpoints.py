@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torchvision.version import __version__ as torchvision_version
 
-import detect
 from detect.errors import DetectError
 from detect.files import replacing
+from detect.version import __version__
 
 FORMAT = "detect-checkpoint-2"
 
@@ -85,7 +85,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """The versions that decide what a run computes."""
     return {
-        "detect": detect.__version__,
+        "detect": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "torchvision": torchvision_version,

@@ -57,7 +57,7 @@ class Descent:
         self._parallel: DistributedDataParallel | None = None
         if processes.count > 1:
             objective = _Objective(phase.module, phase.loss)
-            # a picture without objects leaves some layers without a gradient
+            # an image without objects leaves some layers without a gradient
             self._parallel = DistributedDataParallel(objective, find_unused_parameters=True)
             self._loss = self._parallel
 
@@ -168,7 +168,7 @@ class Descent:
             free, total = torch.cuda.mem_get_info(self.device)
             where += f" has {total / 2**30:.1f} GiB, {free / 2**30:.1f} GiB of them free"
         return DetectError(
-            f"out of memory: a step of {count} pictures of {height}×{width} pixels, in "
+            f"out of memory: a step of {count} images of {height}×{width} pixels, in "
             f"{len(batch.parts(self.settings.accumulate))} parts, in phase {self.phase.name}; "
             f"{where}. What takes less: training.accumulate={2 * self.settings.accumulate} (the "
             "same step in smaller parts), engine.precision=mixed, "

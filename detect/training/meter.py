@@ -175,8 +175,8 @@ class Meter:
     def _describe(self, step: MeteredStep, values: dict[str, float]) -> str:
         terms = ", ".join(f"{name} {value:g}" for name, value in values.items())
         what = "gradient" if all(map(math.isfinite, values.values())) else "loss"
-        pictures = ", ".join(_files(step.batch))
-        return f"the {what} of step {step.number} is not finite ({terms}). Its pictures: {pictures}"
+        images = ", ".join(_files(step.batch))
+        return f"the {what} of step {step.number} is not finite ({terms}). Its images: {images}"
 
     def _keep(self, step: MeteredStep, values: dict[str, float]) -> str:
         """Write a batch to the disk for study; says where."""

@@ -19,7 +19,7 @@ Loss = Callable[[Batch], dict[str, Tensor]]
 
 @runtime_checkable
 class BatchSource(Protocol):
-    """Training pictures, epoch by epoch, in an order that depends on nothing but the epoch."""
+    """Training images, epoch by epoch, in an order that depends on nothing but the epoch."""
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -35,8 +35,8 @@ class BatchSource(Protocol):
 
 
 @runtime_checkable
-class PictureSource(Protocol):
-    """The training pictures as they are, in order, once."""
+class ImageSource(Protocol):
+    """The training images as they are, in order, once."""
 
     @property
     def fingerprint(self) -> str:
@@ -44,15 +44,15 @@ class PictureSource(Protocol):
         ...
 
     def __len__(self) -> int:
-        """The number of pictures."""
+        """The number of images."""
         ...
 
-    def regions(self, picture: int) -> tuple[GroundTruth, Tensor]:
-        """Objects and proposals `[P, 4]` of a picture in the input frame, without reading it."""
+    def regions(self, image: int) -> tuple[GroundTruth, Tensor]:
+        """Objects and proposals `[P, 4]` of an image in the input frame, without reading it."""
         ...
 
     def batches(self, start: int = 0) -> Iterable[Batch]:
-        """One picture a batch, from picture `start` on, its proposals with it."""
+        """One image a batch, from image `start` on, its proposals with it."""
         ...
 
 
@@ -91,7 +91,7 @@ class GradientPhase:
         name: of the phase.
         module: put into training mode; those of its parameters that require a gradient are trained.
         loss: terms whose sum is the objective.
-        batches: the training pictures.
+        batches: the training images.
         settings: of the descent.
     """
 
@@ -127,14 +127,14 @@ class Plan:
 
     Attributes:
         settings: by name of the phase.
-        batches: makes the source of training pictures for a phase.
-        pictures: the training pictures as they are.
+        batches: makes the source of training images for a phase.
+        images: the training images as they are.
         cache: a folder for what is expensive to compute again.
     """
 
     settings: Mapping[str, GradientSettings]
     batches: Callable[[GradientSettings], BatchSource]
-    pictures: PictureSource | None = None
+    images: ImageSource | None = None
     cache: Path | None = None
 
     def gradient_phase(self, name: str, module: nn.Module, loss: Loss) -> GradientPhase:

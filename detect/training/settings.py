@@ -12,7 +12,7 @@ class GradientSettings:
 
     Attributes:
         epochs: passes over the training split.
-        batch_size: pictures per step.
+        batch_size: images per step.
         optimizer: `sgd` (with momentum) or `adamw`.
         learning_rate: at its highest.
         momentum: of SGD; beta_1 of AdamW.
@@ -25,7 +25,7 @@ class GradientSettings:
         warmup_epochs: over which the learning rate rises linearly; fractions are allowed.
         warmup_factor: share of the learning rate that the warm-up starts from.
         gradient_clip: greatest norm of the gradient over all parameters; None leaves it alone.
-        accumulate: parts that the pictures of a step go through the network in, one after another;
+        accumulate: parts that the images of a step go through the network in, one after another;
             their gradients add up to the step's. Less memory for the same step, except that
             BatchNorm and losses over a number of objects see a part at a time.
         ema_decay: of an exponential moving average of the weights, which is evaluated and kept in
@@ -72,7 +72,7 @@ class GradientSettings:
                 )
         if self.accumulate > self.batch_size:
             raise DetectError(
-                f"training.accumulate: expected at most the {self.batch_size} pictures of a step "
+                f"training.accumulate: expected at most the {self.batch_size} images of a step "
                 f"(training.batch_size), found {self.accumulate}"
             )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
@@ -97,7 +97,7 @@ class EngineSettings:
             device computes in it, else `float16` on a GPU and `float32` on a CPU; `float16` scales
             the loss so that small gradients survive (Micikevicius et al. 2018). Weights, evaluation
             and inference are float32 always.
-        channels_last: keep pictures and maps with the channels last in memory.
+        channels_last: keep images and maps with the channels last in memory.
         compile: compile the backbone for training (torch.compile); takes minutes at the start.
         gradient_checkpointing: forget the maps within each level of the backbone and compute them
             again for the gradient (Chen et al. 2016): less memory, about a third more time.

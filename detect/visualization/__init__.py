@@ -1,8 +1,8 @@
-"""Pictures for people: boxes drawn on photographs, contact sheets and curves. Floor 5."""
+"""Images for people: boxes drawn on photographs, contact sheets and curves. Floor 5."""
 
 from detect.visualization.comparison import draw_comparison
 from detect.visualization.confusion import draw_confusion
-from detect.visualization.contact_sheet import contact_sheet, save_picture
+from detect.visualization.contact_sheet import contact_sheet, save_image
 from detect.visualization.curves import draw_curves, draw_precision_recall
 from detect.visualization.detection_groups import draw_hoiem
 from detect.visualization.drawing import (
@@ -31,5 +31,5 @@ __all__ = [
     "draw_score_curves",
     "draw_tide",
     "draw_truth",
-    "save_picture",
+    "save_image",
 ]

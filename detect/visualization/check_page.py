@@ -1,6 +1,6 @@
 """What the checker found in a data set, as one page to look at: no network, no other files.
 
-Pictures are inlined as small JPEGs. The page may be filtered by severity without a script, by
+Images are inlined as small JPEGs. The page may be filtered by severity without a script, by
 radio buttons and style alone; its policy forbids scripts and everything from elsewhere.
 """
 
@@ -21,7 +21,7 @@ from detect.visualization.fault_thumbnails import draw_finding
 # About 10 kB each: a page of them stays below what browsers open at ease.
 NUM_THUMBNAILS_PER_RULE = 200
 NUM_THUMBNAILS = 2000
-# Lines without a picture; the JSON file has no bound.
+# Lines without an image; the JSON file has no bound.
 NUM_LISTED_PER_RULE = 2000
 _JPEG_QUALITY = 80
 _NUM_THREADS = 4
@@ -60,7 +60,7 @@ def write_check_page(path: Path, report: CheckReport) -> None:
 
 
 def check_page(report: CheckReport) -> str:
-    """The page of a report as HTML: a summary, then the findings of each rule with pictures."""
+    """The page of a report as HTML: a summary, then the findings of each rule with images."""
     groups = report.by_rule()
     thumbnails = _thumbnails(_chosen(groups))
     title = f"Check of {_text(str(report.root))}"
@@ -76,7 +76,7 @@ def check_page(report: CheckReport) -> str:
 </head>
 <body>
 <h1>{title}</h1>
-<p>{report.num_images} pictures, {report.num_empty_images} of them without an object;
+<p>{report.num_images} images, {report.num_empty_images} of them without an object;
 {report.num_objects} objects of {len(report.class_names)} classes
 ({_text(", ".join(report.class_names))}).</p>
 <p><strong>{report.count("error")} errors, {report.count("warning")} warnings.</strong></p>
@@ -96,13 +96,13 @@ def _chosen(groups: Mapping[str, Sequence[Finding]]) -> list[Finding]:
     """The findings that get a thumbnail: the first of each rule, as many as there is room for."""
     chosen: list[Finding] = []
     for findings in groups.values():
-        with_picture = [finding for finding in findings if finding.images]
-        chosen += with_picture[:NUM_THUMBNAILS_PER_RULE]
+        with_image = [finding for finding in findings if finding.images]
+        chosen += with_image[:NUM_THUMBNAILS_PER_RULE]
     return chosen[:NUM_THUMBNAILS]
 
 
 def _thumbnails(findings: Sequence[Finding]) -> dict[int, str]:
-    """The data URI of each finding's picture, by the finding's identity."""
+    """The data URI of each finding's image, by the finding's identity."""
     with ThreadPoolExecutor(min(_NUM_THREADS, os.cpu_count() or 1)) as pool:
         uris = pool.map(_thumbnail, findings)
         return {
@@ -111,11 +111,11 @@ def _thumbnails(findings: Sequence[Finding]) -> dict[int, str]:
 
 
 def _thumbnail(finding: Finding) -> str | None:
-    picture = draw_finding(finding)
-    if picture is None:
+    image = draw_finding(finding)
+    if image is None:
         return None
     quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-    _, encoded = cv2.imencode(".jpg", picture[:, :, ::-1], quality)  # it takes BGR
+    _, encoded = cv2.imencode(".jpg", image[:, :, ::-1], quality)  # it takes BGR
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
 
 

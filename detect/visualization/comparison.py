@@ -15,10 +15,10 @@ Run = tuple[str, float, Mapping[str, float]]
 
 
 def draw_comparison(runs: Sequence[Run], out: Path, title: str) -> None:
-    """Draw mAP over the time of a picture, and the parts of that time.
+    """Draw mAP over the time of an image, and the parts of that time.
 
     Args:
-        runs: of each the name, mAP in 0…1, and the seconds a picture by part.
+        runs: of each the name, mAP in 0…1, and the seconds an image by part.
         out: a PNG, PDF or SVG file.
         title: what was measured and where.
 
@@ -45,7 +45,7 @@ def _draw_exactness(axes: Axes, runs: Sequence[Run]) -> None:
             ha="center",
             color=point.get_color(),
         )
-    axes.set(xscale="log", ylim=(0, 1.05), xlabel="milliseconds a picture", ylabel="mAP, area")
+    axes.set(xscale="log", ylim=(0, 1.05), xlabel="milliseconds an image", ylabel="mAP, area")
     # at least a factor of four, so that numbers stand at the axis and names beside the points fit
     axes.set_xlim(min(totals) / 2, 2 * max(totals))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -65,6 +65,6 @@ def _draw_parts(axes: Axes, runs: Sequence[Run]) -> None:
         begins = [begin + share for begin, share in zip(begins, shares, strict=True)]
     for row, (_, _, seconds) in enumerate(runs):
         axes.text(1.01, row, f"{1000 * sum(seconds.values()):.3g} ms", va="center")
-    axes.set(xlim=(0, 1.18), xlabel="share of the time of a picture")
+    axes.set(xlim=(0, 1.18), xlabel="share of the time of an image")
     axes.invert_yaxis()
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=3, frameon=False)

@@ -1,15 +1,15 @@
-"""A confusion matrix as a picture file: what objects of each class were found as."""
+"""A confusion matrix as an image file: what objects of each class were found as."""
 
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from detect.evaluation.confusion_matrix import ConfusionMatrix
+from detect.evaluation.analyses.confusion_matrix import ConfusionMatrix
 from detect.visualization.class_labels import class_labels
 from detect.visualization.curves import save_figure
 
-# Inches of a cell: numbers of four digits fit, and a matrix of 80 classes stays a picture.
+# Inches of a cell: numbers of four digits fit, and a matrix of 80 classes stays an image.
 CELL_SIZE, SMALL_CELL_SIZE = 0.48, 0.2
 MAX_CLASSES_WITH_NUMBERS = 40
 

@@ -1,4 +1,4 @@
-"""Many pictures on one sheet, and the one way to write a picture."""
+"""Many images on one sheet, and the one way to write an image."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ PAPER: Color = (255, 255, 255)
 INK: Color = (32, 32, 32)
 
 # Encoder settings by suffix; JPEG's is high, since thin lines and letters suffer first.
-PICTURE_SUFFIXES = {
+IMAGE_SUFFIXES = {
     ".png": [cv2.IMWRITE_PNG_COMPRESSION, 6],
     ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
     ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95],
@@ -33,18 +33,18 @@ def contact_sheet(
     *,
     margin: int = 8,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Arrange pictures in a grid, row by row, with a caption below each.
+    """Arrange images in a grid, row by row, with a caption below each.
 
-    Every picture is scaled, its aspect kept, until its longer side is `cell_size`; a row is as high
-    as its highest picture. A caption that is too wide is shortened.
+    Every image is scaled, its aspect kept, until its longer side is `cell_size`; a row is as high
+    as its highest image. A caption that is too wide is shortened.
 
     Args:
         images: RGB, of any sizes, at least one.
         captions: one for each image.
-        columns: pictures in a row; by default about as many as make the sheet 4 to 3.
-        cell_size: the longer side of a picture on the sheet, in pixels.
+        columns: images in a row; by default about as many as make the sheet 4 to 3.
+        cell_size: the longer side of an image on the sheet, in pixels.
         title: a line at the top.
-        margin: pixels between the pictures and around them.
+        margin: pixels between the images and around them.
 
     Raises:
         ValueError: no images, another number of captions, or a size below 1.
@@ -85,16 +85,16 @@ def contact_sheet(
     return np.array(sheet)
 
 
-def save_picture(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
-    """Write an RGB picture as PNG or JPEG, as the suffix says, whole or not at all.
+def save_image(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
+    """Write an RGB image as PNG or JPEG, as the suffix says, whole or not at all.
 
     Raises:
         DetectError: the suffix is another, or the file cannot be written.
     """
-    settings = PICTURE_SUFFIXES.get(path.suffix.lower())
+    settings = IMAGE_SUFFIXES.get(path.suffix.lower())
     if settings is None:
         raise DetectError(
-            f"{path}: expected a picture file with the suffix {', '.join(PICTURE_SUFFIXES)}, "
+            f"{path}: expected an image file with the suffix {', '.join(IMAGE_SUFFIXES)}, "
             f"found {path.suffix or 'none'!r}; name it otherwise"
         )
     _, encoded = cv2.imencode(path.suffix.lower(), image[:, :, ::-1], settings)  # it takes BGR

@@ -1,4 +1,4 @@
-"""Hoiem's groups of the best detections as a picture file: a pie of all, a bar for each class."""
+"""Hoiem's groups of the best detections as an image file: a pie of all, a bar for each class."""
 
 import math
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from detect.evaluation.hoiem import GROUPS, HoiemReport
+from detect.evaluation.analyses.hoiem import GROUPS, HoiemReport
 from detect.visualization.class_labels import class_labels
 from detect.visualization.curves import save_figure
 

@@ -1,4 +1,4 @@
-"""Boxes with their labels, and joints, on a picture, and the pictures within the boxes.
+"""Boxes with their labels, and joints, on an image, and the images within the boxes.
 
 Text is drawn with Pillow, since OpenCV's own fonts know ASCII only. The font is DejaVu Sans, which
 matplotlib brings along on every system (the one inside Pillow lacks even umlauts). For a class name
@@ -29,7 +29,7 @@ Points = list[tuple[float, float, float]]  # (x, y, visibility) in pixels
 WHITE: Color = (255, 255, 255)
 BLACK: Color = (0, 0, 0)
 
-# Sizes as shares of the shorter side, chosen by eye on pictures of 128 to 2000 pixels.
+# Sizes as shares of the shorter side, chosen by eye on images of 128 to 2000 pixels.
 LINE_WIDTH_SHARE = 1 / 250
 FONT_SIZE_SHARE = 1 / 32
 MIN_FONT_SIZE = 11
@@ -60,7 +60,7 @@ def draw_detections(
     """Draw boxes with class and score on a copy of `image`.
 
     A higher score lies above a lower one and has the better place for its label. Boxes are clipped
-    to the picture; one that lies wholly outside is not drawn. Joints are dots; detections with the
+    to the image; one that lies wholly outside is not drawn. Joints are dots; detections with the
     very joints of one above them, such as further guesses at one person, show none.
 
     Args:
@@ -68,11 +68,11 @@ def draw_detections(
         detections: in the frame of `image`.
         class_names: one for each class.
         score_threshold: detections of a lower score are left out.
-        upscale_to: enlarge a smaller picture until its shorter side has this many pixels, so that
-            the labels of a tiny picture can be read.
+        upscale_to: enlarge a smaller image until its shorter side has this many pixels, so that
+            the labels of a tiny image can be read.
 
     Raises:
-        ValueError: the image is no RGB picture, or a label has no name.
+        ValueError: the image is no RGB image, or a label has no name.
     """
     shown = detections.with_score_at_least(score_threshold)
     joints: list[Points] = [[] for _ in range(len(shown))]
@@ -126,10 +126,10 @@ def crop_detections(
     """Copy the part of `image` within each box, rounded outward to whole pixels.
 
     Returns:
-        One picture of at least 1×1 pixel for each detection, in their order.
+        One image of at least 1×1 pixel for each detection, in their order.
 
     Raises:
-        ValueError: a box lies wholly outside the picture; `Detections.restored` leaves such out.
+        ValueError: a box lies wholly outside the image; `Detections.restored` leaves such out.
     """
     crops = []
     for row, (x1, y1, x2, y2) in enumerate(detections.boxes.tolist()):
@@ -137,7 +137,7 @@ def crop_detections(
         crop = image[top : max(math.ceil(y2), 0), left : max(math.ceil(x2), 0)]
         if crop.size == 0:
             raise ValueError(
-                f"expected boxes within the picture of {image.shape[1]} by {image.shape[0]} "
+                f"expected boxes within the image of {image.shape[1]} by {image.shape[0]} "
                 f"pixels, found {[x1, y1, x2, y2]} in row {row}"
             )
         crops.append(crop.copy())
@@ -239,8 +239,8 @@ def _draw_marks(
             )
     canvas, scale_x, scale_y = _enlarged(image, upscale_to)
     height, width = canvas.shape[:2]
-    picture = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(picture)
+    drawn = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(drawn)
     line_width = math.ceil(min(height, width) * LINE_WIDTH_SHARE)
     font_size = max(MIN_FONT_SIZE, round(min(height, width) * FONT_SIZE_SHARE))
     placed: list[tuple[_Mark, Rectangle, _Plate, Rectangle]] = []
@@ -259,7 +259,7 @@ def _draw_marks(
         _draw_joints(draw, points, class_color(mark.label), line_width)
     for mark, _, plate, rectangle in reversed(placed):
         _draw_plate(draw, plate, rectangle, class_color(mark.label))
-    return np.array(picture)
+    return np.array(drawn)
 
 
 def _check_image(image: np.ndarray) -> None:
@@ -279,7 +279,7 @@ def _enlarged(image: np.ndarray, upscale_to: int | None) -> tuple[np.ndarray, fl
 
 
 def _clipped(box: tuple[float, float, float, float], size: tuple[int, int]) -> Rectangle | None:
-    """The box in whole pixels within a picture of `size`, at least one pixel wide and high."""
+    """The box in whole pixels within an image of `size`, at least one pixel wide and high."""
     height, width = size
     x1, y1, x2, y2 = box
     if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
@@ -289,38 +289,38 @@ def _clipped(box: tuple[float, float, float, float], size: tuple[int, int]) -> R
     return left, top, right, bottom
 
 
-def _plate(mark: _Mark, name: str, font_size: int, picture_width: int) -> _Plate:
-    """Lay out the label of a mark; a long name is shortened to the width of the picture."""
+def _plate(mark: _Mark, name: str, font_size: int, image_width: int) -> _Plate:
+    """Lay out the label of a mark; a long name is shortened to the width of the image."""
     font = font_for(name + mark.suffix + "…", font_size)
     if font is None:
         name, font = f"class {mark.label}", load_font(font_size)
-    room = picture_width - 2 * PLATE_PADDING
+    room = image_width - 2 * PLATE_PADDING
     text = shortened(name, font, room - font.getlength(mark.suffix)) + mark.suffix
     # the height is that of the font, not of the letters, so that all plates are of one height
     ascent, descent = font.getmetrics()
     left, _, right, _ = font.getbbox(text)
     size = (
-        min(math.ceil(right - left) + 2 * PLATE_PADDING, picture_width),
+        min(math.ceil(right - left) + 2 * PLATE_PADDING, image_width),
         ascent + descent + PLATE_PADDING,
     )
     return _Plate(text, font, size, (PLATE_PADDING - math.floor(left), PLATE_PADDING // 2))
 
 
 def _plate_place(
-    box: Rectangle, size: tuple[int, int], picture: tuple[int, int], taken: Sequence[Rectangle]
+    box: Rectangle, size: tuple[int, int], image: tuple[int, int], taken: Sequence[Rectangle]
 ) -> Rectangle:
     """Where the plate hides the least of the plates that have their place.
 
     In order of preference: above the box, below it, within it at the top, within it at the bottom,
-    each at its left and at its right; always within the picture.
+    each at its left and at its right; always within the image.
     """
     left, top, right, bottom = box
     width, height = size
     best: tuple[int, Rectangle] | None = None
     for y in (top - height, bottom, top, bottom - height):
         for x in (left, right - width):
-            x1 = min(max(x, 0), max(picture[1] - width, 0))
-            y1 = min(max(y, 0), max(picture[0] - height, 0))
+            x1 = min(max(x, 0), max(image[1] - width, 0))
+            y1 = min(max(y, 0), max(image[0] - height, 0))
             # a plate that had to be moved lies over its own box, or over more of it
             moved = abs(y1 - y) * width
             rectangle = (x1, y1, x1 + width, y1 + height)
@@ -340,7 +340,7 @@ def _intersection(a: Rectangle, b: Rectangle) -> int:
 def _draw_box(
     draw: ImageDraw.ImageDraw, box: Rectangle, color: Color, width: int, dashed: bool
 ) -> None:
-    """Draw the frame just within `box`; a wide one with an edge that sets it off the picture."""
+    """Draw the frame just within `box`; a wide one with an edge that sets it off the image."""
     left, top, right, bottom = box
     if dashed:
         strokes = _dashes(box, width)

@@ -1,4 +1,4 @@
-"""TIDE's errors as a picture file: what each type costs, and how often it occurs."""
+"""TIDE's errors as an image file: what each type costs, and how often it occurs."""
 
 import math
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from detect.evaluation.tide import ERROR_TYPES, SPECIAL_ERRORS, TIDEReport
+from detect.evaluation.analyses.tide import ERROR_TYPES, SPECIAL_ERRORS, TIDEReport
 from detect.evaluation.undefined import as_text
 from detect.visualization.curves import save_figure
 

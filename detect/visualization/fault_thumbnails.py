@@ -1,4 +1,4 @@
-"""Small pictures that show a fault: the box drawn where it is, twins side by side."""
+"""Small images that show a fault: the box drawn where it is, twins side by side."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from detect.data.checking import Box, Finding
 from detect.visualization.drawing import Color
 
 THUMBNAIL_SIDE = 240  # pixels of the longer side
-# A box whose longer side is a smaller share of the picture's is shown from nearby.
+# A box whose longer side is a smaller share of the image's is shown from nearby.
 _NEARBY_SHARE = 0.1
 _NEARBY_WINDOW_SHARE = 0.3
-_MIN_WINDOW = 32  # pixels of the picture
-# How far around the picture a box that leaves it is still shown, as a share of its sides.
+_MIN_WINDOW = 32  # pixels of the image
+# How far around the image a box that leaves it is still shown, as a share of its sides.
 _MARGIN_SHARE = 0.25
 _MIN_DRAWN_SIDE = 5  # pixels of the thumbnail, so that a box of no size is seen
 _MEANT: Color = (230, 30, 30)
@@ -24,9 +24,9 @@ _AROUND: Color = (200, 200, 200)
 
 
 def draw_finding(finding: Finding) -> UInt8[np.ndarray, "h w 3"] | None:
-    """Draw what a finding is about, RGB; None where there is no picture or it cannot be read.
+    """Draw what a finding is about, RGB; None where there is no image or it cannot be read.
 
-    Of the boxes, the first is red, those that it is compared to are blue. Of two pictures, the
+    Of the boxes, the first is red, those that it is compared to are blue. Of two images, the
     first is on the left.
     """
     views = []
@@ -51,7 +51,7 @@ def draw_finding(finding: Finding) -> UInt8[np.ndarray, "h w 3"] | None:
 def draw_view(
     image: UInt8[np.ndarray, "H W 3"], boxes: Sequence[Box]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The part of a picture that shows the boxes, scaled down, with the boxes drawn on it."""
+    """The part of an image that shows the boxes, scaled down, with the boxes drawn on it."""
     ordered = [_ordered(box) for box in boxes]
     left, top, right, bottom = _window(image.shape[:2], ordered)
     scale = min(1.0, THUMBNAIL_SIDE / max(right - left, bottom - top))
@@ -102,7 +102,7 @@ def _window(size: tuple[int, int], boxes: Sequence[Box]) -> tuple[int, int, int,
 
 
 def _cut(image: np.ndarray, left: int, top: int, right: int, bottom: int) -> np.ndarray:
-    """A part of the picture, with gray where the rectangle leaves it."""
+    """A part of the image, with gray where the rectangle leaves it."""
     height, width = image.shape[:2]
     inside = image[max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
     margins = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))

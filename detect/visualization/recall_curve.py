@@ -1,10 +1,10 @@
-"""Recall over the number of detections of a picture, as a picture file."""
+"""Recall over the number of detections of an image, as an image file."""
 
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from detect.evaluation.detection_recall import DetectionRecall
+from detect.evaluation.analyses.recall import DetectionRecall
 from detect.visualization.curves import save_figure
 
 
@@ -30,7 +30,7 @@ def draw_recall(recall: DetectionRecall, out: Path, title: str) -> None:
     axes.set(
         xscale="log",
         ylim=(0, 1.02),
-        xlabel="detections of a picture, at most",
+        xlabel="detections of an image, at most",
         ylabel="share of objects",
         title=title,
     )

@@ -1,4 +1,4 @@
-"""A reliability diagram as a picture file: precision and number of detections over the score."""
+"""A reliability diagram as an image file: precision and number of detections over the score."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from detect.evaluation.calibration import CalibrationReport, Reliability
+from detect.evaluation.analyses.calibration import CalibrationReport, Reliability
 from detect.evaluation.undefined import as_text
 from detect.visualization.class_labels import class_labels
 from detect.visualization.curves import line_color, save_figure

@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of each class over the score, as a picture file."""
+"""Precision, recall and F1 of each class over the score, as an image file."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,7 @@ from jaxtyping import Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from detect.evaluation.precision_curves import PrecisionCurves, ScoreCurve
+from detect.evaluation.analyses.precision_curves import PrecisionCurves, ScoreCurve
 from detect.visualization.class_labels import class_labels
 from detect.visualization.curves import line_color, save_figure
 

@@ -42,7 +42,7 @@ def backbone(request):
     return built(request.param)
 
 
-def pictures(height, width, count=1):
+def photos(height, width, count=1):
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
@@ -66,29 +66,29 @@ def test_the_registry_has_the_networks_of_the_detectors():
 
 def test_a_forward_gives_what_the_attributes_say(backbone):
     size = backbone.image_size
-    features = backbone(pictures(size, size))
+    features = backbone(photos(size, size))
     assert features.shape == (1, backbone.channels, backbone.grid, backbone.grid)
     assert backbone.head(features).shape == (1, backbone.feature_dim)
 
 
 def test_stride_pixels_more_are_one_cell_more(backbone):
     height, width = SIZE
-    before = backbone(pictures(height, width)).shape
-    after = backbone(pictures(height + backbone.stride, width + 2 * backbone.stride)).shape
+    before = backbone(photos(height, width)).shape
+    after = backbone(photos(height + backbone.stride, width + 2 * backbone.stride)).shape
     assert after == (1, backbone.channels, before[2] + 1, before[3] + 2)
 
 
 def test_levels_are_the_last_maps_at_each_stride(backbone):
     height, width = SIZE
-    maps = backbone.pyramid(pictures(height, width))
-    wider = backbone.pyramid(pictures(height, width + 64))
+    maps = backbone.pyramid(photos(height, width))
+    wider = backbone.pyramid(photos(height, width + 64))
     assert tuple(maps) == backbone.levels == tuple(backbone.level_channels)
     numbers = [int(level.removeprefix("C")) for level in maps]
     assert numbers == list(range(numbers[0], backbone.stride.bit_length()))  # fine to coarse
     for number, (level, features) in zip(numbers, maps.items(), strict=True):
         assert features.shape[1] == backbone.level_channels[level]
         assert wider[level].shape[3] - features.shape[3] == 64 // 2**number
-    assert_close(maps[backbone.levels[-1]], backbone(pictures(height, width)))
+    assert_close(maps[backbone.levels[-1]], backbone(photos(height, width)))
 
 
 def test_the_levels_of_resnet_are_its_stages():
@@ -96,7 +96,7 @@ def test_the_levels_of_resnet_are_its_stages():
     backbone = BACKBONES["resnet18"]().eval()
     assert backbone.published is not None
     backbone.published.network.load_state_dict(network.state_dict())
-    images = pictures(64, 96)
+    images = photos(64, 96)
     with torch.no_grad():
         expected = network.relu(network.bn1(network.conv1(backbone.normalize(images))))
         maps = backbone.pyramid(images)
@@ -163,7 +163,7 @@ def test_a_dropped_head_leaves_no_parameters():
     backbone = BACKBONES["tiny"]()
     backbone.drop_head()
     assert not [name for name in backbone.state_dict() if name.startswith("head.")]
-    assert backbone(pictures(32, 32)).shape == (1, 128, 2, 2)
+    assert backbone(photos(32, 32)).shape == (1, 128, 2, 2)
 
 
 def test_images_are_normalized_once():
@@ -187,7 +187,7 @@ def test_features_are_those_of_torchvision(name):
     network = getattr(models, name)().eval()
     assert backbone.published is not None
     network.load_state_dict(backbone.published.network.state_dict())
-    images = pictures(64, 96, count=2)
+    images = photos(64, 96, count=2)
     # the statistics of torchvision's own preprocessing
     preset = backbone.published.weights.transforms()
     with torch.no_grad():
@@ -237,7 +237,7 @@ def test_frozen_batch_norm_learns_nothing(name):
     backbone.train()
     backbone.eval()
     backbone.train()
-    backbone(pictures(64, 64, count=2)).sum().backward()
+    backbone(photos(64, 64, count=2)).sum().backward()
     assert norms
     assert backbone.training
     assert backbone.trunk.training
@@ -256,7 +256,7 @@ def test_a_frozen_level_takes_all_layers_up_to_its_map():
     early, late = backbone.trunk[:5], backbone.trunk[5:]  # conv1, bn1, relu, maxpool, layer1 | …
     before = copy.deepcopy(backbone.trunk.state_dict())
     backbone.train()
-    backbone(pictures(64, 64, count=2)).sum().backward()
+    backbone(photos(64, 64, count=2)).sum().backward()
     assert all(p.grad is None and not p.requires_grad for p in early.parameters())
     assert all(p.grad is not None for p in late.parameters())
     assert not any(module.training for module in early.modules() if module is not early)

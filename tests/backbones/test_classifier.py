@@ -12,7 +12,7 @@ from detect.backbones import BACKBONES, build_backbone
 from detect.backbones.classifier import Classifier
 
 
-def pictures(height, width, count=2):
+def photos(height, width, count=2):
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
@@ -23,9 +23,9 @@ def classifier_with_published_layer(name):
     network = backbone.published.network
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
-            norm.momentum = 1.0  # takes over the statistics of the next pictures
-    with torch.no_grad():  # otherwise little of the pictures is left in the logits
-        network(pictures(backbone.image_size, backbone.image_size))
+            norm.momentum = 1.0  # takes over the statistics of the next images
+    with torch.no_grad():  # otherwise little of the images is left in the logits
+        network(photos(backbone.image_size, backbone.image_size))
     last = network.get_submodule(backbone.published.classifier.removesuffix("."))
     classifier = Classifier(backbone, 1000)
     classifier.classifier.load_state_dict(last.state_dict())
@@ -42,7 +42,7 @@ def test_logits_are_those_of_torchvision(name):
     mean, std = backbone.mean.flatten().tolist(), backbone.std.flatten().tolist()
     # at other sizes torchvision averages the trunk's map to the grid, too
     for height, width in ((backbone.image_size,) * 2, (backbone.image_size + 76, 230)):
-        images = pictures(height, width)
+        images = photos(height, width)
         with torch.no_grad():
             expected = network(normalize(images, mean, std))
             logits = classifier(images)
@@ -56,7 +56,7 @@ def test_a_larger_map_is_averaged_to_the_grid():
     torch.manual_seed(0)
     classifier = Classifier(BACKBONES["tiny"](), 5).eval()
     backbone = classifier.backbone
-    images = pictures(128, 192)
+    images = photos(128, 192)
     with torch.no_grad():
         features = backbone(images)
         assert features.shape[2:] == (8, 12)
@@ -70,7 +70,7 @@ def test_a_larger_map_is_averaged_to_the_grid():
 def test_the_loss_is_cross_entropy():
     torch.manual_seed(0)
     classifier = Classifier(BACKBONES["tiny"](), 4).eval()
-    images, labels = pictures(64, 64, count=3), torch.tensor([2, 0, 3])
+    images, labels = photos(64, 64, count=3), torch.tensor([2, 0, 3])
     losses = classifier.loss(images, labels)
     with torch.no_grad():
         logits = classifier(images).double()
@@ -92,7 +92,7 @@ def googlenet():
 
 def test_the_losses_of_googlenet(googlenet):
     classifier, network = googlenet
-    images, labels = pictures(224, 224), torch.tensor([7, 993])
+    images, labels = photos(224, 224), torch.tensor([7, 993])
     network.training = True  # the network alone, none of its layers: it gives all three outputs
     with torch.no_grad():
         losses = classifier.loss(images, labels)
@@ -108,9 +108,9 @@ def test_the_losses_of_googlenet(googlenet):
     assert not torch.allclose(first, second)
 
 
-def test_the_auxiliary_classifiers_do_not_name_pictures(googlenet):
+def test_the_auxiliary_classifiers_do_not_name_images(googlenet):
     classifier, _ = googlenet
-    images = pictures(64, 64)
+    images = photos(64, 64)
     with torch.no_grad():
         before = classifier(images)
         for parameter in classifier.auxiliaries.parameters():
@@ -122,7 +122,7 @@ def test_the_auxiliary_classifiers_do_not_name_pictures(googlenet):
 def test_every_parameter_learns(name):
     torch.manual_seed(0)
     classifier = Classifier(BACKBONES[name](), 3).train()
-    losses = classifier.loss(pictures(64, 64, count=4), torch.tensor([0, 1, 2, 0]))
+    losses = classifier.loss(photos(64, 64, count=4), torch.tensor([0, 1, 2, 0]))
     for loss in losses.values():
         assert loss.ndim == 0
         assert loss.isfinite()
@@ -138,7 +138,7 @@ def test_every_parameter_learns(name):
 def test_the_auxiliary_loss_reaches_the_trunk_up_to_its_map():
     torch.manual_seed(0)
     classifier = Classifier(BACKBONES["googlenet"](), 3).train()
-    classifier.loss(pictures(64, 64), torch.tensor([0, 1]))["auxiliary"].backward()
+    classifier.loss(photos(64, 64), torch.tensor([0, 1]))["auxiliary"].backward()
     last = classifier.backbone.auxiliaries[1].after
     for index, layer in enumerate(classifier.backbone.trunk):
         gradients = [parameter.grad for parameter in layer.parameters()]

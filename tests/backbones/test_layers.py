@@ -136,12 +136,12 @@ def spread(module):
 
 
 def reach(trunk, size):
-    """Side of the square of the picture that the middle of a trunk's output depends on."""
-    picture = torch.ones(1, 1, size, size, dtype=torch.float64, requires_grad=True)
-    output = trunk(picture)
+    """Side of the square of the image that the middle of a trunk's output depends on."""
+    image = torch.ones(1, 1, size, size, dtype=torch.float64, requires_grad=True)
+    output = trunk(image)
     output[0, :, output.shape[2] // 2, output.shape[3] // 2].sum().backward()
-    rows, columns = picture.grad[0, 0].nonzero().unbind(dim=1)
-    assert rows.min() > 0  # the picture is larger than what is seen of it
+    rows, columns = image.grad[0, 0].nonzero().unbind(dim=1)
+    assert rows.min() > 0  # the image is larger than what is seen of it
     assert rows.max() < size - 1
     sides = {int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1}
     return sides.pop()
@@ -185,10 +185,10 @@ def test_the_receptive_field_of_branches():
     network = Branches().double()
     for parameter in network.parameters():
         nn.init.constant_(parameter, 0.1)
-    picture = torch.ones(1, 3, 97, 97, dtype=torch.float64, requires_grad=True)
-    output = network(picture)
+    image = torch.ones(1, 3, 97, 97, dtype=torch.float64, requires_grad=True)
+    output = network(image)
     output[0, 0, 12, 12].backward()
-    rows = picture.grad[0, 0].abs().sum(dim=1).nonzero()
+    rows = image.grad[0, 0].abs().sum(dim=1).nonzero()
     expected = int(rows.max() - rows.min()) + 1
     assert int(rows.min()) > 0
     assert int(rows.max()) < 96
@@ -271,7 +271,7 @@ def test_costs_of_layers_by_hand():
     ]
 
 
-def test_memory_is_the_picture_and_all_outputs():
+def test_memory_is_the_image_and_all_outputs():
     summary = summary_of("lenet")
     # gray 1, C1 and its squashing 6·28² each, S2, C3 twice, S4, C5 twice, F6 twice
     values = 3 * 32**2 + 32**2 + 2 * 6 * 28**2 + 6 * 14**2 + 2 * 16 * 10**2 + 16 * 5**2
@@ -314,12 +314,10 @@ def test_a_shared_layer_counts_its_parameters_once():
 @pytest.mark.parametrize(
     ("name", "size"), [("alexnet", 62), ("alexnet", 0), ("lenet", 8), ("squeezenet1_0", -3)]
 )
-def test_a_picture_without_room_is_refused(name, size):
+def test_an_image_without_room_is_refused(name, size):
     with pytest.raises(DetectError) as caught:
         summarize(name, size)
-    assert str(caught.value).startswith(
-        f"backbone {name} takes no pictures of {size}×{size} pixels"
-    )
+    assert str(caught.value).startswith(f"backbone {name} takes no images of {size}×{size} pixels")
     assert str(caught.value).endswith(f"it was designed for {summary_of(name).image_size}")
 
 

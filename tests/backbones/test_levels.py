@@ -30,7 +30,7 @@ def named(request):
     return request.param, build_backbone(request.param).eval().requires_grad_(False)
 
 
-def pictures(side, count=1):
+def photos(side, count=1):
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
@@ -47,7 +47,7 @@ def same(actual, expected):
 
 def test_each_level_is_what_the_pyramid_has(named):
     _, backbone = named
-    images = pictures(SIDE)
+    images = photos(SIDE)
     for level, features in backbone.pyramid(images).items():
         same(backbone.trunk_to(level, images), features)
     same(backbone.trunk_to(backbone.levels[-1], images), backbone(images))
@@ -62,7 +62,7 @@ def test_the_layers_behind_a_level_do_not_run(named):
     ]
     for level in backbone.levels:
         del ran[:]
-        features = backbone.trunk_to(level, pictures(SIDE))
+        features = backbone.trunk_to(level, photos(SIDE))
         assert ran == list(range(len(ran)))
         # the next layer, if there is one, makes the map coarser
         following = backbone.trunk[len(ran) :]
@@ -73,9 +73,9 @@ def test_the_layers_behind_a_level_do_not_run(named):
         hook.remove()
 
 
-def test_grids_are_those_of_a_picture_of_the_designed_size(named):
+def test_grids_are_those_of_an_image_of_the_designed_size(named):
     name, backbone = named
-    maps = backbone.pyramid(pictures(backbone.image_size))
+    maps = backbone.pyramid(photos(backbone.image_size))
     sides = {level: features.shape[3] for level, features in maps.items()}
     assert backbone.level_grids == sides
     if name in BEFORE_THE_POOL:
@@ -85,7 +85,7 @@ def test_grids_are_those_of_a_picture_of_the_designed_size(named):
 
 def test_the_layers_behind_a_level_end_the_network(named):
     name, backbone = named
-    maps = backbone.pyramid(pictures(backbone.image_size, count=2))
+    maps = backbone.pyramid(photos(backbone.image_size, count=2))
     expected = backbone.head(maps[backbone.levels[-1]])
     assert not torch.equal(expected[0], expected[1])
     for level, features in maps.items():
@@ -102,7 +102,7 @@ def test_pooling_regions_takes_the_place_of_the_last_pool(named):
     regions = maps_like(backbone, level, backbone.grid)
     same(backbone.head_from(level, regions), backbone.head(regions))
     # the pool of the network leaves what the head takes
-    maps = backbone.pyramid(pictures(backbone.image_size))
+    maps = backbone.pyramid(photos(backbone.image_size))
     pool = backbone.trunk[-1]
     assert isinstance(pool, nn.MaxPool2d)
     same(backbone.head_from(level, pool(maps[level])), backbone.head(maps[backbone.levels[-1]]))
@@ -118,7 +118,7 @@ def test_every_level_takes_maps_of_its_grid(named):
 @pytest.mark.parametrize("name", SMALL)
 def test_a_network_that_ends_at_a_level_gives_its_map(name):
     whole = build_backbone(name).eval()
-    images = pictures(SIDE)
+    images = photos(SIDE)
     for number in (1, len(whole.levels) // 2, len(whole.levels)):
         level = whole.levels[number - 1]
         cut = copy.deepcopy(whole)

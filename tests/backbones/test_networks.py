@@ -299,7 +299,7 @@ def test_a_plain_network_has_no_way_around_a_layer():
     torch.manual_seed(0)
     images = torch.rand(2, 3, 64, 64)
 
-    def answer_depends_on_picture(name):
+    def answer_depends_on_image(name):
         backbone = BACKBONES[name]().eval()
         for layer in weighted(backbone)[1::2]:  # the first of each pair, or of each block
             nn.init.zeros_(layer.weight)
@@ -307,8 +307,8 @@ def test_a_plain_network_has_no_way_around_a_layer():
             one, other = backbone(images)
         return not torch.equal(one, other)
 
-    assert not answer_depends_on_picture("plain34")
-    assert answer_depends_on_picture("resnet34")
+    assert not answer_depends_on_image("plain34")
+    assert answer_depends_on_image("resnet34")
 
 
 def test_the_activations_of_vgg16():

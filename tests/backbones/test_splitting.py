@@ -59,9 +59,9 @@ def backbone(name):
 
 @torch.no_grad()
 def train_a_little(network, size):
-    """Put noise into what begins as ones and zeros, and let norms measure pictures.
+    """Put noise into what begins as ones and zeros, and let norms measure images.
 
-    Without that, all pictures have nearly the same features, and scales and shifts are not seen.
+    Without that, all images have nearly the same features, and scales and shifts are not seen.
     """
     generator = torch.Generator().manual_seed(1)
     for parameter in network.parameters():
@@ -75,7 +75,7 @@ def train_a_little(network, size):
     network.eval()
 
 
-def pictures(height, width, count=1):
+def photos(height, width, count=1):
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(2))
 
 
@@ -115,13 +115,13 @@ def test_features_are_what_the_network_gives_to_its_last_layer(name, backbone):
     network = backbone.published.network
     if hasattr(network, "transform_input"):  # so it does with torchvision's weights
         network.transform_input = True
-    images = pictures(size, size, count=2)
+    images = photos(size, size, count=2)
     expected = features_of(network, backbone.published.classifier, normalize(images, mean, std))
     features = backbone(images)
     assert features.shape == (2, backbone.channels, backbone.grid, backbone.grid)
     assert_same_features(backbone.head(features), expected)
     assert backbone.image_size == size
-    # the two pictures are told apart
+    # the two images are told apart
     assert float((expected[0] - expected[1]).abs().max()) > 1e-4 * float(expected.abs().max())
 
 
@@ -148,7 +148,7 @@ def test_the_dense_head_is_the_head_at_each_location(backbone):
 def test_maps_are_channels_first_with_the_strides_of_their_names(backbone):
     # a multiple of 32 that is none of a window of Swin, and no square
     height, width = 160, 224
-    maps = backbone.pyramid(pictures(height, width))
+    maps = backbone.pyramid(photos(height, width))
     assert tuple(maps) == backbone.levels
     assert len(maps) >= 4
     for level, features in maps.items():
@@ -158,7 +158,7 @@ def test_maps_are_channels_first_with_the_strides_of_their_names(backbone):
         # networks without padding in their first layers lose a few rows
         assert height // stride - 4 <= rows <= height // stride
         assert columns - rows == (width - height) // stride
-    assert_close(maps[backbone.levels[-1]], backbone(pictures(height, width)))
+    assert_close(maps[backbone.levels[-1]], backbone(photos(height, width)))
 
 
 def test_splitting_leaves_the_network_as_it_was_drawn():
@@ -179,7 +179,7 @@ def test_splitting_leaves_the_network_as_it_was_drawn():
 
 def test_weights_of_the_network_are_weights_of_the_backbone():
     backbone = BACKBONES["torchvision/mobilenet_v3_small"]().eval()
-    images = pictures(64, 64)
+    images = photos(64, 64)
     before = backbone(images)
     torch.manual_seed(5)
     other = models.mobilenet_v3_small().eval()
@@ -192,8 +192,8 @@ def test_weights_of_the_network_are_weights_of_the_backbone():
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("torchvision/vit_b_16", "it does not take pictures of 224×288 (Wrong image width"),
-        ("torchvision/maxvit_t", "it does not take pictures of 224×288 ("),
+        ("torchvision/vit_b_16", "it does not take images of 224×288 (Wrong image width"),
+        ("torchvision/maxvit_t", "it does not take images of 224×288 ("),
         ("timm/test_vit", "its layers up to 'head', run one after another, do not"),
     ],
 )
@@ -255,7 +255,7 @@ class HiddenRelu(Chain):
 
 
 class HiddenPool(Chain):
-    """Small weights as they are drawn leave little of the picture for a maximum to choose from."""
+    """Small weights as they are drawn leave little of the image for a maximum to choose from."""
 
     def __init__(self):
         super().__init__()
@@ -370,5 +370,5 @@ def test_the_other_networks_of_torchvision_below_12_million_parameters():
                 BACKBONES[f"torchvision/{name}"]()
             except DetectError as error:
                 refused.append((name, str(error)))
-    # the larger ones, but for transformers on the whole picture, are of the same families
+    # the larger ones, but for transformers on the whole image, are of the same families
     assert not refused

@@ -19,7 +19,7 @@ from detect.evaluation import DetectionSet, write_detections_json, write_voc_det
 from detect.structures import Detections
 from tests.conftest import REPOSITORY
 
-PICTURES = {"tide.png", "hoiem.png", "score_curves.png", "confusion_matrix.png", "recall.png"}
+IMAGES = {"tide.png", "hoiem.png", "score_curves.png", "confusion_matrix.png", "recall.png"}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def files_of(folder: Path) -> set[str]:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures take seconds."""
+    """Images take seconds."""
     monkeypatch.setattr("detect.cli.analyze._draw", lambda *_: [])
 
 
@@ -76,7 +76,7 @@ def run_folder(shapes: Path, found: DetectionSet, tmp_path: Path) -> Path:
 def test_a_run_is_analyzed_into_its_folder(run_folder: Path):
     printed = analyze(run=run_folder)
     out = run_folder / "analysis"
-    assert files_of(out) == {"analysis.json", "reliability.png", *PICTURES}
+    assert files_of(out) == {"analysis.json", "reliability.png", *IMAGES}
     for name in files_of(out) - {"analysis.json"}:
         image = cv2.imread(str(out / name))
         assert image is not None
@@ -115,7 +115,7 @@ def test_margins_leave_out_calibration_and_say_so(
         score_threshold=-1.0,
         similar=["circle, ring"],
     )
-    assert files_of(tmp_path / "out") == {"analysis.json", *PICTURES}
+    assert files_of(tmp_path / "out") == {"analysis.json", *IMAGES}
     assert "note: left out: calibration: expected scores in 0…1" in printed
     assert "score ≥ -1" in printed
     assert "Similar classes: circle, ring." in printed

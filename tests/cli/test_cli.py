@@ -63,7 +63,7 @@ def copy_of(shapes: Path, folder: Path) -> Path:
 
 
 def first_annotation(root: Path) -> Path:
-    """Of a training picture with objects."""
+    """Of a training image with objects."""
     for name in (root / "ImageSets/Main/train.txt").read_text().split():
         path = root / "Annotations" / f"{name}.xml"
         if "<object>" in path.read_text():
@@ -130,12 +130,12 @@ def test_evaluate_needs_one_thing_to_judge(shapes: Path):
 
 
 def test_infer_writes_every_form(trained: Path, shapes: Path, tmp_path: Path):
-    pictures = sorted((shapes / "JPEGImages").glob("*.jpg"))[:3]
+    images = sorted((shapes / "JPEGImages").glob("*.jpg"))[:3]
     photos = tmp_path / "photos"
     (photos / "more").mkdir(parents=True)
-    shutil.copy(pictures[0], photos / "one.jpg")
-    shutil.copy(pictures[1], photos / "more" / "one.jpg")
-    cv2.imwrite(str(photos / "two.png"), cv2.imread(str(pictures[2])))
+    shutil.copy(images[0], photos / "one.jpg")
+    shutil.copy(images[1], photos / "more" / "one.jpg")
+    cv2.imwrite(str(photos / "two.png"), cv2.imread(str(images[2])))
     out = tmp_path / "found"
     kinds = "pictures,json,csv,voc,yolo,crops"
     run(
@@ -173,14 +173,14 @@ def test_infer_writes_every_form(trained: Path, shapes: Path, tmp_path: Path):
             assert 1 <= ymin < ymax <= 128
 
 
-def test_infer_reports_unreadable_pictures_and_goes_on(trained: Path, shapes: Path, tmp_path: Path):
+def test_infer_reports_unreadable_images_and_goes_on(trained: Path, shapes: Path, tmp_path: Path):
     photos = tmp_path / "photos"
     photos.mkdir()
     shutil.copy(sorted((shapes / "JPEGImages").glob("*.jpg"))[0], photos / "good.jpg")
     (photos / "bad.jpg").write_text("this is text")
     printed = run("infer", trained, photos, "--out", tmp_path / "found", status=1)
     assert "bad.jpg" in printed
-    assert "1 of 2 pictures could not be read" in printed
+    assert "1 of 2 images could not be read" in printed
     assert (tmp_path / "found/pictures/good.jpg").is_file()
 
 
@@ -249,7 +249,7 @@ def test_a_run_is_not_overwritten_nor_continued_with_other_settings(trained: Pat
             ["JPEGImages"],
         ),
     ],
-    ids=["malformed XML", "deleted picture", "misspelled class", "picture that is text"],
+    ids=["malformed XML", "deleted image", "misspelled class", "image that is text"],
 )
 def test_faulty_data_ends_in_one_readable_error(damage, words, shapes: Path, tmp_path: Path):
     root = copy_of(shapes, tmp_path)

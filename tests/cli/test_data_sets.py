@@ -15,7 +15,7 @@ from detect.config import Settings, resolve
 from detect.data import DataFaults, draw_shapes, read_annotated, splits_of
 from detect.errors import DetectError
 from detect.evaluation import DetectionSet, write_detections_json
-from detect.experiment import read_split, read_splits
+from detect.experiment.datasets import read_split, read_splits
 from detect.structures import Detections
 
 
@@ -40,7 +40,7 @@ def roots(shapes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("converted")
     for name in ("coco", "yolo"):
         printed = run("data", "convert", shapes, "--to", name, "--out", folder / name)
-        assert "20 pictures" in printed
+        assert "20 images" in printed
         assert f"as {name}" in printed
         assert "not kept" not in printed
     return {"voc": shapes, "coco": folder / "coco", "yolo": folder / "yolo"}
@@ -53,8 +53,8 @@ def test_conversion_back_with_links(roots, tmp_path):
         (roots["voc"] / "ImageSets/Main/train.txt").read_text().split()
     )
     before, after = read_annotated(roots["voc"]), read_annotated(out)
-    names = {p.image_id: [(o.name, o.box) for o in p.objects] for p in before.pictures}
-    assert {p.image_id: [(o.name, o.box) for o in p.objects] for p in after.pictures} == names
+    names = {p.image_id: [(o.name, o.box) for o in p.objects] for p in before.images}
+    assert {p.image_id: [(o.name, o.box) for o in p.objects] for p in after.images} == names
 
 
 def test_conversion_of_a_faulty_set(roots, tmp_path):
@@ -69,7 +69,7 @@ def test_conversion_of_a_faulty_set(roots, tmp_path):
     assert not (tmp_path / "voc").exists()
     printed = run(*arguments, "--on-error", "skip")
     assert "zero-size-box" in printed
-    assert "0 pictures, 1 objects" in printed
+    assert "0 images, 1 objects" in printed
 
 
 def test_conversion_into_itself_or_from_another_format(roots, tmp_path):
@@ -89,9 +89,9 @@ def test_split_into_a_set_of_its_own(roots, tmp_path):
         assert sorted(splits_of(out)) == ["fit", "held"]
         assert "15 (75.0%)" in printed
     splits = [
-        {p.image_id: p.splits for p in read_annotated(tmp_path / name).pictures} for name in roots
+        {p.image_id: p.splits for p in read_annotated(tmp_path / name).images} for name in roots
     ]
-    assert splits[0] == splits[1] == splits[2]  # the same pictures, the same seed
+    assert splits[0] == splits[1] == splits[2]  # the same images, the same seed
 
 
 def test_split_in_place(shapes, tmp_path):
@@ -158,20 +158,20 @@ def test_statistics_are_the_same_in_every_format(roots, tmp_path):
 
 
 def test_detections_are_judged_by_any_format(roots, tmp_path):
-    pictures = read_annotated(roots["voc"], ["test"])
-    labels = {name: label for label, name in enumerate(pictures.class_names)}
-    boxes = [[o.box for o in p.objects][1:] for p in pictures.pictures]  # one of each is missed
+    images = read_annotated(roots["voc"], ["test"])
+    labels = {name: label for label, name in enumerate(images.class_names)}
+    boxes = [[o.box for o in p.objects][1:] for p in images.images]  # one of each is missed
     detections = [
         Detections(
             torch.tensor(own).reshape(-1, 4),
             torch.full((len(own),), 0.5),
             torch.tensor([labels[o.name] for o in p.objects][1:], dtype=torch.int64),
         )
-        for own, p in zip(boxes, pictures.pictures, strict=True)
+        for own, p in zip(boxes, images.images, strict=True)
     ]
-    ids = tuple(p.image_id for p in pictures.pictures)
+    ids = tuple(p.image_id for p in images.images)
     file = tmp_path / "found.json"
-    write_detections_json(file, DetectionSet(pictures.class_names, ids, tuple(detections)))
+    write_detections_json(file, DetectionSet(images.class_names, ids, tuple(detections)))
     reports = []
     for name, root in roots.items():
         target = tmp_path / f"{name}.json"

@@ -60,17 +60,17 @@ def noisy_detections(annotated, seed):
     """The objects, each moved a little, and a box of another class beside them."""
     generator = torch.Generator().manual_seed(seed)
     found = []
-    for picture in annotated.pictures:
-        boxes = torch.tensor([item.box for item in picture.objects]).reshape(-1, 4).float()
+    for image in annotated.images:
+        boxes = torch.tensor([item.box for item in image.objects]).reshape(-1, 4).float()
         labels = torch.tensor(
-            [annotated.class_names.index(item.name) for item in picture.objects], dtype=torch.int64
+            [annotated.class_names.index(item.name) for item in image.objects], dtype=torch.int64
         )
         moved = boxes + torch.randn(boxes.shape[0], 1, generator=generator) * 3
         labels = torch.cat((labels, (labels + 1) % len(annotated.class_names)))
         scores = torch.rand(len(labels), generator=generator)
         found.append(Detections.sorted(torch.cat((moved, boxes)), scores, labels))
     return DetectionSet(
-        annotated.class_names, tuple(p.image_id for p in annotated.pictures), tuple(found)
+        annotated.class_names, tuple(p.image_id for p in annotated.images), tuple(found)
     )
 
 
@@ -118,7 +118,7 @@ def test_thresholds_and_metrics(capsys, shapes, forms, tmp_path):
 
 
 def written_case(folder, seed=3):
-    """A case in COCO's files, without any picture, and the paths of the two."""
+    """A case in COCO's files, without any image, and the paths of the two."""
     case = random_case(seed)
     truths = [entry for entry in case.truths if min(entry["bbox"][2:]) > 0]
     content = {
@@ -133,13 +133,13 @@ def written_case(folder, seed=3):
     return annotations, folder / "found.json"
 
 
-def test_coco_results_need_no_pictures(capsys, tmp_path):
+def test_coco_results_need_no_images(capsys, tmp_path):
     annotations, found = written_case(tmp_path)
     result = result_of(capsys, tmp_path, "--detections", found, "--data", annotations)
     truths = read_coco_truths(annotations)
     evaluator = COCOEvaluator(truths.class_names)
     results = read_coco_results(found, truths.image_ids, truths.category_ids)
-    evaluator.update(results.by_picture(), truths.truths)
+    evaluator.update(results.by_image(), truths.truths)
     assert result["coco"] == evaluator.compute().as_dict()
     assert set(result) == {"protocol", "map_11point", "map_area", "classes", "coco"}
     folder = tmp_path / "coco"
@@ -301,18 +301,18 @@ def test_two_runs_are_compared(capsys, coco_runs, tmp_path):
     assert result["comparisons"][0]["map_area"]["p_value"] == 1
 
 
-def test_runs_of_other_pictures_are_not_compared(capsys, coco_runs, shapes):
+def test_runs_of_other_images_are_not_compared(capsys, coco_runs, shapes):
     runs = [coco_runs / "0", coco_runs / "1"]
     printed = detect_command(capsys, *runs, f"data.root={shapes}", "data.kind=voc", status=0)
     assert "first − second" in printed  # the settings hold for both
     file = coco_runs / "coco" / "annotations" / "instances_test.json"
     printed = detect_command(capsys, runs[0], "--data", file, status=2)
-    assert "since a model needs the pictures, found a file" in printed
+    assert "since a model needs the images, found a file" in printed
 
 
 def test_classes_without_objects_are_told_of(capsys, shapes, tmp_path):
     header = "image_id,class,score,x1,y1,x2,y2\n"
-    image_id = read_annotated(shapes, ["test"]).pictures[0].image_id
+    image_id = read_annotated(shapes, ["test"]).images[0].image_id
     path = tmp_path / "found.csv"
     path.write_text(f"{header}{image_id},circel,0.5,1,1,9,9\n")
     printed = detect_command(capsys, path, "--data", shapes, "--split", "test")

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from detect.backbones import build_backbone
 from detect.cli import main
 from detect.config import Settings, resolve
-from detect.experiment import build_detector
+from detect.experiment.model import build_detector
 from detect.training import save_checkpoint
 
 

@@ -82,17 +82,17 @@ def test_evaluation_by_two_is_that_by_one(run, tmp_path):
 
 def test_inference_by_two_is_that_by_one(run, root, tmp_path):
     folder, _ = run
-    pictures = root / "JPEGImages"
-    (pictures / "broken.jpg").write_bytes(b"no picture")
+    images = root / "JPEGImages"
+    (images / "broken.jpg").write_bytes(b"no image")
     try:
         for processes in (1, 2):
             done = torchrun(
-                "infer", folder, pictures, "--out", tmp_path / str(processes), "--score", "0.01",
+                "infer", folder, images, "--out", tmp_path / str(processes), "--score", "0.01",
                 "--save", "json,csv,yolo,voc", processes=processes,
             )  # fmt: skip
-            assert "1 of 25 pictures could not be read" in done.stdout
+            assert "1 of 25 images could not be read" in done.stdout
     finally:
-        (pictures / "broken.jpg").unlink()
+        (images / "broken.jpg").unlink()
     one, two = tmp_path / "1", tmp_path / "2"
     files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
     assert len(files) == 24 * 2 + 3

@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from detect.data.annotated_voc import read_annotated_voc
 from detect.data.checking import check_annotated
+from detect.data.formats.annotated_voc import read_annotated_voc
 from tests.data.voc_folder import VOCFolder, annotation_xml, object_xml
 
 SIZE = (120, 160)  # height, width
@@ -14,13 +14,13 @@ SPLITS = {"train": range(8), "val": range(8, 12), "test": range(12, 16)}
 
 
 def scene(seed, size=SIZE):
-    """A picture of blurred noise, RGB: no two seeds look alike."""
+    """An image of blurred noise, RGB: no two seeds look alike."""
     cells = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8)
     return cv2.resize(cells, size[::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def encoded(image, suffix=".jpg", quality=95):
-    """The bytes of an RGB (or gray, or RGBA) picture."""
+    """The bytes of an RGB (or gray, or RGBA) image."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == ".jpg" else []
     return cv2.imencode(suffix, image[..., ::-1] if image.ndim == 3 else image, options)[
         1
@@ -35,7 +35,7 @@ def sound_xml(*objects, size=SIZE):
 
 
 class CheckedFolder(VOCFolder):
-    """Sixteen sound pictures in three splits."""
+    """Sixteen sound images in three splits."""
 
     def __init__(self, root):
         super().__init__(root)
@@ -46,7 +46,7 @@ class CheckedFolder(VOCFolder):
         self.split("trainval", *(f"{number:06}" for number in range(12)))
 
     def write(self, number, *objects, image=None, suffix=".jpg"):
-        """Replace a picture, or give it further objects."""
+        """Replace an image, or give it further objects."""
         image = encoded(scene(number), suffix) if image is None else image
         self.add(f"{number:06}", sound_xml(*objects), image, suffix)
 

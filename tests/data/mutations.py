@@ -115,7 +115,7 @@ XML = (*ANY, repeat_tag, remove_tag, repeat_element, change_number, nest_deeply,
        add_entities)  # fmt: skip
 
 
-# ---- pictures ---------------------------------------------------------------------------------
+# ---- images ---------------------------------------------------------------------------------
 
 
 def change_header(data, rng):

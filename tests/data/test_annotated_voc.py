@@ -2,17 +2,17 @@ from xml.etree.ElementTree import Element, fromstring, tostring
 
 import pytest
 
-from detect.data.annotated_voc import read_annotated_voc
-from detect.data.set_extras import EXTRAS_FILE, SetExtras, set_extras_text
-from detect.data.voc import VOCSource, read_voc
-from detect.data.voc_extras import (
+from detect.data.formats.annotated_voc import read_annotated_voc
+from detect.data.formats.set_extras import EXTRAS_FILE, SetExtras, set_extras_text
+from detect.data.formats.voc import VOCSource, read_voc
+from detect.data.formats.voc_extras import (
     OBJECT_TAGS,
     ExtrasError,
     read_object_extras,
     write_extras,
 )
 from detect.errors import DetectError
-from tests.data.voc_folder import VOCFolder, annotation_xml, object_xml, picture
+from tests.data.voc_folder import VOCFolder, annotation_xml, object_xml, photo
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_all_that_the_files_say(folder):
     annotated = read_annotated_voc(folder.root)
     assert annotated.faults == ()
     assert (annotated.data_format, annotated.class_names) == ("voc", ("cat", "dog"))
-    (found,) = annotated.pictures
+    (found,) = annotated.images
     assert (found.image_id, found.size, found.splits) == ("000001", (40, 60), ("train",))
     assert found.image_path == folder.images / "000001.jpg"
     assert found.annotation_path == folder.annotations / "000001.xml"
@@ -71,32 +71,32 @@ def test_splits_joint_and_chosen(folder):
     folder.split("trainval", "a", "b")
     folder.split("train", "a")
     annotated = read_annotated_voc(folder.root)
-    found = {picture.image_id: picture.splits for picture in annotated.pictures}
+    found = {photo.image_id: photo.splits for photo in annotated.images}
     assert found == {"a": ("train", "trainval"), "b": ("trainval",)}
     (fault,) = annotated.faults
-    assert (fault.rule, fault.severity) == ("unlisted-pictures", "warning")
+    assert (fault.rule, fault.severity) == ("unlisted-images", "warning")
     assert "1 annotations" in fault.value
     chosen = read_annotated_voc(folder.root, ["train"])
-    assert [(p.image_id, p.splits) for p in chosen.pictures] == [("a", ("train",))]
+    assert [(p.image_id, p.splits) for p in chosen.images] == [("a", ("train",))]
     assert chosen.faults == ()
     everything = read_annotated_voc(folder.root, [])
-    assert [(p.image_id, p.splits) for p in everything.pictures] == [(n, ()) for n in "abc"]
+    assert [(p.image_id, p.splits) for p in everything.images] == [(n, ()) for n in "abc"]
     with pytest.raises(DetectError, match="no split 'val'"):
         read_annotated_voc(folder.root, ["val"])
 
 
-def test_faulty_pictures_and_objects_are_left_out(folder):
+def test_faulty_images_and_objects_are_left_out(folder):
     folder.add("a", annotation_xml(object_xml(), object_xml(box=(5, 5, 5, 9))))
     folder.add("b", "<broken")
     folder.split("train", "a", "b")
     annotated = read_annotated_voc(folder.root)
     assert [fault.rule for fault in annotated.faults] == ["zero-size-box", "malformed-xml"]
-    assert [len(picture.objects) for picture in annotated.pictures] == [1]
+    assert [len(photo.objects) for photo in annotated.images] == [1]
     assert (annotated.num_skipped_images, annotated.num_skipped_objects) == (1, 1)
 
 
-def test_pictures_are_verified_on_demand(folder):
-    folder.add("a", image=picture()[:-20])
+def test_images_are_verified_on_demand(folder):
+    folder.add("a", image=photo()[:-20])
     folder.split("train", "a")
     assert read_annotated_voc(folder.root).faults == ()
     annotated = read_annotated_voc(folder.root, verify_images=True)
@@ -121,7 +121,7 @@ def test_a_broken_extras_file_is_a_warning(folder, content):
     (folder.root / "extras.json").write_text(content)
     annotated = read_annotated_voc(folder.root)
     assert [(f.rule, f.severity) for f in annotated.faults] == [("bad-extras", "warning")]
-    assert len(annotated.pictures) == 1
+    assert len(annotated.images) == 1
 
 
 def test_an_extras_file_of_someone_else(folder):
@@ -191,4 +191,4 @@ def test_broken_and_deep_extras_are_warnings(folder):
         ("bad-extras", "object 1 (dog)"),
         ("bad-extras", None),
     ]
-    assert [len(picture.objects) for picture in annotated.pictures] == [1, 1]
+    assert [len(photo.objects) for photo in annotated.images] == [1, 1]

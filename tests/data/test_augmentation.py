@@ -4,7 +4,7 @@ import torch
 from torch.testing import assert_close
 
 from detect.data import Augmentation
-from detect.data.augmentation import MIN_VISIBILITY
+from detect.data.loading.augmentation import MIN_VISIBILITY
 from detect.errors import DetectError
 from detect.structures import GroundTruth, ImageMeta, Sample
 
@@ -48,7 +48,7 @@ def extent_of_red(image: np.ndarray) -> list[int]:
     ],
     ids=str,
 )
-def test_boxes_follow_the_picture(changes: dict[str, float]):
+def test_boxes_follow_the_image(changes: dict[str, float]):
     """The drawn rectangle is found again in the pixels, where its box says."""
     augmentation = Augmentation(**{**NONE, **changes})
     worst = 0.0
@@ -81,7 +81,7 @@ def test_same_seed_same_change_other_seed_other_change():
     assert not np.array_equal(first.image, other.image)
 
 
-def test_objects_that_leave_the_picture_are_left_out():
+def test_objects_that_leave_the_image_are_left_out():
     augmentation = Augmentation(**{**NONE, "shift": 0.9})
     counts = set()
     for seed in range(60):
@@ -94,7 +94,7 @@ def test_objects_that_leave_the_picture_are_left_out():
     assert counts == {0, 1}
 
 
-def test_picture_without_objects():
+def test_image_without_objects():
     given = red_box_on_green((1, 1, 5, 5))
     empty = Sample(given.image, GroundTruth.empty(), given.meta)
     assert len(Augmentation()(empty, 0).truth) == 0
@@ -143,7 +143,7 @@ COLORS = ((250, 0, 0), (0, 0, 250), (250, 0, 250))  # of the left, the right and
 def colored_joints(
     points=((40.5, 20.5), (80.5, 30.5), (60.5, 60.5)), visibility=(2, 1, 2), size=(90, 120)
 ) -> Sample:
-    """A black picture with a disk of 7 pixels about each joint: left, right and middle."""
+    """A black image with a disk of 7 pixels about each joint: left, right and middle."""
     image = np.zeros((*size, 3), np.uint8)
     rows, columns = np.mgrid[: size[0], : size[1]] + 0.5
     for (x, y), color in zip(points, COLORS, strict=True):
@@ -183,7 +183,7 @@ def center_of(image: np.ndarray, color: tuple[int, int, int]) -> tuple[float, fl
     ],
     ids=str,
 )
-def test_joints_follow_the_picture(changes, mirrors: bool):
+def test_joints_follow_the_image(changes, mirrors: bool):
     """The drawn disks are found again in the pixels, where their joints say, left and right too."""
     augmentation = Augmentation(**{**NONE, **changes}, joint_swaps=[(0, 1)])
     # pixels; bending changes the disk, and its points are rounded
@@ -210,7 +210,7 @@ def test_without_swaps_a_mirrored_joint_keeps_its_name():
     assert_close(joints[0, :2], torch.tensor([[79.5, 20.5, 2], [39.5, 30.5, 1]]))
 
 
-def test_a_joint_that_leaves_the_picture_is_not_labeled_any_more():
+def test_a_joint_that_leaves_the_image_is_not_labeled_any_more():
     augmentation = Augmentation(**{**NONE, "shift": 0.3})
     num_left = 0
     for seed in range(30):
@@ -243,7 +243,7 @@ def test_joints_that_are_not_labeled_stay_at_zero():
     assert changed.truth.joints.tolist() == [[[0, 0, 0]] * 3]
 
 
-def test_joints_go_with_their_objects_and_pictures_without_objects_have_none():
+def test_joints_go_with_their_objects_and_images_without_objects_have_none():
     given = colored_joints()
     boxes = torch.tensor([[0.0, 0, 1, 1], [20, 10, 100, 80]])  # the first leaves at once
     joints = torch.cat((given.truth.joints + torch.tensor([1.0, 0, 0]), given.truth.joints))
@@ -274,7 +274,7 @@ def test_joints_change_nothing_else():
         assert without.truth.joints is None
 
 
-def test_a_picture_of_one_pixel_keeps_its_joint():
+def test_an_image_of_one_pixel_keeps_its_joint():
     image = np.zeros((1, 1, 3), np.uint8)
     joints = torch.tensor([[[0.25, 0.5, 2]]])
     truth = GroundTruth(

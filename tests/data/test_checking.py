@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detect.data.annotated import AnnotatedObject, AnnotatedPicture, AnnotatedSet
-from detect.data.annotated_voc import read_annotated_voc
+from detect.data.annotated import AnnotatedImage, AnnotatedObject, AnnotatedSet
 from detect.data.checking import boxes as box_rules
 from detect.data.checking import check_annotated
 from detect.data.checking.class_names import check_class_names
 from detect.data.checking.inspection import difference_hash, inspect_images
 from detect.data.checking.similarity import MAX_HASH_DISTANCE, find_similar
 from detect.data.checking.splits import are_apart
-from detect.data.formats import read_annotated
+from detect.data.formats.annotated_voc import read_annotated_voc
 from detect.data.images import ImageError
+from detect.data.reading import read_annotated
 from tests.data.checked_folder import CAT_BOX, SIZE, CheckedFolder, encoded, scene, sound_xml
 from tests.data.voc_folder import annotation_xml, object_xml
 from tests.data.written_sets import write_coco, write_yolo
@@ -49,7 +49,7 @@ def test_nothing_is_found_in_a_sound_set(folder):
 # ---- what the reader found --------------------------------------------------------------------
 
 
-def test_faults_of_the_reader_come_with_picture_and_box(folder):
+def test_faults_of_the_reader_come_with_image_and_box(folder):
     folder.write(3, object_xml("dog", (150, 30, 199, 60)), object_xml("cat", (30, 40, 30, 50)))
     outside, flat = folder.findings()
     assert (outside.fault.rule, outside.fault.object) == ("box-outside-image", "object 3 (dog)")
@@ -62,7 +62,7 @@ def test_faults_of_the_reader_come_with_picture_and_box(folder):
     assert (report.count("error"), report.count("warning")) == (2, 0)
 
 
-def test_faults_of_a_whole_file_come_with_its_picture(folder):
+def test_faults_of_a_whole_file_come_with_its_image(folder):
     (folder.annotations / "000002.xml").write_text("<broken")
     (finding,) = folder.findings()
     assert finding.fault.rule == "malformed-xml"
@@ -71,15 +71,15 @@ def test_faults_of_a_whole_file_come_with_its_picture(folder):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
-def test_pictures_that_cannot_be_decoded(folder, damage):
+def test_images_that_cannot_be_decoded(folder, damage):
     data = folder.image(5).read_bytes()
-    damaged = {"truncated": data[: len(data) // 2], "empty": b"", "text": b"not a picture"}[damage]
+    damaged = {"truncated": data[: len(data) // 2], "empty": b"", "text": b"not an image"}[damage]
     folder.image(5).write_bytes(damaged)
     finding = folder.only("unreadable-image", "error")
     assert finding.fault.file == str(folder.image(5))
 
 
-# ---- the same picture twice -------------------------------------------------------------------
+# ---- the same image twice -------------------------------------------------------------------
 
 
 def test_the_same_file_twice_in_one_split(folder):
@@ -115,7 +115,7 @@ def test_equal_pixels_in_other_bytes(folder):
     assert folder.only("identical-images").images[0] == folder.image(1, ".png")
 
 
-def test_pictures_that_differ_in_color_only_are_not_identical(folder):
+def test_images_that_differ_in_color_only_are_not_identical(folder):
     gray = np.full((*SIZE, 3), 90, np.uint8)
     reddish = gray.copy()
     reddish[..., 0] += 2
@@ -133,11 +133,11 @@ def test_every_copy_points_at_the_first(folder):
     ]
 
 
-# ---- pictures that look alike -----------------------------------------------------------------
+# ---- images that look alike -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("change", ["quality", "size", "brightness"])
-def test_a_picture_in_another_quality_or_size(folder, change):
+def test_an_image_in_another_quality_or_size(folder, change):
     image = scene(0)
     if change == "size":
         image = cv2.resize(image, (240, 180), interpolation=cv2.INTER_AREA)
@@ -149,7 +149,7 @@ def test_a_picture_in_another_quality_or_size(folder, change):
     assert finding.images == (folder.image(1), folder.image(0))
 
 
-def test_a_picture_turned_by_exif_looks_like_the_upright_one(folder):
+def test_an_image_turned_by_exif_looks_like_the_upright_one(folder):
     exif = Image.Exif()
     exif[0x0112] = 6
     buffer = io.BytesIO()
@@ -158,7 +158,7 @@ def test_a_picture_turned_by_exif_looks_like_the_upright_one(folder):
     assert "similar-images" in {finding.fault.rule for finding in folder.findings()}
 
 
-def test_pictures_that_look_alike_in_two_splits(folder):
+def test_images_that_look_alike_in_two_splits(folder):
     folder.write(9, image=encoded(scene(0), quality=60))
     finding = folder.only("similar-images-across-splits")
     assert "which is in train, this one in val" in finding.fault.value
@@ -178,7 +178,7 @@ def naive_pairs(hashes, thumbnails):
 
 
 @pytest.mark.parametrize("num_bits", [1, 6, 7])
-def test_similar_pictures_are_those_of_the_naive_search(num_bits):
+def test_similar_images_are_those_of_the_naive_search(num_bits):
     rng = np.random.default_rng(num_bits)
     hashes = rng.integers(0, 2**64, 600, dtype=np.uint64)
     thumbnails = rng.integers(0, 256, (600, 16, 16), dtype=np.uint8)
@@ -205,7 +205,7 @@ def test_nothing_to_compare():
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_pictures_are_compared_in_seconds():
+def test_a_hundred_thousand_images_are_compared_in_seconds():
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**64, 100_000, dtype=np.uint64)
     thumbnails = rng.integers(0, 256, (100_000, 16, 16), dtype=np.uint8)
@@ -224,7 +224,7 @@ def test_difference_hash_of_a_ramp():
     assert difference_hash(np.ascontiguousarray(ramp[:, ::-1])) == 0
 
 
-# ---- how pictures are stored ------------------------------------------------------------------
+# ---- how images are stored ------------------------------------------------------------------
 
 
 def test_a_suffix_that_the_content_belies(folder):
@@ -252,7 +252,7 @@ def test_sixteen_bits(folder):
     assert "stored as 16 bit" in folder.only("mixed-color-modes").fault.value
 
 
-def test_a_set_of_gray_pictures_is_of_one_mode(folder):
+def test_a_set_of_gray_images_is_of_one_mode(folder):
     for number in range(16):
         folder.write(number, image=encoded(scene(number)[..., 0]))
     assert folder.findings() == ()
@@ -267,15 +267,15 @@ def turned(image, orientation):
     return buffer.getvalue()
 
 
-def test_boxes_fit_the_turned_picture_only(folder):
+def test_boxes_fit_the_turned_image_only(folder):
     # stored 120 wide and 160 high; the cat's box ends at x = 140
     folder.write(4, image=turned(scene(4, SIZE[::-1]), 6))
     finding = folder.only("rotated-images")
-    assert "turns 1 pictures" in finding.fault.value
+    assert "turns 1 images" in finding.fault.value
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_boxes_fit_the_picture_as_stored_too(folder, orientation):
+def test_boxes_fit_the_image_as_stored_too(folder, orientation):
     size = SIZE if orientation == 3 else SIZE[::-1]
     xml = annotation_xml(object_xml("dog", (11, 21, 60, 80)), size=SIZE)
     folder.add("000004", xml, turned(scene(4, size), orientation))
@@ -318,22 +318,22 @@ def test_boxes_that_overlap_less_and_crowds_are_left_alone(folder):
     assert folder.findings() == ()
 
 
-def one_picture(*objects, size=(480, 640)):
-    """A set of one picture that exists on paper only."""
+def one_image(*objects, size=(480, 640)):
+    """A set of one image that exists on paper only."""
     numbered = [
         AnnotatedObject(f"object {number} ({name})", name, box)
         for number, (name, box) in enumerate(objects, start=1)
     ]
-    picture = AnnotatedPicture("a", Path("a.jpg"), Path("a.xml"), size, ("train",), tuple(numbered))
+    image = AnnotatedImage("a", Path("a.jpg"), Path("a.xml"), size, ("train",), tuple(numbered))
     names = tuple(sorted({item.name for item in numbered}))
-    return AnnotatedSet(Path("set"), "yolo", names, (picture,))
+    return AnnotatedSet(Path("set"), "yolo", names, (image,))
 
 
 def test_many_boxes_are_compared_in_parts(monkeypatch):
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 400, (60, 2))
     placed = [("cat", (x, y, x + 40, y + 40)) for x, y in corners.tolist()]
-    annotated = one_picture(*placed, *placed[10:20])
+    annotated = one_image(*placed, *placed[10:20])
     monkeypatch.setattr(box_rules, "_ROWS_AT_ONCE", 7)
     found = list(box_rules.check_boxes(annotated))
     assert [f.fault.object for f in found] == [f"object {61 + n} (cat)" for n in range(10)]
@@ -355,13 +355,13 @@ def test_many_boxes_are_compared_in_parts(monkeypatch):
     ],
 )
 def test_odd_sizes(box, size, rule):
-    found = list(box_rules.check_boxes(one_picture(("dog", box), size=size)))
+    found = list(box_rules.check_boxes(one_image(("dog", box), size=size)))
     assert [finding.fault.rule for finding in found] == ([] if rule is None else [rule])
     assert all(f.boxes == (box,) and f.fault.severity == "warning" for f in found)
 
 
 def shaped(num, ratio, spread, seed=0):
-    """Boxes around 1:ratio in the middle of the picture, far from each other in size."""
+    """Boxes around 1:ratio in the middle of the image, far from each other in size."""
     ratios = ratio * np.exp(spread * np.random.default_rng(seed).standard_normal(num))
     return [
         ("pen", (100 + n, 100 + 3 * n, 100 + n + 30 * r, 130 + 3 * n)) for n, r in enumerate(ratios)
@@ -370,7 +370,7 @@ def shaped(num, ratio, spread, seed=0):
 
 def test_a_shape_far_from_that_of_its_class():
     odd = ("pen", (300, 200, 310, 260))
-    annotated = one_picture(*shaped(40, 1.0, 0.1), odd)
+    annotated = one_image(*shaped(40, 1.0, 0.1), odd)
     (found,) = box_rules.check_boxes(annotated)
     assert (found.fault.rule, found.boxes) == ("odd-aspect-ratio", (odd[1],))
     assert "0.17 times as wide as high" in found.fault.value
@@ -387,7 +387,7 @@ def test_a_shape_far_from_that_of_its_class():
     ],
 )
 def test_shapes_that_are_left_alone(objects):
-    assert list(box_rules.check_boxes(one_picture(*objects))) == []
+    assert list(box_rules.check_boxes(one_image(*objects))) == []
 
 
 def zero_based(folder, *boxes):
@@ -425,7 +425,7 @@ def test_a_set_that_counts_from_one(folder):
 
 def similar_names(counts):
     objects = [(name, (1.0 * n, 1, 30 + n, 40)) for name, num in counts.items() for n in range(num)]
-    return [f.fault.value for f in check_class_names(one_picture(*objects))]
+    return [f.fault.value for f in check_class_names(one_image(*objects))]
 
 
 @pytest.mark.parametrize(
@@ -508,11 +508,11 @@ def test_a_thousand_names_are_compared_quickly():
         ("left", "right", False),
     ],
 )
-def test_splits_that_must_not_share_pictures(first, second, expected):
+def test_splits_that_must_not_share_images(first, second, expected):
     assert are_apart(first, second) is are_apart(second, first) is expected
 
 
-def test_a_picture_in_training_and_test(folder):
+def test_an_image_in_training_and_test(folder):
     folder.split("test", "000003", *(f"{number:06}" for number in range(12, 16)))
     findings = folder.findings()
     assert [finding.fault.rule for finding in findings] == ["overlapping-splits"] * 2
@@ -541,12 +541,12 @@ def test_a_listed_class_without_objects(folder):
     assert finding.fault.value == "class 'zebra' has 0 objects"
 
 
-def test_pictures_without_objects_are_counted(folder):
+def test_images_without_objects_are_counted(folder):
     folder.add("000000", annotation_xml(size=SIZE), encoded(scene(0)))
     report = folder.check()
     assert (report.num_empty_images, report.findings) == (1, ())
     folder.add("000001", annotation_xml(size=SIZE), encoded(scene(1)))
-    assert "2 of 16 pictures have no object" in folder.only("many-empty-images").fault.value
+    assert "2 of 16 images have no object" in folder.only("many-empty-images").fault.value
 
 
 # ---- files that nobody lists ------------------------------------------------------------------
@@ -559,7 +559,7 @@ def test_an_annotation_that_nobody_lists(folder):
     assert folder.findings(["train", "val", "test"]) == ()  # some splits do not tell
 
 
-def test_a_picture_that_nobody_lists(folder):
+def test_an_image_that_nobody_lists(folder):
     (folder.images / "spare.png").write_bytes(encoded(scene(99), ".png"))
     assert folder.only("unlisted-image").images == (folder.images / "spare.png",)
 
@@ -577,10 +577,10 @@ def test_without_splits_every_annotation_belongs_to_the_set(folder):
     assert folder.findings() == ()
 
 
-# ---- one look at every picture ----------------------------------------------------------------
+# ---- one look at every image ----------------------------------------------------------------
 
 
-def test_every_picture_is_looked_at_once(folder):
+def test_every_image_is_looked_at_once(folder):
     calls = []
     folder.check(progress=lambda *call: calls.append(call))
     assert calls == [(done, 16) for done in range(1, 17)]
@@ -596,12 +596,12 @@ def test_inspection_keeps_errors_apart(tmp_path):
     assert isinstance(inspected[bad], ImageError)
 
 
-def test_a_set_without_pictures_is_checked(tmp_path):
+def test_a_set_without_images_is_checked(tmp_path):
     annotated = AnnotatedSet(tmp_path, "yolo", (), ())
     assert check_annotated(annotated).findings == ()
 
 
-def test_real_pictures_have_the_faults_they_are_known_for(shared):
+def test_real_images_have_the_faults_they_are_known_for(shared):
     root = shared / "data" / "bccd"
     if not root.is_dir():
         pytest.skip(f"there is no {root}")

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from detect.data.coco import coco_files, read_annotated_coco
+from detect.data.formats.coco import coco_files, read_annotated_coco
 from detect.errors import DetectError
-from tests.data.voc_folder import picture
+from tests.data.voc_folder import photo
 
 BOX = [1, 2, 19, 28]
 
@@ -30,14 +30,14 @@ def content(*annotations, images=None, categories=None):
 
 
 def write(root, plain, split="train", folder="images", names=("0001.png",)):
-    """A split with its pictures; `plain` is the JSON, or its text."""
+    """A split with its images; `plain` is the JSON, or its text."""
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     text = plain if isinstance(plain, str) else json.dumps(plain)
     (root / "annotations" / f"instances_{split}.json").write_text(text)
     for name in names:
         path = root / folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture())
+        path.write_bytes(photo())
     return root
 
 
@@ -63,7 +63,7 @@ def test_all_that_a_file_says(tmp_path):
     annotated = read_annotated_coco(write(tmp_path, plain, names=("0001.png", "0002.png")))
     assert annotated.faults == ()
     assert (annotated.data_format, annotated.class_names) == ("coco", ("dog", "cat"))
-    first, second = annotated.pictures
+    first, second = annotated.images
     assert (first.image_id, first.size, first.splits) == ("0001", (40, 60), ("train",))
     assert first.image_path == tmp_path / "images" / "0001.png"
     assert first.annotation_path == tmp_path / "annotations" / "instances_train.json"
@@ -88,9 +88,9 @@ def test_labels_are_by_ascending_id(tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["train2017", "train", "images/train", "images", "."])
-def test_places_of_pictures(tmp_path, folder):
+def test_places_of_images(tmp_path, folder):
     root = write(tmp_path, content(annotation()), folder=folder)
-    (found,) = read_annotated_coco(root).pictures
+    (found,) = read_annotated_coco(root).images
     assert found.image_path == root / folder / "0001.png"
 
 
@@ -99,8 +99,8 @@ def test_cocos_own_names_and_splits(tmp_path):
     write(tmp_path, content(images=[image(2)]), "val2017", "val2017", ["0002.png"])
     (tmp_path / "annotations" / "captions_val2017.json").write_text("{}")
     annotated = read_annotated_coco(tmp_path)
-    assert [p.splits for p in annotated.pictures] == [("train2017",), ("val2017",)]
-    assert len(read_annotated_coco(tmp_path, ["val2017"]).pictures) == 1
+    assert [p.splits for p in annotated.images] == [("train2017",), ("val2017",)]
+    assert len(read_annotated_coco(tmp_path, ["val2017"]).images) == 1
     with pytest.raises(DetectError, match="no split 'train'; did you mean 'train2017'"):
         read_annotated_coco(tmp_path, ["train"])
 
@@ -112,10 +112,10 @@ def test_roboflows_layout(tmp_path):
         categories += [{"id": 1, "name": "dog", "supercategory": "pets"}]
         plain = content(annotation(), categories=categories)
         (tmp_path / split / "_annotations.coco.json").write_text(json.dumps(plain))
-        (tmp_path / split / "0001.png").write_bytes(picture())
+        (tmp_path / split / "0001.png").write_bytes(photo())
     annotated = read_annotated_coco(tmp_path)
-    # one name for two pictures
-    assert [p.image_id for p in annotated.pictures] == ["train/0001", "valid/0001"]
+    # one name for two images
+    assert [p.image_id for p in annotated.images] == ["train/0001", "valid/0001"]
     assert annotated.class_names == ("dog",)
     assert [(f.rule, f.severity) for f in annotated.faults] == [("group-category", "warning")]
 
@@ -123,34 +123,34 @@ def test_roboflows_layout(tmp_path):
 def test_a_set_without_splits_and_other_file_names(tmp_path):
     root = write(tmp_path / "a", content(annotation()))
     (root / "annotations" / "instances_train.json").rename(root / "annotations" / "instances.json")
-    assert [p.splits for p in read_annotated_coco(root).pictures] == [()]
+    assert [p.splits for p in read_annotated_coco(root).images] == [()]
     (root / "annotations" / "instances.json").rename(root / "annotations" / "mine.json")
-    assert [p.splits for p in read_annotated_coco(root).pictures] == [("mine",)]
+    assert [p.splits for p in read_annotated_coco(root).images] == [("mine",)]
 
 
-def test_a_joint_split_joins_its_pictures(tmp_path):
+def test_a_joint_split_joins_its_images(tmp_path):
     images = [image(), image(2)]
     write(tmp_path, content(annotation(5), images=images), "trainval", names=["0001.png"])
     write(tmp_path, content(annotation(1)), "train", names=["0002.png"])
     annotated = read_annotated_coco(tmp_path)
-    splits = {picture.image_id: picture.splits for picture in annotated.pictures}
+    splits = {photo.image_id: photo.splits for photo in annotated.images}
     assert splits == {"0001": ("train", "trainval"), "0002": ("trainval",)}
     assert annotated.faults == ()
 
 
-def test_splits_that_differ_in_the_objects_of_a_picture(tmp_path):
+def test_splits_that_differ_in_the_objects_of_an_image(tmp_path):
     write(tmp_path, content(annotation()), "trainval")
     write(tmp_path, content(annotation(category_id=7)), "train")
     fault, annotated = only_fault(tmp_path)
     assert fault.rule == "different-in-splits"
-    assert [p.splits for p in annotated.pictures] == [("train",)]
+    assert [p.splits for p in annotated.images] == [("train",)]
 
 
 def test_wanted_classes(tmp_path):
     root = write(tmp_path, content(annotation(), annotation(2, 1, 7)))
     annotated = read_annotated_coco(root, classes=["cat", "cow"])
     assert annotated.class_names == ("cat", "cow")
-    assert [item.name for item in annotated.pictures[0].objects] == ["cat"]
+    assert [item.name for item in annotated.images[0].objects] == ["cat"]
     assert [(f.rule, f.object) for f in annotated.faults] == [("unknown-class", "category dog")]
     assert annotated.num_skipped_objects == 1
 
@@ -163,8 +163,8 @@ def test_an_unused_class_is_no_fault(tmp_path):
 def test_without_extras(tmp_path):
     root = write(tmp_path, content(annotation(segmentation=[[1, 2]])))
     annotated = read_annotated_coco(root, with_extras=False)
-    assert (annotated.extras, annotated.pictures[0].extras) == ({}, {})
-    assert annotated.pictures[0].objects[0].extras == {}
+    assert (annotated.extras, annotated.images[0].extras) == ({}, {})
+    assert annotated.images[0].objects[0].extras == {}
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_without_extras(tmp_path):
 )
 def test_boxes_at_the_border(tmp_path, box, expected, num_faults):
     annotated = read_annotated_coco(write(tmp_path, content(annotation(box=box))))
-    assert annotated.pictures[0].objects[0].box == pytest.approx(expected, abs=1e-12)
+    assert annotated.images[0].objects[0].box == pytest.approx(expected, abs=1e-12)
     assert [f.rule for f in annotated.faults] == ["box-past-border"] * num_faults
 
 
@@ -218,7 +218,7 @@ def test_faulty_annotations(tmp_path, entry, rule):
     assert (fault.rule, fault.file) == (rule, str(tmp_path / "annotations/instances_train.json"))
     assert fault.object is not None
     assert fault.object.startswith("annotation 1")
-    assert [len(p.objects) for p in annotated.pictures] == [0]
+    assert [len(p.objects) for p in annotated.images] == [0]
 
 
 def test_an_annotation_id_twice(tmp_path):
@@ -252,7 +252,7 @@ def test_faulty_images(tmp_path, entry, rule):
     (root / "images" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     fault, annotated = only_fault(root)
     assert fault.rule == rule
-    assert [p.image_id for p in annotated.pictures] == ["0001"]
+    assert [p.image_id for p in annotated.images] == ["0001"]
     assert annotated.num_skipped_images == 1
 
 
@@ -285,7 +285,7 @@ def test_categories_with_other_ids_in_another_file(tmp_path):
     fault, annotated = only_fault(tmp_path, "warning")
     assert fault.rule == "different-ids"
     assert annotated.class_names == ("dog", "cat")
-    assert [p.objects[0].name for p in annotated.pictures] == ["dog", "dog"]
+    assert [p.objects[0].name for p in annotated.images] == ["dog", "dog"]
 
 
 @pytest.mark.parametrize("value", [float("inf"), [float("nan")], json.loads("[" * 50 + "]" * 50)])
@@ -293,7 +293,7 @@ def test_extras_that_cannot_be_written_again(tmp_path, value):
     root = write(tmp_path, content(annotation(note=value)))
     fault, annotated = only_fault(root, "warning")
     assert (fault.rule, fault.object) == ("bad-extras", "annotation 1 (id 1, dog)")
-    assert annotated.pictures[0].objects[0].extras == {"id": 1}
+    assert annotated.images[0].objects[0].extras == {"id": 1}
 
 
 @pytest.mark.parametrize(

@@ -60,13 +60,13 @@ def test_an_empty_box_has_no_place_in_voc_rules(tmp_path):
         read_coco_truths(path).ground_truths()
 
 
-def test_some_of_the_pictures(tmp_path):
+def test_some_of_the_images(tmp_path):
     truths = read_coco_truths(write(tmp_path, annotation(1), annotation(2, 9)))
-    (only,) = truths.of_pictures(["b/two"]).truths
+    (only,) = truths.of_images(["b/two"]).truths
     assert len(only["labels"]) == 1
-    assert truths.of_pictures(["b/two", "1"]).image_ids == (1, 9)
+    assert truths.of_images(["b/two", "1"]).image_ids == (1, 9)
     with pytest.raises(DetectError, match="found none named 'three'"):
-        truths.of_pictures(["three"])
+        truths.of_images(["three"])
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_faulty_annotation_is_named_or_left_out(tmp_path, changes, rule):
         ([{"id": 1}], [*CATEGORIES, {"id": 2}], "category 3: there is no 'name'"),
     ],
 )
-def test_faulty_pictures_and_categories_are_named(tmp_path, images, categories, message):
+def test_faulty_images_and_categories_are_named(tmp_path, images, categories, message):
     path = write(tmp_path, annotation(), images=images, categories=categories)
     with pytest.raises(DataFaults, match=message):
         read_coco_truths(path)

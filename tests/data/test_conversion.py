@@ -18,20 +18,20 @@ from detect.data import (
     read_voc,
     write_annotated,
 )
-from detect.data.annotated import AnnotatedObject, AnnotatedPicture, AnnotatedSet
+from detect.data.annotated import AnnotatedImage, AnnotatedObject, AnnotatedSet
 from detect.errors import DetectError
 from detect.files import read_json, write_json
-from tests.data.voc_folder import VOCFolder, annotation_xml, object_xml, picture
+from tests.data.voc_folder import VOCFolder, annotation_xml, object_xml, photo
 
 SIZE = (40, 60)
 NAMES = ("dog", "cat", "ant")
 
 
-def random_voc(root, num_pictures=12, seed=0, whole=True):
+def random_voc(root, num_images=12, seed=0, whole=True):
     """A VOC folder with random boxes, flags and extras; a joint split besides two others."""
     generator = np.random.default_rng(seed)
     folder = VOCFolder(root)
-    ids = [f"2007_{number:06}" for number in range(1, num_pictures + 1)]
+    ids = [f"2007_{number:06}" for number in range(1, num_images + 1)]
     for image_id in ids:
         objects = []
         for _ in range(generator.integers(0, 5)):
@@ -42,7 +42,7 @@ def random_voc(root, num_pictures=12, seed=0, whole=True):
             extra = f"<difficult>{difficult}</difficult><crowd>{crowd}</crowd>"
             extra += f"<truncated>{truncated}</truncated><pose>Left</pose>"
             objects.append(object_xml(NAMES[generator.integers(3)], box, extra))
-        folder.add(image_id, annotation_xml(*objects), picture(SIZE))
+        folder.add(image_id, annotation_xml(*objects), photo(SIZE))
     folder.split("train", *ids[:7])
     folder.split("val", *ids[7:10])
     folder.split("trainval", *ids[:10])
@@ -75,13 +75,13 @@ def content(annotated, without=()):
             extras(p),
             [(o.name, o.difficult, o.crowd, extras(o)) for o in p.objects],
         )
-        for p in annotated.pictures
+        for p in annotated.images
     }
 
 
 def boxes(annotated):
-    pictures = sorted(annotated.pictures, key=lambda p: p.image_id)
-    return np.array([item.box for picture in pictures for item in picture.objects])
+    images = sorted(annotated.images, key=lambda p: p.image_id)
+    return np.array([item.box for photo in images for item in photo.objects])
 
 
 def coco_set(root, **fields):
@@ -116,7 +116,7 @@ def coco_set(root, **fields):
     write_json(root / "annotations" / "instances_train.json", plain)
     for image in images:
         (root / "images").mkdir(exist_ok=True)
-        (root / "images" / image["file_name"]).write_bytes(picture(SIZE))
+        (root / "images" / image["file_name"]).write_bytes(photo(SIZE))
     return plain
 
 
@@ -131,8 +131,8 @@ def test_voc_to_coco_to_yolo_to_voc(tmp_path, seed):
     assert content(result, without=("id",)) == content(source)
     assert result.class_names == source.class_names
     np.testing.assert_allclose(boxes(result), boxes(source), rtol=0, atol=1e-3)
-    kept = {p.image_id: p.image_path.read_bytes() for p in source.pictures}
-    assert {p.image_id: p.image_path.read_bytes() for p in result.pictures} == kept
+    kept = {p.image_id: p.image_path.read_bytes() for p in source.images}
+    assert {p.image_id: p.image_path.read_bytes() for p in result.images} == kept
 
 
 def test_voc_to_coco_and_back_is_exact(tmp_path):
@@ -184,7 +184,7 @@ def test_ids_are_the_same_on_every_run(tmp_path):
     assert [category["id"] for category in content["categories"]] == [1, 2, 3]
 
 
-def test_real_pictures_there_and_back(tmp_path, shared):
+def test_real_images_there_and_back(tmp_path, shared):
     source = read_annotated(shared / "data" / "voc2012_sample")
     result, losses = convert(source, tmp_path, "coco", "yolo", "voc")
     assert losses == []
@@ -202,7 +202,7 @@ def test_a_set_without_splits(tmp_path, data_format):
     source = read_annotated(root)
     result, _ = convert(source, tmp_path, data_format, "voc")
     assert content(result, without=("id",)) == content(source)
-    assert {p.splits for p in result.pictures} == {()}
+    assert {p.splits for p in result.images} == {()}
 
 
 def test_ids_with_folders_and_blanks(tmp_path):
@@ -216,7 +216,7 @@ def test_ids_with_folders_and_blanks(tmp_path):
     source = read_annotated(folder.root)
     result, losses = convert(source, tmp_path, "coco", "yolo", "voc")
     assert losses == []
-    assert [p.image_id for p in result.pictures] == sorted(ids)
+    assert [p.image_id for p in result.images] == sorted(ids)
 
 
 def test_shapes_give_the_same_truths_in_every_format(tmp_path):
@@ -277,38 +277,38 @@ def test_pycocotools_gives_the_same_precision_before_and_after(tmp_path):
 # ---- what is not kept, and what is refused -----------------------------------------------------
 
 
-def one_picture(tmp_path, *objects, image_id="a", suffix=".png", names=("dog",), extras=None):
+def one_image(tmp_path, *objects, image_id="a", suffix=".png", names=("dog",), extras=None):
     path = tmp_path / f"source{suffix}"
-    path.write_bytes(picture(SIZE))
-    entry = AnnotatedPicture(image_id, path, path, SIZE, ("train",), objects)
+    path.write_bytes(photo(SIZE))
+    entry = AnnotatedImage(image_id, path, path, SIZE, ("train",), objects)
     return AnnotatedSet(tmp_path, "coco", names, (entry,), extras=extras or {})
 
 
 def test_boxes_of_a_pixel_have_no_place_in_voc(tmp_path):
     thin = AnnotatedObject("annotation 1", "dog", (5, 5, 6, 9))
     good = AnnotatedObject("annotation 2", "dog", (5, 5, 6.5, 9))
-    written = write_annotated(one_picture(tmp_path, thin, good), tmp_path / "out", "voc")
+    written = write_annotated(one_image(tmp_path, thin, good), tmp_path / "out", "voc")
     assert written.losses == ("1 object left out: boxes of a pixel's width or height at most",)
     assert written.num_objects == 1
     annotated = read_annotated(tmp_path / "out")
-    assert [item.box for item in annotated.pictures[0].objects] == [good.box]
+    assert [item.box for item in annotated.images[0].objects] == [good.box]
     assert annotated.faults == ()
 
 
 @pytest.mark.parametrize("data_format", ["voc", "coco", "yolo"])
 def test_names_never_lead_out_of_the_folder(tmp_path, data_format):
-    source = one_picture(tmp_path, image_id="../../etc/x")
+    source = one_image(tmp_path, image_id="../../etc/x")
     written = write_annotated(source, tmp_path / "out" / "set", data_format)
-    assert "1 picture renamed" in written.losses[0]
-    assert [p.image_id for p in read_annotated(written.root, []).pictures] == ["etc/x"]
+    assert "1 image renamed" in written.losses[0]
+    assert [p.image_id for p in read_annotated(written.root, []).images] == ["etc/x"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "source.png"]
 
 
-def test_pictures_that_no_reader_would_find_are_left_out(tmp_path):
-    good, other = one_picture(tmp_path), one_picture(tmp_path, suffix=".tif", image_id="b")
-    odd = one_picture(tmp_path, image_id="a\nb")
-    pictures = (*good.pictures, *other.pictures, *odd.pictures)
-    source = AnnotatedSet(tmp_path, "coco", ("dog",), pictures)
+def test_images_that_no_reader_would_find_are_left_out(tmp_path):
+    good, other = one_image(tmp_path), one_image(tmp_path, suffix=".tif", image_id="b")
+    odd = one_image(tmp_path, image_id="a\nb")
+    images = (*good.images, *other.images, *odd.images)
+    source = AnnotatedSet(tmp_path, "coco", ("dog",), images)
     written = write_annotated(source, tmp_path / "out", "yolo")
     assert written.num_images == 1
     assert any("no list can hold" in loss for loss in written.losses)
@@ -316,16 +316,16 @@ def test_pictures_that_no_reader_would_find_are_left_out(tmp_path):
 
 
 def test_ids_that_differ_in_case_only(tmp_path):
-    pictures = (*one_picture(tmp_path).pictures, *one_picture(tmp_path, image_id="A").pictures)
-    source = AnnotatedSet(tmp_path, "coco", ("dog",), pictures)
+    images = (*one_image(tmp_path).images, *one_image(tmp_path, image_id="A").images)
+    source = AnnotatedSet(tmp_path, "coco", ("dog",), images)
     written = write_annotated(source, tmp_path / "out", "coco")
-    assert "1 picture renamed" in written.losses[0]
-    assert [p.image_id for p in read_annotated(tmp_path / "out").pictures] == ["a", "A_2"]
+    assert "1 image renamed" in written.losses[0]
+    assert [p.image_id for p in read_annotated(tmp_path / "out").images] == ["a", "A_2"]
 
 
 def test_category_ids_in_another_order_than_the_classes(tmp_path):
     extras = {"categories": [{"id": 3, "name": "dog"}, {"id": 2, "name": "cat"}]}
-    source = one_picture(tmp_path, names=("dog", "cat"), extras=extras)
+    source = one_image(tmp_path, names=("dog", "cat"), extras=extras)
     written = write_annotated(source, tmp_path / "out", "coco")
     assert "categories" in written.losses[0]
     assert read_annotated(tmp_path / "out").class_names == ("dog", "cat")
@@ -333,7 +333,7 @@ def test_category_ids_in_another_order_than_the_classes(tmp_path):
 
 def test_a_class_name_that_xml_cannot_hold(tmp_path):
     with pytest.raises(DetectError, match="XML cannot hold"):
-        write_annotated(one_picture(tmp_path, names=("bell\a",)), tmp_path / "out", "voc")
+        write_annotated(one_image(tmp_path, names=("bell\a",)), tmp_path / "out", "voc")
 
 
 def test_a_split_with_the_name_of_a_key(tmp_path):
@@ -344,7 +344,7 @@ def test_a_split_with_the_name_of_a_key(tmp_path):
 
 
 def test_the_target_must_be_empty(tmp_path):
-    source = one_picture(tmp_path)
+    source = one_image(tmp_path)
     (tmp_path / "out").mkdir()
     write_annotated(source, tmp_path / "out", "voc")
     with pytest.raises(DetectError, match="a folder that is not empty"):
@@ -355,7 +355,7 @@ def test_the_target_must_be_empty(tmp_path):
 
 
 def test_a_full_disk_is_found_before_the_first_byte(tmp_path, monkeypatch):
-    source = one_picture(tmp_path)
+    source = one_image(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 5000))
     with pytest.raises(DetectError, match="--link"):
         write_annotated(source, tmp_path / "out", "voc")
@@ -364,8 +364,8 @@ def test_a_full_disk_is_found_before_the_first_byte(tmp_path, monkeypatch):
 
 
 def test_links(tmp_path, monkeypatch):
-    source = one_picture(tmp_path)
-    file = source.pictures[0].image_path
+    source = one_image(tmp_path)
+    file = source.images[0].image_path
     write_annotated(source, tmp_path / "hard", "voc", link=True)
     assert (tmp_path / "hard/JPEGImages/a.png").samefile(file)
     assert not (tmp_path / "hard/JPEGImages/a.png").is_symlink()

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from detect.data import EvaluationBatches, VOCDataset, VOCSource, read_voc
-from detect.data import crops as module
-from detect.data.crops import (
+from detect.data.loading import crops as module
+from detect.data.loading.batches import SampleSource
+from detect.data.loading.crops import (
     MAX_TRIES,
     ObjectCrops,
     crop_boxes,
 )
-from detect.data.loading import SampleSource
 from detect.errors import DetectError
 from detect.structures import GroundTruth, ImageMeta, InputSpec, Sample
-from tests.data.voc_folder import VOCFolder, annotation_xml, object_xml, picture
+from tests.data.voc_folder import VOCFolder, annotation_xml, object_xml, photo
 from tests.reference.boxes import area, intersection, iou
 
 
@@ -28,8 +28,8 @@ def truth_of(*boxes, labels=None, difficult=None):
     )
 
 
-class Pictures:
-    """Pictures in memory: pixel (y, x) of picture k is (k, y, x); it counts what is asked for."""
+class Images:
+    """Images in memory: pixel (y, x) of image k is (k, y, x); it counts what is asked for."""
 
     def __init__(self, truths, size=(60, 80), class_names=("cat", "dog")):
         self.class_names = class_names
@@ -54,7 +54,7 @@ class Pictures:
 
 
 def small_set():
-    return Pictures(
+    return Images(
         [
             truth_of((10, 20, 30, 30), (0, 0, 10, 10), labels=[1, 0], difficult=[False, True]),
             GroundTruth.empty(),
@@ -63,15 +63,15 @@ def small_set():
     )
 
 
-def many_objects(num_pictures=40, size=(60, 80)):
-    """Pictures of none to three random objects."""
+def many_objects(num_images=40, size=(60, 80)):
+    """Images of none to three random objects."""
     generator = np.random.default_rng(0)
     truths = []
-    for number in range(num_pictures):
+    for number in range(num_images):
         low = generator.integers(0, [size[1] - 20, size[0] - 20], (number % 4, 2))
         boxes = np.concatenate([low, low + generator.integers(3, 20, low.shape)], axis=1)
         truths.append(truth_of(*boxes.tolist()))
-    return Pictures(truths, size)
+    return Images(truths, size)
 
 
 # ---- the crop of an object --------------------------------------------------------------------
@@ -96,7 +96,7 @@ def test_crop_boxes(box, context, expected):
     assert crop_boxes(np.array([box], np.float64), (60, 80), context).tolist() == [list(expected)]
 
 
-def test_a_picture_of_one_pixel_gives_a_crop_of_one_pixel():
+def test_an_image_of_one_pixel_gives_a_crop_of_one_pixel():
     boxes = np.array([[0.0, 0.0, 1.0, 1.0]])
     assert crop_boxes(boxes, (1, 1), 0.1).tolist() == [[0, 0, 1, 1]]
     assert crop_boxes(boxes, (1, 9), 0.1).tolist() == [[0, 0, 2, 1]]
@@ -141,15 +141,15 @@ def test_indexing():
         crops[3]
 
 
-def test_consecutive_crops_of_a_picture_decode_it_once():
-    pictures = small_set()
-    crops = ObjectCrops(pictures, background_per_image=2)
-    assert pictures.asked == []  # nothing is decoded before it is asked for
+def test_consecutive_crops_of_an_image_decode_it_once():
+    images = small_set()
+    crops = ObjectCrops(images, background_per_image=2)
+    assert images.asked == []  # nothing is decoded before it is asked for
     for number in range(len(crops)):
         crops[number]
-    assert pictures.asked == [0, 1, 2]
+    assert images.asked == [0, 1, 2]
     crops[0]
-    assert pictures.asked == [0, 1, 2, 0]
+    assert images.asked == [0, 1, 2, 0]
 
 
 def test_a_crop_can_be_written_to():
@@ -157,10 +157,10 @@ def test_a_crop_can_be_written_to():
     before = crops[0].image.copy()
     crops[0].image[:] = 255
     np.testing.assert_array_equal(crops[0].image, before)
-    assert crops[0].image.base is None  # and keeps no picture in memory
+    assert crops[0].image.base is None  # and keeps no image in memory
 
 
-def test_a_worker_gets_no_decoded_picture():
+def test_a_worker_gets_no_decoded_image():
     crops = ObjectCrops(small_set())
     crops[0]
     assert crops._decoded is not None
@@ -176,15 +176,15 @@ def test_context_out_of_range(context):
 
 
 def test_a_set_without_objects():
-    with pytest.raises(DetectError, match="found none in 2 pictures"):
-        ObjectCrops(Pictures([GroundTruth.empty()] * 2), background_per_image=1)
+    with pytest.raises(DetectError, match="found none in 2 images"):
+        ObjectCrops(Images([GroundTruth.empty()] * 2), background_per_image=1)
 
 
 # ---- background -------------------------------------------------------------------------------
 
 
 def backgrounds(crops):
-    """The background crops by the number of their picture."""
+    """The background crops by the number of their image."""
     rows = np.flatnonzero(crops.labels == len(crops.class_names) - 1)
     return [(int(crops.image_numbers[row]), crops.boxes[row].tolist()) for row in rows]
 
@@ -218,8 +218,8 @@ def coverage(place, obj):
 
 
 def test_background_keeps_away_from_objects_and_has_their_sizes():
-    pictures = many_objects()
-    crops = ObjectCrops(pictures, background_per_image=5)
+    images = many_objects()
+    crops = ObjectCrops(images, background_per_image=5)
     places = backgrounds(crops)
     assert len(places) + crops.num_unplaced == 5 * 40
     assert len(places) > 190
@@ -233,7 +233,7 @@ def test_background_keeps_away_from_objects_and_has_their_sizes():
         assert y1 >= 0
         assert x2 <= 80
         assert y2 <= 60
-        for obj in pictures.truths[number].boxes.tolist():
+        for obj in images.truths[number].boxes.tolist():
             assert iou(place, obj) < 0.3
             assert coverage(place, obj) < 0.3
             num_touching += coverage(place, obj) > 0
@@ -241,8 +241,8 @@ def test_background_keeps_away_from_objects_and_has_their_sizes():
 
 
 def test_background_lies_anywhere_up_to_the_edges():
-    pictures = Pictures([truth_of((0, 0, 79, 59))] + [GroundTruth.empty()] * 400)
-    crops = ObjectCrops(pictures, context=0.0, background_per_image=1)
+    images = Images([truth_of((0, 0, 79, 59))] + [GroundTruth.empty()] * 400)
+    crops = ObjectCrops(images, context=0.0, background_per_image=1)
     corners = [tuple(place[:2]) for _, place in backgrounds(crops)]
     counts = [corners.count(corner) for corner in ((0, 0), (1, 0), (0, 1), (1, 1))]
     assert sum(counts) == 400  # the four places there are
@@ -279,26 +279,26 @@ def test_background_does_not_depend_on_what_was_asked_for():
     np.testing.assert_array_equal(again.boxes, first.boxes)
     other = ObjectCrops(many_objects(), background_per_image=3, seed=1)
     assert backgrounds(other) != backgrounds(first)
-    # pictures draw for themselves, and more crops of a picture don't change its first ones
+    # images draw for themselves, and more crops of an image don't change its first ones
     assert set(map(str, backgrounds(first))) <= set(
         map(str, backgrounds(ObjectCrops(many_objects(), background_per_image=4)))
     )
-    alike = backgrounds(ObjectCrops(Pictures([truth_of((0, 0, 9, 9))] * 5), background_per_image=1))
+    alike = backgrounds(ObjectCrops(Images([truth_of((0, 0, 9, 9))] * 5), background_per_image=1))
     assert len({str(place) for _, place in alike}) > 1
 
 
 def test_background_that_finds_no_place_is_counted():
-    pictures = Pictures([truth_of((0, 0, 80, 60)), GroundTruth.empty()])
-    crops = ObjectCrops(pictures, background_per_image=3)
-    assert crops.num_unplaced == 3  # beside a picture that is all object there is nothing
+    images = Images([truth_of((0, 0, 80, 60)), GroundTruth.empty()])
+    crops = ObjectCrops(images, background_per_image=3)
+    assert crops.num_unplaced == 3  # beside an image that is all object there is nothing
     assert crops.class_counts() == {"cat": 1, "dog": 0, "background": 3}
     assert crops.image_ids[1:] == tuple(f"p1_background_{number}" for number in range(3))
 
 
-def test_sizes_that_do_not_fit_a_small_picture_are_passed_over():
-    pictures = Pictures([truth_of((0, 0, 60, 50), (0, 50, 8, 58)), GroundTruth.empty()])
-    pictures.metas[1] = ImageMeta("small", None, (12, 12), (12, 12))
-    crops = ObjectCrops(pictures, background_per_image=20)
+def test_sizes_that_do_not_fit_a_small_image_are_passed_over():
+    images = Images([truth_of((0, 0, 60, 50), (0, 50, 8, 58)), GroundTruth.empty()])
+    images.metas[1] = ImageMeta("small", None, (12, 12), (12, 12))
+    crops = ObjectCrops(images, background_per_image=20)
     places = [place for number, place in backgrounds(crops) if number == 1]
     assert len(places) == 20
     assert all(x2 - x1 == 9 and y2 - y1 == 10 for x1, y1, x2, y2 in places)
@@ -320,21 +320,21 @@ def test_it_is_tried_50_times(monkeypatch):
 def test_background_keeps_away_from_difficult_objects_that_were_left_out():
     columns = [(x, 0, x + 8, 60) for x in range(8, 80, 8)]
     whole = truth_of((0, 0, 8, 60), *columns, difficult=[False] + [True] * len(columns))
-    plain = Pictures([whole.without_difficult()])
+    plain = Images([whole.without_difficult()])
     assert ObjectCrops(plain, context=0.0, background_per_image=3).num_unplaced == 0
     # a place as wide as a column shows half of one at least
     crops = ObjectCrops(plain, context=0.0, background_per_image=3, avoid=[whole])
     assert crops.num_unplaced == 3
     assert crops.class_counts() == {"cat": 1, "dog": 0, "background": 0}
-    with pytest.raises(ValueError, match="2 truths for 1 pictures"):
+    with pytest.raises(ValueError, match="2 truths for 1 images"):
         ObjectCrops(plain, background_per_image=3, avoid=[whole, whole])
 
 
 def test_background_needs_its_name():
-    pictures = Pictures([truth_of((0, 0, 9, 9))], class_names=("background", "dog"))
-    assert ObjectCrops(pictures).class_names == ("background", "dog")
+    images = Images([truth_of((0, 0, 9, 9))], class_names=("background", "dog"))
+    assert ObjectCrops(images).class_names == ("background", "dog")
     with pytest.raises(DetectError, match="has a class 'background' already"):
-        ObjectCrops(pictures, background_per_image=1)
+        ObjectCrops(images, background_per_image=1)
 
 
 def test_background_out_of_range():
@@ -349,7 +349,7 @@ def test_crops_of_a_voc_set(tmp_path):
     folder = VOCFolder(tmp_path / "set")
     hard = object_xml("cat", (5, 6, 27, 28), "<difficult>1</difficult>")
     folder.add("000012", annotation_xml(hard, object_xml("dog", (3, 4, 22, 23))), suffix=".png")
-    folder.add("000013", annotation_xml(), picture(seed=1), suffix=".png")
+    folder.add("000013", annotation_xml(), photo(seed=1), suffix=".png")
     folder.split("train", "000012", "000013")
     dataset = read_voc([VOCSource(folder.root, "train")], "auto")
     crops = ObjectCrops(dataset, background_per_image=1)
@@ -364,12 +364,12 @@ def test_crops_of_a_voc_set(tmp_path):
     assert all(truth.boxes.tolist() == [[0, 0, 16, 16]] for truth in truths)
 
 
-def test_a_replaced_picture_is_an_error(tmp_path):
+def test_a_replaced_image_is_an_error(tmp_path):
     folder = VOCFolder(tmp_path / "set")
     folder.add("000012")
     folder.split("train", "000012")
     crops = ObjectCrops(read_voc([VOCSource(folder.root, "train")], "auto"))
-    (folder.images / "000012.jpg").write_bytes(picture((30, 30)))
+    (folder.images / "000012.jpg").write_bytes(photo((30, 30)))
     with pytest.raises(DetectError, match="replaced meanwhile"):
         crops[0]
 

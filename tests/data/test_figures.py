@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from torch.testing import assert_close
 
-from detect.data import figures
-from detect.data.figures import (
+from detect.data.formats.keypoints import read_coco_keypoints
+from detect.data.synthetic import figures
+from detect.data.synthetic.figures import (
     FIGURE_JOINTS,
     FIGURE_LIMBS,
     FIGURE_SPLITS,
@@ -17,14 +18,13 @@ from detect.data.figures import (
     image_folder,
     render_figure,
 )
-from detect.data.keypoints import read_coco_keypoints
 from detect.errors import DetectError
 
 NUMBERS = {name: number for number, name in enumerate(FIGURE_JOINTS)}
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return [render_figure(index, seed=3) for index in range(200)]
 
 
@@ -51,7 +51,7 @@ def test_same_seed_gives_the_same_bytes(drawn_folder, tmp_path):
     assert contents(tmp_path / "again") == contents(drawn_folder)
 
 
-def test_other_seed_gives_other_pictures(drawn_folder, tmp_path):
+def test_other_seed_gives_other_images(drawn_folder, tmp_path):
     draw_figures(tmp_path / "other", num_images=20, seed=6, image_size=(96, 128))
     ours, others = contents(drawn_folder), contents(tmp_path / "other")
     assert ours.keys() == others.keys()
@@ -59,7 +59,7 @@ def test_other_seed_gives_other_pictures(drawn_folder, tmp_path):
     assert all(ours[name] != others[name] for name in ours)
 
 
-def test_a_larger_set_begins_with_the_pictures_of_a_smaller_one(drawn_folder, tmp_path):
+def test_a_larger_set_begins_with_the_images_of_a_smaller_one(drawn_folder, tmp_path):
     draw_figures(tmp_path / "small", num_images=7, seed=5, image_size=(96, 128))
     large, small = contents(drawn_folder), contents(tmp_path / "small")
     names = [name for name in small if name.endswith(".jpg")]
@@ -70,16 +70,16 @@ def test_a_larger_set_begins_with_the_pictures_of_a_smaller_one(drawn_folder, tm
 # --- truth ---------------------------------------------------------------------------------------
 
 
-def test_boxes_are_the_extent_of_the_figure(pictures):
-    for drawn in pictures:
+def test_boxes_are_the_extent_of_the_figure(images):
+    for drawn in images:
         rows, columns = np.nonzero(drawn.figure)
         extent = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
         assert drawn.box == extent
 
 
-def test_joints_lie_on_the_figure_and_visibility_is_what_is_seen(pictures):
+def test_joints_lie_on_the_figure_and_visibility_is_what_is_seen(images):
     counts = np.zeros(3, int)
-    for drawn in pictures:
+    for drawn in images:
         # the top of the head is its rim, within a pixel of those that are covered by half
         surroundings = cv2.dilate(drawn.figure.astype(np.uint8), np.ones((3, 3))) > 0
         for name, (x, y, visibility) in zip(FIGURE_JOINTS, drawn.joints, strict=True):
@@ -95,8 +95,8 @@ def test_joints_lie_on_the_figure_and_visibility_is_what_is_seen(pictures):
     assert counts[2] > 0.8 * counts.sum()
 
 
-def test_limbs_lie_on_the_figure(pictures):
-    for drawn in pictures:
+def test_limbs_lie_on_the_figure(images):
+    for drawn in images:
         for first, second in FIGURE_LIMBS:
             (x1, y1, v1), (x2, y2, v2) = (drawn.joints[NUMBERS[name]] for name in (first, second))
             if v1 and v2:
@@ -104,8 +104,8 @@ def test_limbs_lie_on_the_figure(pictures):
                 assert drawn.figure[middle], (first, second)
 
 
-def test_the_head_ends_at_head_top(pictures):
-    for drawn in pictures:
+def test_the_head_ends_at_head_top(images):
+    for drawn in images:
         top, neck = (drawn.joints[NUMBERS[name], :2] for name in ("head_top", "neck"))
         beyond = top + 2.5 * (top - neck) / max(np.linalg.norm(top - neck), 1e-9)
         arms = [
@@ -117,8 +117,8 @@ def test_the_head_ends_at_head_top(pictures):
             assert not drawn.figure[int(beyond[1]), int(beyond[0])]
 
 
-def plain_pictures(monkeypatch, count):
-    """Pictures without blur and noise, with the colors of right, left and middle parts."""
+def plain_images(monkeypatch, count):
+    """Images without blur and noise, with the colors of right, left and middle parts."""
     monkeypatch.setattr(figures, "photograph", lambda _, c: np.rint(c * 255).astype(np.uint8))
     monkeypatch.setattr(figures, "HIDDEN_SHARE", 0.0)
     sides = []
@@ -135,8 +135,8 @@ def plain_pictures(monkeypatch, count):
 def test_the_two_sides_have_two_shades(monkeypatch):
     """Both shades occur on either side, and a limb has that of its side from end to end."""
     num_right_light = 0
-    pictures = plain_pictures(monkeypatch, 60)
-    for drawn, (light, dark) in pictures:
+    images = plain_images(monkeypatch, 60)
+    for drawn, (light, dark) in images:
         assert np.linalg.norm(light - dark) > 0.15
         nearest = []
         for side in ("right", "left"):
@@ -148,13 +148,13 @@ def test_the_two_sides_have_two_shades(monkeypatch):
                     is_light = np.linalg.norm(color - light) < np.linalg.norm(color - dark)
                     nearest.append((side == "right") == is_light)
         num_right_light += sum(nearest) > len(nearest) / 2
-        # all joints of one picture agree, unless the arms cross
+        # all joints of one image agree, unless the arms cross
         assert max(sum(nearest), len(nearest) - sum(nearest)) >= len(nearest) - 1
     assert 15 < num_right_light < 45
 
 
-def test_the_right_side_is_to_the_left_of_the_picture(pictures):
-    for drawn in pictures:
+def test_the_right_side_is_to_the_left_of_the_image(images):
+    for drawn in images:
         for name in ("shoulder", "hip"):
             right, left = (drawn.joints[NUMBERS[f"{side}_{name}"]] for side in ("right", "left"))
             if right[2] and left[2]:
@@ -186,18 +186,18 @@ def test_painted_pixels_are_where_the_truth_says(monkeypatch):
         assert not is_red[elsewhere].any()
 
 
-def test_variety(pictures):
-    cut = np.mean([(drawn.joints[:, 2] == 0).any() for drawn in pictures])
-    hidden = np.mean([drawn.hidden.any() for drawn in pictures])
-    with_hidden_joints = np.mean([(drawn.joints[:, 2] == 1).any() for drawn in pictures])
+def test_variety(images):
+    cut = np.mean([(drawn.joints[:, 2] == 0).any() for drawn in images])
+    hidden = np.mean([drawn.hidden.any() for drawn in images])
+    with_hidden_joints = np.mean([(drawn.joints[:, 2] == 1).any() for drawn in images])
     assert 0.03 < cut < 0.17
     assert 0.2 < hidden < 0.4
     assert with_hidden_joints > 0.9 * hidden
-    whole = [drawn for drawn in pictures if (drawn.joints[:, 2] > 0).all()]
+    whole = [drawn for drawn in images if (drawn.joints[:, 2] > 0).all()]
     heights = np.array([drawn.box[3] - drawn.box[1] for drawn in whole]) / 96
     assert 0.36 < heights.min() < 0.5
     assert 0.8 < heights.max() < 0.94
-    assert min((drawn.joints[:, 2] > 0).sum() for drawn in pictures) >= 5
+    assert min((drawn.joints[:, 2] > 0).sum() for drawn in images) >= 5
     wrists = np.array([drawn.joints[NUMBERS["left_wrist"]] for drawn in whole])
     shoulders = np.array([drawn.joints[NUMBERS["left_shoulder"]] for drawn in whole])
     raised = (wrists[:, 1] < shoulders[:, 1]).mean()
@@ -261,7 +261,7 @@ def test_the_reader_finds_what_was_drawn(drawn_folder):
             found = sample.truth.joints[0].double().numpy()
             assert_close(found, drawn.joints, atol=0.0051, rtol=0)
             difference = sample.image.astype(int) - drawn.image
-            assert np.abs(difference).mean() < 8, "JPEG changes a noisy picture by a few levels"
+            assert np.abs(difference).mean() < 8, "JPEG changes a noisy image by a few levels"
             index += 1
     assert index == len(set(ids)) == 20
     assert len(list(image_folder(drawn_folder).iterdir())) == 20

@@ -13,21 +13,21 @@ from detect.data import (
     DataFaults,
     EvaluationBatches,
     TrainingBatches,
-    folders,
 )
-from detect.data.folders import (
-    PICTURE_SUFFIXES,
+from detect.data.formats import image_folders
+from detect.data.formats.image_folders import (
+    FILE_SUFFIXES,
     ImageFolder,
     read_image_folder,
     whole_image_truth,
 )
-from detect.data.loading import SampleSource
+from detect.data.loading.batches import SampleSource
 from detect.errors import DetectError
 from detect.structures import InputSpec
 
 
 def encoded(value=0, size=(8, 12), suffix=".png"):
-    """The bytes of a picture of one gray."""
+    """The bytes of an image of one gray."""
     return cv2.imencode(suffix, np.full((*size, 3), value, np.uint8))[1].tobytes()
 
 
@@ -72,7 +72,7 @@ def skipping(root, class_names=None):
 # ---- what is legal ----------------------------------------------------------------------------
 
 
-def test_classes_are_the_folders_sorted_and_pictures_follow_in_order(root):
+def test_classes_are_the_folders_sorted_and_images_follow_in_order(root):
     dataset = read_image_folder(root, "train")
     assert dataset.class_names == ("cat", "dog")
     ids = ("cat/camera/1.png", "cat/z.png", "dog/10.png", "dog/2.png", "dog/3.png")
@@ -85,7 +85,7 @@ def test_classes_are_the_folders_sorted_and_pictures_follow_in_order(root):
     assert len(dataset) == 5
 
 
-def test_a_sample_is_one_object_that_fills_the_picture(root):
+def test_a_sample_is_one_object_that_fills_the_image(root):
     dataset = read_image_folder(root, "train")
     assert isinstance(dataset, SampleSource)
     sample = dataset[4]
@@ -114,8 +114,8 @@ def test_given_class_names_decide_on_the_labels(root):
     assert dataset.image_ids[0] == "dog/10.png"
 
 
-@pytest.mark.parametrize("suffix", [*PICTURE_SUFFIXES, ".JPEG", ".Png"])
-def test_every_suffix_of_pictures(tmp_path, suffix):
+@pytest.mark.parametrize("suffix", [*FILE_SUFFIXES, ".JPEG", ".Png"])
+def test_every_suffix_of_images(tmp_path, suffix):
     write(tmp_path, f"train/cat/n01_1{suffix}", encoded(9, suffix=suffix))
     dataset = read_image_folder(tmp_path, "train")
     assert dataset.image_ids == (f"cat/n01_1{suffix}",)
@@ -123,7 +123,7 @@ def test_every_suffix_of_pictures(tmp_path, suffix):
     assert np.abs(dataset[0].image.astype(int) - 9).max() <= 3
 
 
-def test_one_name_with_two_suffixes_is_two_pictures(root):
+def test_one_name_with_two_suffixes_is_two_images(root):
     write(root, "train/cat/z.jpg", encoded(suffix=".jpg"))
     dataset = read_image_folder(root, "train")
     assert dataset.image_ids[1:3] == ("cat/z.jpg", "cat/z.png")
@@ -195,7 +195,7 @@ def test_root_without_any_folder(tmp_path):
 
 def test_no_class_folders(tmp_path):
     (tmp_path / "train").mkdir()
-    expected = r"expected a folder for each class, <split>/<class>/<picture>.jpg, found "
+    expected = r"expected a folder for each class, <split>/<class>/<image>.jpg, found "
     with pytest.raises(DetectError, match=expected + "nothing"):
         read_image_folder(tmp_path, "train")
     for number in range(12):
@@ -232,7 +232,7 @@ def test_unknown_class(root):
     write(root, "train/dgo/2.png")
     fault = only_fault(root, "unknown-class", class_names=["cat", "dog"])
     assert fault.file == str(root / "train" / "dgo")
-    assert fault.value == "unknown class 'dgo', a folder of 2 pictures"
+    assert fault.value == "unknown class 'dgo', a folder of 2 images"
     assert "did you mean 'dog'?" in fault.remedy
     dataset = skipping(root, ["cat", "dog"])
     assert dataset.class_counts() == {"cat": 2, "dog": 3}
@@ -252,7 +252,7 @@ def test_empty_class_folder(root):
     (root / "train" / "bird" / "sub").mkdir(parents=True)
     fault = only_fault(root, "empty-class")
     assert fault.file == str(root / "train" / "bird")
-    assert "no picture (.jpg" in fault.value
+    assert "no image (.jpg" in fault.value
     dataset = skipping(root)
     assert dataset.class_names == ("cat", "dog")
     assert dataset.labels.tolist() == [0, 0, 1, 1, 1]
@@ -270,7 +270,7 @@ def test_empty_class_folder(root):
         (b"\x89PNG\r\n\x1a\nrest", "its header is broken"),
     ],
 )
-def test_file_that_is_no_picture(root, data, value):
+def test_file_that_is_no_image(root, data, value):
     path = write(root, "train/dog/2.png", data)
     fault = only_fault(root, "unreadable-image")
     assert fault.file == str(path)
@@ -283,17 +283,17 @@ def test_file_that_is_no_picture(root, data, value):
     assert dataset.num_skipped_images == 1
 
 
-def test_broken_link_is_no_picture(root):
+def test_broken_link_is_no_image(root):
     (root / "train" / "cat" / "gone.png").symlink_to(root / "nowhere.png")
     assert "no such file" in only_fault(root, "unreadable-image").value
 
 
-def test_class_of_which_no_picture_can_be_read(root):
+def test_class_of_which_no_image_can_be_read(root):
     write(root, "train/ant/1.png", b"nonsense")
     write(root, "train/ant/2.png", b"")
     rules = [fault.rule for fault in faults_of(root)]
     assert rules == ["unreadable-image", "unreadable-image", "empty-class"]
-    assert "none of the 2 pictures" in faults_of(root)[2].value
+    assert "none of the 2 images" in faults_of(root)[2].value
     dataset = skipping(root)
     assert dataset.class_names == ("cat", "dog")
     assert dataset.labels.tolist() == [0, 0, 1, 1, 1]
@@ -308,7 +308,7 @@ def test_damage_behind_the_header_is_found_when_asked_for(root):
         read_image_folder(root, "train", verify_images=True)
 
 
-def test_picture_beside_the_class_folders(root):
+def test_image_beside_the_class_folders(root):
     path = write(root, "train/lost.JPG")
     fault = only_fault(root, "image-without-class")
     assert fault.file == str(path)
@@ -329,14 +329,14 @@ def test_other_files_are_told_and_left(root):
 
 
 def test_folder_that_cannot_be_read(root, monkeypatch):
-    scandir = folders.os.scandir
+    scandir = image_folders.os.scandir
 
     def refusing(path):
         if Path(path).name == "camera":
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr(folders.os, "scandir", refusing)
+    monkeypatch.setattr(image_folders.os, "scandir", refusing)
     fault = only_fault(root, "unreadable-folder")
     assert fault.file == str(root / "train" / "cat" / "camera")
     assert "Permission denied" in fault.value
@@ -358,7 +358,7 @@ def test_all_faults_are_raised_together_in_the_order_of_the_files(root):
     assert skipping(root, ["cat", "ox", "dog"]).num_skipped_images == 4
 
 
-def test_more_pictures_than_a_thread_takes_at_once(tmp_path):
+def test_more_images_than_a_thread_takes_at_once(tmp_path):
     for number in range(150):
         write(tmp_path, f"train/{number % 2}/{number:03}.png", encoded(size=(1 + number, 3)))
     calls = []
@@ -370,7 +370,7 @@ def test_more_pictures_than_a_thread_takes_at_once(tmp_path):
 # ---- the data set -----------------------------------------------------------------------------
 
 
-def test_picture_that_changes_after_reading(root):
+def test_image_that_changes_after_reading(root):
     dataset = read_image_folder(root, "train")
     write(root, "train/cat/z.png", encoded(size=(9, 9)))
     with pytest.raises(DetectError, match="replaced meanwhile"):
@@ -385,7 +385,7 @@ def test_the_set_travels_to_a_worker_in_few_pieces(root):
     copy = pickle.loads(pickle.dumps(dataset))
     assert copy.image_ids == dataset.image_ids
     assert copy[3].image[0, 0, 0] == 20
-    # no string and no record for each picture
+    # no string and no record for each image
     assert not any(isinstance(value, list) for value in vars(dataset._image_ids).values())
 
 
@@ -394,7 +394,7 @@ def test_records_must_be_as_many():
         ImageFolder(["cat"], Path(), ["a"], np.zeros(2, np.int64), np.ones((2, 2), np.int32))
 
 
-def test_truth_of_a_whole_picture():
+def test_truth_of_a_whole_image():
     truth = whole_image_truth((3, 7), 4)
     assert truth.boxes.tolist() == [[0, 0, 7, 3]]
     assert (truth.labels.tolist(), truth.difficult.tolist()) == ([4], [False])

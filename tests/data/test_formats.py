@@ -9,7 +9,7 @@ from detect.data import (
     splits_of,
     write_annotated,
 )
-from detect.data.formats import SIGNS
+from detect.data.reading import SIGNS
 from detect.errors import DetectError
 from tests.data.voc_folder import VOCFolder, annotation_xml, object_xml
 
@@ -61,7 +61,7 @@ def test_several_formats(roots):
     (roots["voc"] / "data.yaml").write_text("names: [a]\n")
     with pytest.raises(DetectError, match=r"voc and yolo.*data\.kind.*--from"):
         detect_format(roots["voc"])
-    assert len(read_annotated(roots["voc"], data_format="voc").pictures) == 2
+    assert len(read_annotated(roots["voc"], data_format="voc").images) == 2
 
 
 def test_difficult_objects_and_crowds_are_difficult_to_a_detector(roots):
@@ -102,11 +102,11 @@ def test_faults_stop_or_are_left_out(roots):
     assert (len(dataset.truths[0]), dataset.num_skipped_objects) == (3, 1)
     (roots["yolo"] / "images/train/a.png").write_bytes(b"")
     (roots["yolo"] / "images/train/a.jpg").write_bytes(b"")
-    with pytest.raises(DetectError, match="none of the pictures is left"):
+    with pytest.raises(DetectError, match="none of the images is left"):
         read_data(source, "auto", on_error="skip")
 
 
-def test_pictures_are_decoded_on_demand(roots):
+def test_images_are_decoded_on_demand(roots):
     path = next((roots["coco"] / "images").glob("a.*"))
     path.write_bytes(path.read_bytes()[:-20])
     source = [VOCSource(roots["coco"], "train")]

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from detect.data.faults import DataFaults
-from detect.data.imagenet_localization import (
+from detect.data.formats.imagenet_localization import (
     ImageNetLocalization,
     read_imagenet_localization,
 )
-from detect.data.voc import VOCDataset
+from detect.data.formats.voc import VOCDataset
 from detect.errors import DetectError
-from tests.data.voc_folder import annotation_xml, object_xml, picture
+from tests.data.voc_folder import annotation_xml, object_xml, photo
 
 TENCH, SHARK = "n01440764", "n01484850"
 
@@ -32,11 +32,11 @@ class ILSVRC:
         return self.write(f"Annotations/CLS-LOC/{split}/{image_id}.xml", xml)
 
     def draw(self, split, image_id, suffix=".JPEG", data=None):
-        data = picture(suffix=".jpg") if data is None else data
+        data = photo(suffix=".jpg") if data is None else data
         return self.write(f"Data/CLS-LOC/{split}/{image_id}{suffix}", data)
 
     def add(self, split, image_id, *objects):
-        """A picture and its annotation."""
+        """An image and its annotation."""
         self.draw(split, image_id)
         return self.annotate(split, image_id, *objects)
 
@@ -63,7 +63,7 @@ def warnings_of(dataset):
 # ---- what is legal ----------------------------------------------------------------------------
 
 
-def test_training_pictures_lie_in_synset_folders(folder):
+def test_training_images_lie_in_synset_folders(folder):
     dataset = read_imagenet_localization(folder.root, "train")
     assert isinstance(dataset, VOCDataset)
     assert dataset.class_names == (TENCH, SHARK)
@@ -78,7 +78,7 @@ def test_training_pictures_lie_in_synset_folders(folder):
     assert dataset.num_without_box == 0
 
 
-def test_validation_pictures_lie_in_one_folder_and_have_the_labels_of_training(folder):
+def test_validation_images_lie_in_one_folder_and_have_the_labels_of_training(folder):
     dataset = read_imagenet_localization(folder.root, "val")
     assert dataset.image_ids == ("ILSVRC2012_val_00000001",)
     # no tench is in it, but the shark keeps its label
@@ -134,7 +134,7 @@ def test_a_list_without_numbers(folder):
     assert len(read_imagenet_localization(folder.root, "val")) == 1
 
 
-def test_other_files_are_no_pictures(folder):
+def test_other_files_are_no_images(folder):
     folder.write(f"Annotations/CLS-LOC/train/{TENCH}/._{TENCH}_7.xml", b"\0\5")
     folder.write(f"Annotations/CLS-LOC/train/.cache/{TENCH}_9.xml", "<annotation/>")
     folder.write(f"Annotations/CLS-LOC/train/{TENCH}/readme.txt", "x")
@@ -155,10 +155,10 @@ def test_linked_folders_are_read_once(folder, tmp_path):
     assert len(dataset) == 3
 
 
-# ---- pictures without a box -------------------------------------------------------------------
+# ---- images without a box -------------------------------------------------------------------
 
 
-def test_training_pictures_without_a_box_are_left_out_and_counted(folder):
+def test_training_images_without_a_box_are_left_out_and_counted(folder):
     folder.draw("train", f"{TENCH}/{TENCH}_8")  # no annotation
     folder.draw("train", f"{SHARK}/{SHARK}_2")
     folder.add("train", f"{TENCH}/{TENCH}_9")  # no object
@@ -169,11 +169,11 @@ def test_training_pictures_without_a_box_are_left_out_and_counted(folder):
     assert all(len(truth) for truth in dataset.truths)
     (warning,) = dataset.faults
     assert (warning.rule, warning.severity) == ("images-without-box", "warning")
-    assert warning.value == "3 of 6 pictures have no box"
+    assert warning.value == "3 of 6 images have no box"
     assert warning.file == str(folder.root / "Data/CLS-LOC/train")
 
 
-def test_listed_training_pictures_without_a_box(folder):
+def test_listed_training_images_without_a_box(folder):
     folder.add("train", f"{TENCH}/{TENCH}_9")
     folder.draw("train", f"{TENCH}/{TENCH}_8")  # not listed, so nobody misses it
     folder.list("train_loc", f"{TENCH}/{TENCH}_9 1", f"{TENCH}/{TENCH}_7 2")
@@ -182,7 +182,7 @@ def test_listed_training_pictures_without_a_box(folder):
     assert dataset.num_without_box == 1
 
 
-def test_validation_keeps_pictures_without_a_box(folder):
+def test_validation_keeps_images_without_a_box(folder):
     folder.add("val", "ILSVRC2012_val_00000002")
     folder.draw("val", "ILSVRC2012_val_00000003")
     dataset = read_imagenet_localization(folder.root, "val")
@@ -210,9 +210,9 @@ def test_what_is_known_of_the_set_stays_with_its_parts(folder):
 def test_all_faults_together(folder):
     folder.add("train", f"{TENCH}/bad_box", object_xml(TENCH, (9, 9, 9, 20)), object_xml(TENCH))
     folder.add("train", f"{TENCH}/bad_name", object_xml("Scottish_deerhound"))
-    folder.annotate("train", f"{TENCH}/no_picture", object_xml(TENCH))
-    folder.draw("train", f"{TENCH}/bad_picture", data=b"GIF8")
-    folder.annotate("train", f"{TENCH}/bad_picture", object_xml(TENCH))
+    folder.annotate("train", f"{TENCH}/without_image", object_xml(TENCH))
+    folder.draw("train", f"{TENCH}/unreadable", data=b"GIF8")
+    folder.annotate("train", f"{TENCH}/unreadable", object_xml(TENCH))
     with pytest.raises(DataFaults) as caught:
         read_imagenet_localization(folder.root, "train")
     rules = [fault.rule for fault in caught.value.faults]
@@ -223,7 +223,7 @@ def test_all_faults_together(folder):
     assert "unknown class 'Scottish_deerhound'" in message
     assert "detect data check" not in message  # it reads VOC's layout only
     dataset = read_imagenet_localization(folder.root, "train", on_error="skip")
-    # the picture with a wrong name has no box left
+    # the image with a wrong name has no box left
     assert len(dataset) == 4
     assert dataset.image_ids[0] == f"{TENCH}/bad_box"
     assert len(dataset.truths[0]) == 1
@@ -231,7 +231,7 @@ def test_all_faults_together(folder):
     assert dataset.num_skipped_objects == 2
 
 
-def test_a_listed_picture_must_have_its_annotation(folder):
+def test_a_listed_image_must_have_its_annotation(folder):
     folder.draw("train", f"{TENCH}/{TENCH}_8")
     path = folder.list("train_loc", f"{TENCH}/{TENCH}_8 1", f"{TENCH}/{TENCH}_7 2")
     with pytest.raises(DataFaults) as caught:
@@ -258,7 +258,7 @@ def test_an_object_of_another_class_than_its_folder(folder):
     assert dataset.truths[3].labels.tolist() == [1, 0]
 
 
-def test_a_training_picture_outside_the_synset_folders_has_any_class(folder):
+def test_a_training_image_outside_the_synset_folders_has_any_class(folder):
     folder.add("train", "stray", object_xml(SHARK))
     dataset = read_imagenet_localization(folder.root, "train")
     assert dataset.image_ids[-1] == "stray"
@@ -277,7 +277,7 @@ def test_many_boxes_that_count_from_0_are_one_warning(folder):
     assert str(path) in dataset.faults[0].value
 
 
-def test_broken_pictures_are_found_on_demand(folder):
+def test_broken_images_are_found_on_demand(folder):
     path = folder.root / f"Data/CLS-LOC/train/{TENCH}/{TENCH}_7.JPEG"
     path.write_bytes(path.read_bytes()[:-200])
     assert len(read_imagenet_localization(folder.root, "train")) == 3
@@ -285,7 +285,7 @@ def test_broken_pictures_are_found_on_demand(folder):
         read_imagenet_localization(folder.root, "train", verify_images=True)
 
 
-def test_progress_counts_the_pictures(folder):
+def test_progress_counts_the_images(folder):
     steps = []
     read_imagenet_localization(
         folder.root, "train", progress=lambda done, total: steps.append((done, total))
@@ -313,14 +313,14 @@ def test_folders_that_are_missing(folder, tmp_path):
         read_imagenet_localization(folder.root, "val")
 
 
-def test_no_picture_is_left(tmp_path):
+def test_no_image_is_left(tmp_path):
     folder = ILSVRC(tmp_path / "set")
     (folder.root / "Annotations/CLS-LOC/train").mkdir(parents=True)
     folder.draw("train", f"{TENCH}/{TENCH}_7")
     with pytest.raises(DetectError, match=r"expected annotations, <id>\.xml, found none"):
         read_imagenet_localization(folder.root, "train")
     folder.annotate("train", f"{TENCH}/{TENCH}_7")
-    with pytest.raises(DetectError, match="expected pictures with boxes, found none among 1"):
+    with pytest.raises(DetectError, match="expected images with boxes, found none among 1"):
         read_imagenet_localization(folder.root, "train")
 
 
@@ -329,7 +329,7 @@ def test_no_picture_is_left(tmp_path):
     [
         (["ILSVRC2012_val_00000001 one"], r"rows `<id> <number>`, found 'ILSVRC2012_val_0.* one'"),
         (["a b 1"], "found 'a b 1'"),
-        ([], "expected picture ids, one a line, found none; delete the file"),
+        ([], "expected image ids, one a line, found none; delete the file"),
     ],
 )
 def test_lists_that_make_no_sense(folder, rows, message):

@@ -23,7 +23,7 @@ DECODERS = (read_image, verify_image)
 
 
 def quadrants(height=40, width=64):
-    """A picture that no flip and no rotation leaves as it is."""
+    """An image that no flip and no rotation leaves as it is."""
     image = np.zeros((height, width, 3), np.uint8)
     image[: height // 2, : width // 2] = (250, 10, 20)
     image[: height // 2, width // 2 :] = (30, 240, 50)
@@ -43,7 +43,7 @@ def encoded(image, file_format, **options):
     return buffer.getvalue()
 
 
-def written(folder, data, name="picture.jpg"):
+def written(folder, data, name="image.jpg"):
     path = folder / name
     path.write_bytes(data)
     return path
@@ -52,7 +52,7 @@ def written(folder, data, name="picture.jpg"):
 @pytest.mark.parametrize("file_format", ["PNG", "BMP", "TIFF", "PPM", "WebP"])
 def test_content_decides_and_not_the_suffix(tmp_path, file_format):
     options = {"lossless": True} if file_format == "WebP" else {}
-    path = written(tmp_path, encoded(noise(), file_format, **options), "picture.jpg")
+    path = written(tmp_path, encoded(noise(), file_format, **options), "image.jpg")
     np.testing.assert_array_equal(read_image(path), noise())
     assert read_image_size(path) == verify_image(path) == (100, 120)
 
@@ -129,7 +129,7 @@ def test_sixteen_bits_keep_the_upper_eight(tmp_path):
 
 @pytest.mark.parametrize("size", [1, 3, 7, 8, 9])
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WebP", "BMP", "GIF"])
-def test_tiny_pictures(tmp_path, file_format, size):
+def test_tiny_images(tmp_path, file_format, size):
     path = written(tmp_path, encoded(noise(size, size + 1), file_format))
     assert read_image(path).shape == (size, size + 1, 3)
     assert verify_image(path) == read_image_size(path) == (size, size + 1)
@@ -171,7 +171,7 @@ def test_pipe_is_refused_and_not_waited_for(tmp_path):
         (b"\n<!DOCTYPE html><html>404", "an HTML page"),
         (b'<?xml version="1.0"?><svg/>', "XML text"),
         (b"%PDF-1.7", "a PDF document"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "an HEIC picture"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "an HEIC image"),
         (bytes(range(128, 160)), "the bytes 80 81 82 83"),
         (b"BMW cars, a list", "begins like a BMP but its header is broken"),
         (b"\xff\xd8\xff", "begins like a JPEG but its header is broken"),
@@ -200,7 +200,7 @@ def test_strangers_are_named(tmp_path, read, data, expected):
         ("BMP", {}),
     ],
 )
-def test_truncated_pictures(tmp_path, read, share, file_format, options):
+def test_truncated_images(tmp_path, read, share, file_format, options):
     data = encoded(noise(), file_format, **options)
     path = written(tmp_path, data[: int(len(data) * share)])
     with pytest.raises(ImageError):
@@ -265,9 +265,9 @@ def test_header_that_the_data_contradict(tmp_path, monkeypatch):
 
 def test_error_is_made_from_its_message_alone():
     # a data loader hands an error out of its worker process that way
-    error = ImageError("picture.jpg: the file is empty")
+    error = ImageError("image.jpg: the file is empty")
     assert isinstance(error, DetectError)
-    assert str(error) == "picture.jpg: the file is empty"
+    assert str(error) == "image.jpg: the file is empty"
 
 
 def test_opencv_keeps_quiet(tmp_path, capfd):
@@ -279,7 +279,7 @@ def test_opencv_keeps_quiet(tmp_path, capfd):
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "PPM"])
-def test_mutated_pictures_give_a_picture_or_one_error(tmp_path, file_format):
+def test_mutated_images_give_an_image_or_one_error(tmp_path, file_format):
     generator = np.random.default_rng(0)
     data = encoded(noise(24, 30), file_format)
     for _ in range(100):

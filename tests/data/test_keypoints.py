@@ -8,16 +8,16 @@ import torch
 from torch.testing import assert_close
 
 from detect.data.faults import DataFaults
-from detect.data.keypoints import (
+from detect.data.formats.keypoints import (
     KeypointDataset,
     Skeleton,
     person_crops,
     read_coco_keypoints,
 )
-from detect.data.loading import SampleSource
+from detect.data.loading.batches import SampleSource
 from detect.errors import DetectError
 from detect.structures import GroundTruth
-from tests.data.voc_folder import picture
+from tests.data.voc_folder import photo
 
 JOINTS = ["nose", "left_eye", "right_eye", "left_hand", "right_hand"]
 
@@ -50,7 +50,7 @@ def category(**changes):
 
 
 class CocoFolder:
-    """A data set that is written as it is described; pictures are 60 wide and 40 high."""
+    """A data set that is written as it is described; images are 60 wide and 40 high."""
 
     def __init__(self, root: Path) -> None:
         self.file = root / "annotations" / "person_keypoints_train.json"
@@ -67,7 +67,7 @@ class CocoFolder:
             {key: value for key, value in entry.items() if value is not ...}
         )
         (self.images / file_name).parent.mkdir(exist_ok=True)
-        (self.images / file_name).write_bytes(picture(seed=number))
+        (self.images / file_name).write_bytes(photo(seed=number))
 
     def add(self, *annotations):
         self.content["annotations"] += annotations
@@ -92,7 +92,7 @@ def folder(tmp_path):
 # --- what is read --------------------------------------------------------------------------------
 
 
-def test_pictures_objects_and_joints(folder):
+def test_images_objects_and_joints(folder):
     folder.add_image(2, "sub/b.jpeg")
     folder.add_image(3)
     crowd = person(7, 2, box=(0, 0, 60, 40), keypoints=[0] * 15, iscrowd=1)
@@ -130,7 +130,7 @@ def test_swaps_are_found_by_name():
     assert Skeleton(names, ()).joint_swaps == ((2, 5), (3, 0))
 
 
-def test_samples_hold_the_picture(folder):
+def test_samples_hold_the_image(folder):
     folder.add(person())
     dataset = folder.read()
     assert isinstance(dataset, SampleSource)
@@ -140,7 +140,7 @@ def test_samples_hold_the_picture(folder):
     assert sample.meta is dataset.metas[0]
     sample.truth.joints.zero_()
     assert dataset.truths[0].joints.any()
-    folder.images.joinpath("000000000001.png").write_bytes(picture((8, 9)))
+    folder.images.joinpath("000000000001.png").write_bytes(photo((8, 9)))
     with pytest.raises(DetectError, match=r"expected \(height, width\) \(40, 60\) .* \(8, 9\)"):
         dataset[0]
 
@@ -191,7 +191,7 @@ def test_pycocotools_reads_the_same(folder):
         assert truth.joints[..., 2].tolist() == joints[..., 2].tolist()
 
 
-# --- faults of pictures and annotations ----------------------------------------------------------
+# --- faults of images and annotations ----------------------------------------------------------
 
 
 def far(x, y, v=2):
@@ -214,9 +214,9 @@ def far(x, y, v=2):
         (person(box=(1, 2, 3, float("nan"))), "not-a-number", "bbox holds nan"),
         (person(box=(1, 2, 0, 4)), "zero-size-box", "bbox 1, 2, 0, 4: a box of no area"),
         (person(box=(1, 2, 3, -4)), "zero-size-box", "bbox 1, 2, 3, -4: a box of no area"),
-        (person(box=(59.5, 2, 3, 4)), "box-outside-image", "in a picture 60 wide and 40 high"),
+        (person(box=(59.5, 2, 3, 4)), "box-outside-image", "in an image 60 wide and 40 high"),
         (person(box=(-2, 2, 3, 4)), "box-outside-image", "keep x + width in 0 … 60 and y"),
-        (person(box=(5, 40, 3, 0.5)), "zero-size-box", "nothing of the box is in the picture"),
+        (person(box=(5, 40, 3, 0.5)), "zero-size-box", "nothing of the box is in the image"),
         (person(keypoints=[1, 2, 2] * 4), "wrong-length", "keypoints is 12 numbers, not the 15 of"),
         (person(keypoints=...), "missing-field", "there is no 'keypoints'"),
         (person(keypoints=[None] + [1] * 14, num_keypoints=...), "not-a-number", "holds None"),
@@ -247,13 +247,13 @@ def test_a_faulty_annotation_is_named_or_left_out(folder, annotation, rule, mess
         (
             person(keypoints=far(60, 39)),
             "joint-outside-image",
-            "nose at 60, 39 in a picture 60 wide and 40 high; taken as not labeled",
+            "nose at 60, 39 in an image 60 wide and 40 high; taken as not labeled",
             4,
         ),
         (person(keypoints=far(-1, 5)), "joint-outside-image", "nose at -1, 5 in", 4),
         (person(keypoints=far(5, 40)), "joint-outside-image", "nose at 5, 40", 4),
         (person(num_keypoints=3), "num-keypoints", "num_keypoints is 3, but 4 joints are", 4),
-        (person(box=(30, 2, 30.5, 4)), "box-past-border", "bbox 30, 2, 30.5, 4 in a picture", 4),
+        (person(box=(30, 2, 30.5, 4)), "box-past-border", "bbox 30, 2, 30.5, 4 in an image", 4),
     ],
 )
 def test_a_warning_is_said_and_stops_nothing(folder, annotation, rule, message, labeled):
@@ -287,7 +287,7 @@ def test_a_person_whose_joints_are_all_outside_is_difficult(folder):
         ({"file_name": ...}, "missing-field", "image 2 (id 2): there is no 'file_name'"),
         ({"file_name": ""}, "wrong-type", "file_name is ''"),
         ({"file_name": "."}, "bad-file-name", "file_name is '.'"),
-        ({"file_name": "a\0b"}, "bad-file-name", "name a picture"),
+        ({"file_name": "a\0b"}, "bad-file-name", "name an image"),
         ({"file_name": "none.png"}, "missing-image", "none.png: "),
         ({"file_name": "torn.png"}, "unreadable-image", "torn.png: "),
         ({"file_name": "000000000001.jpg"}, "duplicate-image", "has that file name too"),
@@ -305,9 +305,9 @@ def test_a_person_whose_joints_are_all_outside_is_difficult(folder):
     ],
     ids=str,
 )
-def test_a_faulty_picture_is_named_or_left_out(folder, image, rule, message):
+def test_a_faulty_image_is_named_or_left_out(folder, image, rule, message):
     folder.add_image(2)
-    folder.images.joinpath("torn.png").write_bytes(picture()[:100])
+    folder.images.joinpath("torn.png").write_bytes(photo()[:100])
     entry = folder.content["images"][1] | image
     folder.content["images"][1] = {key: v for key, v in entry.items() if v is not ...}
     folder.add(person(1, 1), *([person(2, 2)] if image.get("id", 2) == 2 else []))
@@ -321,7 +321,7 @@ def test_a_faulty_picture_is_named_or_left_out(folder, image, rule, message):
 
 
 def test_only_headers_are_read_on_request(folder):
-    whole = picture()
+    whole = photo()
     folder.images.joinpath("000000000001.png").write_bytes(whole[: len(whole) // 2])
     assert [fault.rule for fault in folder.faults()] == ["unreadable-image"]
     calls = []
@@ -339,7 +339,7 @@ def test_all_faults_come_together(folder):
 
 def test_nothing_left(folder):
     folder.content["images"][0]["width"] = 7
-    with pytest.raises(DetectError, match=r"none of the 1 pictures is left .*size-mismatch"):
+    with pytest.raises(DetectError, match=r"none of the 1 images is left .*size-mismatch"):
         folder.read(on_error="skip")
 
 
@@ -353,7 +353,7 @@ def test_nothing_left(folder):
         ("[]", "an object with the lists images, annotations and categories, found a list"),
         ('{"images": []}', "found no list 'annotations' but only images"),
         ('{"images": {}, "annotations": []}', "found no list 'images' but an object"),
-        ('{"images": [], "annotations": [], "categories": []}', "expected pictures in 'images'"),
+        ('{"images": [], "annotations": [], "categories": []}', "expected images in 'images'"),
     ],
 )
 def test_a_file_of_another_kind(folder, text, message):
@@ -367,7 +367,7 @@ def test_a_missing_file_or_folder(folder):
     with pytest.raises(DetectError, match="cannot be read: No such file"):
         read_coco_keypoints(folder.file, folder.images)
     folder.images = folder.images / "nowhere"
-    with pytest.raises(DetectError, match=r"expected the folder of the pictures .* found nothing"):
+    with pytest.raises(DetectError, match=r"expected the folder of the images .* found nothing"):
         folder.read()
 
 
@@ -485,7 +485,7 @@ def test_crops_hold_one_person_each(folder):
     assert crops.without_difficult() is crops
 
 
-def test_crops_of_one_picture_do_not_decode_it_twice(folder, monkeypatch):
+def test_crops_of_one_image_do_not_decode_it_twice(folder, monkeypatch):
     folder.add_image(2)
     folder.add(person(1, 1), person(2, 1, box=(0, 0, 5, 5)), person(3, 2))
     asked = []
@@ -504,7 +504,7 @@ def test_crops_of_one_picture_do_not_decode_it_twice(folder, monkeypatch):
 
 def test_crops_without_persons_or_with_a_wrong_context(folder):
     folder.add(person(iscrowd=1))
-    with pytest.raises(DetectError, match="found none with a labeled joint in 1 pictures"):
+    with pytest.raises(DetectError, match="found none with a labeled joint in 1 images"):
         person_crops(folder.read())
     with pytest.raises(DetectError, match="context: expected a number of 0 or more, found -1"):
         person_crops(folder.read(), -1)

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from detect.data import Augmentation, EvaluationBatches, TrainingBatches, loading
-from detect.data.loading import WORKER_ERRORS
+from detect.data import Augmentation, EvaluationBatches, TrainingBatches
+from detect.data.loading import batches as module
+from detect.data.loading.batches import WORKER_ERRORS
 from detect.errors import DetectError
 from detect.structures import Batch, GroundTruth, ImageMeta, InputSpec, Sample
 
 SPEC = InputSpec((32, 32))
 
 
-class Pictures:
-    """Numbered pictures: every pixel of picture k is k."""
+class Images:
+    """Numbered images: every pixel of image k is k."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -39,7 +40,7 @@ def ids(batches) -> list[list[str]]:
 
 def source(count: int = 10, batch_size: int = 3, seed: int = 0, workers: int = 0):
     return TrainingBatches(
-        Pictures(count),
+        Images(count),
         Augmentation(),
         SPEC,
         batch_size=batch_size,
@@ -48,7 +49,7 @@ def source(count: int = 10, batch_size: int = 3, seed: int = 0, workers: int = 0
     )
 
 
-def test_an_epoch_takes_each_picture_at_most_once_and_leaves_out_the_rest():
+def test_an_epoch_takes_each_image_at_most_once_and_leaves_out_the_rest():
     batches = ids(source().epoch(0))
     assert [len(batch) for batch in batches] == [3, 3, 3]
     assert len({name for batch in batches for name in batch}) == 9
@@ -88,12 +89,12 @@ def test_workers_change_nothing(workers: int):
 def test_loading_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     list(source().epoch(0))
-    list(EvaluationBatches(Pictures(5), SPEC, batch_size=2))
+    list(EvaluationBatches(Images(5), SPEC, batch_size=2))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_evaluation_takes_all_pictures_in_order():
-    batches: list[Batch] = list(EvaluationBatches(Pictures(5), SPEC, batch_size=2))
+def test_evaluation_takes_all_images_in_order():
+    batches: list[Batch] = list(EvaluationBatches(Images(5), SPEC, batch_size=2))
     assert ids(batches) == [["0", "1"], ["2", "3"], ["4"]]
     assert (batches[1].images[1] == 3).all()
 
@@ -102,7 +103,7 @@ def test_shares_of_processes_make_up_the_batches():
     whole = [ids(source(count=20, batch_size=4).epoch(epoch)) for epoch in (0, 1)]
     shares = []
     for rank in range(2):
-        batches = TrainingBatches(Pictures(20), None, SPEC, batch_size=4, seed=0, share=(rank, 2))
+        batches = TrainingBatches(Images(20), None, SPEC, batch_size=4, seed=0, share=(rank, 2))
         shares.append([ids(batches.epoch(epoch)) for epoch in (0, 1)])
     for epoch in (0, 1):
         for batch, one, other in zip(whole[epoch], *(s[epoch] for s in shares), strict=True):
@@ -110,16 +111,15 @@ def test_shares_of_processes_make_up_the_batches():
             assert sorted(one + other) == sorted(batch)
 
 
-def test_more_processes_than_pictures_are_refused():
+def test_more_processes_than_images_are_refused():
     with pytest.raises(DetectError, match="for each of the 3 processes, found 2"):
-        TrainingBatches(Pictures(2), None, SPEC, batch_size=4, seed=0, share=(0, 3))
+        TrainingBatches(Images(2), None, SPEC, batch_size=4, seed=0, share=(0, 3))
 
 
 def test_evaluation_batches_go_round():
-    whole = ids(EvaluationBatches(Pictures(10), SPEC, batch_size=3))
+    whole = ids(EvaluationBatches(Images(10), SPEC, batch_size=3))
     shares = [
-        ids(EvaluationBatches(Pictures(10), SPEC, batch_size=3, share=(rank, 3)))
-        for rank in range(3)
+        ids(EvaluationBatches(Images(10), SPEC, batch_size=3, share=(rank, 3))) for rank in range(3)
     ]
     assert shares == [[whole[0], whole[3]], [whole[1]], [whole[2]]]
 
@@ -138,10 +138,10 @@ def pixels(batches):
     return [batch.images[:, :, 0, 0].tolist() for batch in batches]
 
 
-def test_draws_from_global_generators_depend_on_seed_epoch_and_picture_alone():
+def test_draws_from_global_generators_depend_on_seed_epoch_and_image_alone():
     def make(workers, seed=0):
         return TrainingBatches(
-            Pictures(8), GlobalDraws(), SPEC, batch_size=2, seed=seed, num_workers=workers
+            Images(8), GlobalDraws(), SPEC, batch_size=2, seed=seed, num_workers=workers
         )
 
     random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
@@ -156,12 +156,11 @@ def test_draws_from_global_generators_depend_on_seed_epoch_and_picture_alone():
     assert pixels(make(0, seed=1).epoch(1)) != expected
 
 
-class Deadly(Pictures):
-    """Reading one of its pictures kills the process."""
+class Deadly(Images):
+    """Reading one of its images kills the process."""
 
     metas = tuple(
-        ImageMeta(str(index), Path(f"picture_{index}.jpg"), (32, 32), (32, 32))
-        for index in range(8)
+        ImageMeta(str(index), Path(f"image_{index}.jpg"), (32, 32), (32, 32)) for index in range(8)
     )
 
     def __getitem__(self, index):
@@ -170,20 +169,20 @@ class Deadly(Pictures):
         return super().__getitem__(index)
 
 
-def test_the_picture_at_which_a_worker_died_is_named():
+def test_the_image_at_which_a_worker_died_is_named():
     batches = TrainingBatches(Deadly(8), None, SPEC, batch_size=2, seed=0, num_workers=2)
     with pytest.raises(WORKER_ERRORS) as caught:
         list(batches.epoch(0))
     error = batches.explain(caught.value)
     assert isinstance(error, DetectError)
-    assert "a process that reads pictures ended while it read picture_5.jpg" in str(error)
+    assert "a process that reads images ended while it read image_5.jpg" in str(error)
     assert "data.num_workers" in str(error)
     other = RuntimeError("something else")
     assert batches.explain(other) is other
 
 
 def test_a_worker_whose_end_shows_after_its_connection_broke_is_named():
-    batches = TrainingBatches(Pictures(8), None, SPEC, batch_size=2, seed=0, num_workers=1)
+    batches = TrainingBatches(Images(8), None, SPEC, batch_size=2, seed=0, num_workers=1)
     next(batches.epoch(0))
     before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the loader's, which tells of a death
     try:
@@ -196,17 +195,17 @@ def test_a_worker_whose_end_shows_after_its_connection_broke_is_named():
     finally:
         signal.signal(signal.SIGCHLD, before)
     assert isinstance(error, DetectError)
-    assert "a process that reads pictures ended while it read" in str(error)
+    assert "a process that reads images ended while it read" in str(error)
 
 
 def test_a_broken_connection_is_no_dead_worker(monkeypatch):
-    monkeypatch.setattr(loading, "SECONDS_TO_DIE", 0.2)
-    batches = TrainingBatches(Pictures(8), None, SPEC, batch_size=2, seed=0, num_workers=1)
+    monkeypatch.setattr(module, "SECONDS_TO_DIE", 0.2)
+    batches = TrainingBatches(Images(8), None, SPEC, batch_size=2, seed=0, num_workers=1)
     next(batches.epoch(0))
     error = ConnectionResetError("by a file server")
     assert batches.explain(error) is error
 
 
 def test_a_worker_that_dies_in_an_evaluation_is_named_too():
-    with pytest.raises(DetectError, match=r"while it read picture_5\.jpg"):
+    with pytest.raises(DetectError, match=r"while it read image_5\.jpg"):
         list(EvaluationBatches(Deadly(8), SPEC, batch_size=2, num_workers=2))

@@ -1,4 +1,4 @@
-"""Proposals on their way with the pictures."""
+"""Proposals on their way with the images."""
 
 import pickle
 
@@ -20,7 +20,7 @@ def sample(proposals=BOXES, image_id="a"):
     return Sample(image, truth, meta, proposals)
 
 
-def test_each_picture_gets_its_own():
+def test_each_image_gets_its_own():
     boxes = {"a": BOXES.numpy(), "b": np.zeros((0, 4), np.float32)}
     samples = ProposedSamples([sample(None, "a"), sample(None, "b")], boxes)
     assert len(samples) == 2
@@ -29,7 +29,7 @@ def test_each_picture_gets_its_own():
     assert len(samples[1].truth) == 1
 
 
-def test_they_are_scaled_and_shifted_with_the_picture():
+def test_they_are_scaled_and_shifted_with_the_image():
     fitted = fit_to_input(sample(), InputSpec((60, 60), keep_aspect_ratio=True))
     assert_close(fitted.proposals, BOXES * 1.5 + torch.tensor([0.0, 7.0, 0.0, 7.0]))
     assert_close(fitted.proposals[:1], fitted.truth.boxes)
@@ -48,13 +48,13 @@ def test_an_augmentation_moves_them_as_it_moves_objects(seed):
     assert np.array_equal(plain.image, changed.image)
 
 
-def test_an_augmentation_of_a_picture_without_proposals_found():
+def test_an_augmentation_of_an_image_without_proposals_found():
     changed = Augmentation(horizontal_flip=1.0, scale=0, shift=0)(sample(torch.zeros(0, 4)), 0)
     assert changed.proposals.shape == (0, 4)
     assert_close(changed.truth.boxes, torch.tensor([[10.0, 5.0, 30.0, 25.0]]))
 
 
-def test_a_batch_has_those_of_all_its_pictures_or_of_none():
+def test_a_batch_has_those_of_all_its_images_or_of_none():
     batch = Batch.from_samples([sample(), sample(torch.zeros(0, 4))])
     assert [len(boxes) for boxes in batch.proposals] == [3, 0]
     assert Batch.from_samples([sample(None)]).proposals is None

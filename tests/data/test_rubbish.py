@@ -17,15 +17,15 @@ import pytest
 
 from detect.config import load_config
 from detect.data import ImageError, check_voc, read_image, read_image_header, verify_image
-from detect.data.annotated_voc import read_annotated_voc
 from detect.data.checking import check_annotated
-from detect.data.formats import read_annotated
+from detect.data.formats.annotated_voc import read_annotated_voc
+from detect.data.reading import read_annotated
 from detect.errors import DetectError
 from detect.yaml_text import BrokenYAMLError, parse_yaml
 from tests.conftest import REPOSITORY
 from tests.data.checked_folder import encoded, scene
 from tests.data.mutations import ANY, JPEG, JSON, XML, YAML, change_number, laughs, mutate
-from tests.data.voc_folder import VOCFolder, annotation_xml, object_xml, picture
+from tests.data.voc_folder import VOCFolder, annotation_xml, object_xml, photo
 from tests.data.written_sets import write_coco, write_yolo
 
 # Seconds; each case takes milliseconds, and a busy machine is given its time.
@@ -63,7 +63,7 @@ ANNOTATIONS = (
 
 def rubbish_folder(root, num):
     folder = VOCFolder(root)
-    image = picture(suffix=".jpg")
+    image = photo(suffix=".jpg")
     for number in range(num):
         folder.add(f"{number:06}", mutated(ANNOTATIONS, XML, number), image)
     folder.split("train", *(f"{number:06}" for number in range(num)))
@@ -78,24 +78,24 @@ def test_mutated_annotations(tmp_path, num):
     annotated = read_annotated_voc(folder.root, classes=["cat", "dog"])
     assert time.perf_counter() - start < 0.05 * num + PATIENCE
     assert report.num_images == num
-    assert len(annotated.pictures) + annotated.num_skipped_images == num
+    assert len(annotated.images) + annotated.num_skipped_images == num
     # what is broken is said, file by file, and something has remained
     files = {fault.file for fault in report.faults}
     assert 0.3 * num < len(files) <= 2 * num
-    assert annotated.pictures
-    for picture_ in annotated.pictures:
-        for item in picture_.objects:
+    assert annotated.images
+    for image_ in annotated.images:
+        for item in image_.objects:
             x1, y1, x2, y2 = item.box
-            assert 0 <= x1 < x2 <= 60, picture_.image_id
-            assert 0 <= y1 < y2 <= 40, picture_.image_id
-    if num <= 100:  # comparing thousands of equal pictures is no part of this
+            assert 0 <= x1 < x2 <= 60, image_.image_id
+            assert 0 <= y1 < y2 <= 40, image_.image_id
+    if num <= 100:  # comparing thousands of equal images is no part of this
         assert check_annotated(annotated).num_images == num
 
 
 @pytest.mark.slow
 def test_a_mutated_annotation_never_ends_in_a_traceback(tmp_path):
     folder = VOCFolder(tmp_path / "set")
-    folder.add("a", image=picture(suffix=".jpg"))
+    folder.add("a", image=photo(suffix=".jpg"))
     folder.split("train", "a")
     for number in range(500):
         data = mutated(ANNOTATIONS, XML, 10_000 + number)
@@ -133,7 +133,7 @@ BOMB = (
 )
 def test_annotations_that_somebody_would_think_of(tmp_path, xml, rule):
     folder = VOCFolder(tmp_path / "set")
-    folder.add("a", xml, picture(suffix=".jpg"))
+    folder.add("a", xml, photo(suffix=".jpg"))
     folder.split("train", "a")
     report = in_time("", check_voc, folder.root)
     assert rule is None or rule in {fault.rule for fault in report.faults}
@@ -141,7 +141,7 @@ def test_annotations_that_somebody_would_think_of(tmp_path, xml, rule):
     in_time("", read_annotated_voc, folder.root)
 
 
-# ---- pictures ---------------------------------------------------------------------------------
+# ---- images ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("num", [60, pytest.param(500, marks=pytest.mark.slow)])

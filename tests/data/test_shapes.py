@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from detect.data import shapes
-from detect.data.shapes import SHAPE_CLASSES, draw_shapes, ensure_shapes, render_picture
+from detect.data.synthetic import shapes
+from detect.data.synthetic.shapes import SHAPE_CLASSES, draw_shapes, ensure_shapes, render_image
 from detect.errors import DetectError
 
 
 @pytest.fixture(scope="module")
-def pictures():
-    return [render_picture(index, seed=3) for index in range(160)]
+def images():
+    return [render_image(index, seed=3) for index in range(160)]
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +45,16 @@ def test_same_seed_gives_the_same_bytes(drawn_folder, tmp_path):
     assert contents(tmp_path / "again") == contents(drawn_folder)
 
 
-def test_other_seed_gives_other_pictures(drawn_folder, tmp_path):
+def test_other_seed_gives_other_images(drawn_folder, tmp_path):
     draw_shapes(tmp_path / "other", num_images=20, seed=6, image_size=(96, 128))
     ours, others = contents(drawn_folder), contents(tmp_path / "other")
     assert ours.keys() == others.keys()
-    pictures = [name for name in ours if name.endswith(".jpg")]
-    assert len(pictures) == 20
-    assert all(ours[name] != others[name] for name in pictures)
+    images = [name for name in ours if name.endswith(".jpg")]
+    assert len(images) == 20
+    assert all(ours[name] != others[name] for name in images)
 
 
-def test_a_larger_set_begins_with_the_pictures_of_a_smaller_one(drawn_folder, tmp_path):
+def test_a_larger_set_begins_with_the_images_of_a_smaller_one(drawn_folder, tmp_path):
     draw_shapes(tmp_path / "small", num_images=7, seed=5, image_size=(96, 128))
     large, small = contents(drawn_folder), contents(tmp_path / "small")
     names = [name for name in small if name.startswith(("JPEGImages", "Annotations"))]
@@ -65,19 +65,19 @@ def test_a_larger_set_begins_with_the_pictures_of_a_smaller_one(drawn_folder, tm
 def test_drawing_leaves_the_global_generators_alone():
     np.random.seed(0)  # noqa: NPY002 (it is the global generator that is watched)
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    render_picture(0)
+    render_image(0)
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
 # --- truth ---------------------------------------------------------------------------------------
 
 
-def test_boxes_are_the_extent_of_the_visible_pixels(pictures):
-    for picture in pictures:
-        shown = set(np.unique(picture.owners)) - {-1}
-        assert shown == set(range(len(picture.objects))), "an object is visible and not annotated"
-        for index, drawn in enumerate(picture.objects):
-            rows, columns = np.nonzero(picture.owners == index)
+def test_boxes_are_the_extent_of_the_visible_pixels(images):
+    for photo in images:
+        shown = set(np.unique(photo.owners)) - {-1}
+        assert shown == set(range(len(photo.objects))), "an object is visible and not annotated"
+        for index, drawn in enumerate(photo.objects):
+            rows, columns = np.nonzero(photo.owners == index)
             extent = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
             assert drawn.box == extent
             assert drawn.visible_area == len(rows)
@@ -86,13 +86,13 @@ def test_boxes_are_the_extent_of_the_visible_pixels(pictures):
 def test_painted_pixels_are_where_the_truth_says():
     # Objects are painted opaque: with the same random numbers but objects of another color, only
     # their pixels and the antialiased ones around them change.
-    original = render_picture(6, seed=3)
+    original = render_image(6, seed=3)
     assert original.objects
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shapes, "photograph", lambda _, canvas: (canvas * 255).astype(np.uint8))
-        plain = render_picture(6, seed=3)
+        plain = render_image(6, seed=3)
         patch.setattr(shapes, "_paint", black_out(shapes._paint))
-        blacked = render_picture(6, seed=3)
+        blacked = render_image(6, seed=3)
     changed = (plain.image != blacked.image).any(axis=2)
     objects = plain.owners >= 0
     interior = cv2.erode(objects.astype(np.uint8), np.ones((5, 5))) > 0
@@ -111,20 +111,20 @@ def black_out(paint):
     return paint_black
 
 
-def test_every_object_is_visible_enough(pictures):
-    for picture in pictures:
-        for drawn in picture.objects:
+def test_every_object_is_visible_enough(images):
+    for photo in images:
+        for drawn in photo.objects:
             x1, y1, x2, y2 = drawn.box
-            assert 0 <= x1 < x2 <= picture.image.shape[1]
-            assert 0 <= y1 < y2 <= picture.image.shape[0]
+            assert 0 <= x1 < x2 <= photo.image.shape[1]
+            assert 0 <= y1 < y2 <= photo.image.shape[0]
             assert min(x2 - x1, y2 - y1) >= shapes.MIN_BOX_SIDE
             assert drawn.visible_area >= max(
                 shapes.MIN_VISIBLE_PIXELS, shapes.MIN_VISIBLE_SHARE * drawn.area
             )
 
 
-def test_difficult_is_what_is_hidden_by_more_than_the_limit(pictures):
-    objects = [drawn for picture in pictures for drawn in picture.objects]
+def test_difficult_is_what_is_hidden_by_more_than_the_limit(images):
+    objects = [drawn for photo in images for drawn in photo.objects]
     for drawn in objects:
         hidden_share = 1 - drawn.visible_area / drawn.area
         assert drawn.difficult == (hidden_share > 0.65)
@@ -138,15 +138,15 @@ def test_difficult_limit_to_the_pixel():
     assert dataclasses.replace(drawn, visible_area=34).difficult
 
 
-def test_truncated_objects_touch_the_border_and_others_lack_nothing(pictures):
+def test_truncated_objects_touch_the_border_and_others_lack_nothing(images):
     num_truncated = 0
-    for picture in pictures:
-        height, width = picture.image.shape[:2]
-        for index, drawn in enumerate(picture.objects):
+    for photo in images:
+        height, width = photo.image.shape[:2]
+        for index, drawn in enumerate(photo.objects):
             x1, y1, x2, y2 = drawn.box
             touches = x1 == 0 or y1 == 0 or x2 == width or y2 == height
             hidden = drawn.visible_area < drawn.area
-            is_last = index == len(picture.objects) - 1  # nothing hides the last one
+            is_last = index == len(photo.objects) - 1  # nothing hides the last one
             if is_last:
                 assert drawn.truncated == hidden
                 assert touches or not drawn.truncated
@@ -154,28 +154,28 @@ def test_truncated_objects_touch_the_border_and_others_lack_nothing(pictures):
     assert num_truncated > 20
 
 
-def test_variety(pictures):
-    counts = Counter(drawn.label for picture in pictures for drawn in picture.objects)
+def test_variety(images):
+    counts = Counter(drawn.label for photo in images for drawn in photo.objects)
     assert sorted(counts) == list(range(len(SHAPE_CLASSES)))
     assert min(counts.values()) > 0.6 * max(counts.values())
-    num_empty = sum(not picture.objects for picture in pictures)
-    assert 1 <= num_empty <= 0.07 * len(pictures)
-    assert max(len(picture.objects) for picture in pictures) == shapes.MAX_OBJECTS
+    num_empty = sum(not photo.objects for photo in images)
+    assert 1 <= num_empty <= 0.07 * len(images)
+    assert max(len(photo.objects) for photo in images) == shapes.MAX_OBJECTS
     sides = [
         max(drawn.box[2] - drawn.box[0], drawn.box[3] - drawn.box[1])
-        for picture in pictures
-        for drawn in picture.objects
+        for photo in images
+        for drawn in photo.objects
         if drawn.visible_area == drawn.area
     ]
     assert min(sides) < 20
     assert max(sides) > 60
 
 
-def test_color_does_not_tell_the_class(pictures):
+def test_color_does_not_tell_the_class(images):
     colors: dict[int, list[np.ndarray]] = {label: [] for label in range(len(SHAPE_CLASSES))}
-    for picture in pictures:
-        for index, drawn in enumerate(picture.objects):
-            colors[drawn.label].append(picture.image[picture.owners == index].mean(axis=0))
+    for photo in images:
+        for index, drawn in enumerate(photo.objects):
+            colors[drawn.label].append(photo.image[photo.owners == index].mean(axis=0))
     means = np.array([np.mean(of_class, axis=0) for of_class in colors.values()])  # [C, 3]
     # about 100 objects a class with a deviation of about 55: means of one distribution lie within
     # 4 · 55 / √100 ≈ 22 of each other's mean
@@ -231,9 +231,9 @@ def polygon_area(points: np.ndarray) -> float:
 @pytest.mark.parametrize("image_size", [(64, 64), (64, 200), (200, 90)])
 def test_image_sizes(image_size):
     for index in range(12):
-        picture = render_picture(index, image_size=image_size)
-        assert picture.image.shape == (*image_size, 3)
-        assert picture.image.dtype == np.uint8
+        photo = render_image(index, image_size=image_size)
+        assert photo.image.shape == (*image_size, 3)
+        assert photo.image.dtype == np.uint8
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -271,16 +271,16 @@ def test_annotations_say_what_was_drawn(drawn_folder):
     ):
         root = ElementTree.parse(drawn_folder / "Annotations" / f"{image_id}.xml").getroot()
         image = cv2.imread(str(drawn_folder / "JPEGImages" / f"{image_id}.jpg"))
-        picture = render_picture(index, seed=5, image_size=(96, 128))
+        photo = render_image(index, seed=5, image_size=(96, 128))
         assert root.tag == "annotation"
         assert root.findtext("filename") == f"{image_id}.jpg"
         assert [root.findtext(f"size/{side}") for side in ("height", "width", "depth")] == [
             str(side) for side in image.shape
         ]
-        # JPEG changes a noisy picture by a few levels, and red and blue are not exchanged
-        difference = image[:, :, ::-1].astype(int) - picture.image
+        # JPEG changes a noisy image by a few levels, and red and blue are not exchanged
+        difference = image[:, :, ::-1].astype(int) - photo.image
         assert np.abs(difference).mean() < 8
-        for element, drawn in zip(root.findall("object"), picture.objects, strict=True):
+        for element, drawn in zip(root.findall("object"), photo.objects, strict=True):
             assert element.findtext("name") == SHAPE_CLASSES[drawn.label]
             assert element.findtext("difficult") == str(int(drawn.difficult))
             assert element.findtext("truncated") == str(int(drawn.truncated))
@@ -356,7 +356,7 @@ def test_an_older_drawing_is_not_taken_for_new(tmp_path):
 
 def test_the_version_names_the_drawing():
     # a change of what is drawn wants another version, or a set that lies there is mixed up with it
-    labels = [[drawn.label for drawn in render_picture(index).objects] for index in range(8)]
+    labels = [[drawn.label for drawn in render_image(index).objects] for index in range(8)]
     drawings = {
         2: [
             [4, 4, 3, 0, 1],
@@ -388,10 +388,10 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
 def test_the_diameters_can_be_chosen():
     sides = []
     for index in range(60):
-        picture = render_picture(index, max_objects=1, diameters=(0.4, 0.8))
+        photo = render_image(index, max_objects=1, diameters=(0.4, 0.8))
         sides += [
             max(drawn.box[2] - drawn.box[0], drawn.box[3] - drawn.box[1])
-            for drawn in picture.objects
+            for drawn in photo.objects
             if not drawn.truncated
         ]
     # a square or a cross that stands upright is narrower than the circle around it

@@ -4,7 +4,7 @@ import torch
 from torch.testing import assert_close
 
 from detect.data import fit_to_input
-from detect.data.transforms import drop_empty
+from detect.data.loading.transforms import drop_empty
 from detect.structures import Batch, GroundTruth, ImageMeta, InputSpec, Sample, StructureError
 
 
@@ -41,7 +41,7 @@ def test_stretching_fills_the_input():
     assert_close(fitted.truth.boxes, torch.tensor([[6.4, 12.8, 12.8, 25.6]]))
 
 
-def test_picture_of_the_right_size_is_untouched():
+def test_image_of_the_right_size_is_untouched():
     given = sample(64, 48)
     assert np.array_equal(fit_to_input(given, InputSpec((64, 48))).image, given.image)
 
@@ -128,7 +128,7 @@ def test_a_shorter_side_is_between_one_pixel_and_the_longer_side(shorter_side):
     assert InputSpec((600, 1000), shorter_side=1).shorter_side == 1
 
 
-def test_pictures_of_different_sizes_are_padded_below_and_to_the_right():
+def test_images_of_different_sizes_are_padded_below_and_to_the_right():
     spec = InputSpec((120, 120), shorter_side=60)
     fitted = [fit_to_input(sample(*size), spec) for size in ((30, 45), (50, 20), (25, 25))]
     assert [one.meta.input_size for one in fitted] == [(60, 90), (120, 48), (60, 60)]

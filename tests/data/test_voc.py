@@ -19,7 +19,7 @@ from detect.data import (
 )
 from detect.errors import DetectError
 from detect.structures import GroundTruth, ImageMeta
-from tests.data.voc_folder import GOOD_BOX, VOCFolder, annotation_xml, object_xml, picture
+from tests.data.voc_folder import GOOD_BOX, VOCFolder, annotation_xml, object_xml, photo
 
 
 @pytest.fixture
@@ -27,9 +27,9 @@ def folder(tmp_path):
     return VOCFolder(tmp_path / "set")
 
 
-def with_one(folder, xml=None, **picture_options):
-    """A split `train` whose only picture is 000001."""
-    folder.add("000001", xml, **picture_options)
+def with_one(folder, xml=None, **image_options):
+    """A split `train` whose only image is 000001."""
+    folder.add("000001", xml, **image_options)
     folder.split("train", "000001")
     return [VOCSource(folder.root, "train")]
 
@@ -80,7 +80,7 @@ def test_boxes_become_half_open_and_start_at_zero(folder):
     assert dataset.faults == ()
 
 
-def test_picture_without_objects(folder):
+def test_image_without_objects(folder):
     folder.add("empty", annotation_xml())
     folder.add("full")
     folder.split("train", "empty", "full")
@@ -133,7 +133,7 @@ def test_forms_of_split_files(folder, data):
     assert dataset.image_ids == ("000001", "000002")
 
 
-def test_split_for_one_class_leaves_out_pictures_without_it(folder):
+def test_split_for_one_class_leaves_out_images_without_it(folder):
     for name in ("000001", "000002", "000003"):
         folder.add(name)
     folder.split("dog_train", "000001 -1", "000002  1", "000003  0")
@@ -152,7 +152,7 @@ def test_ids_with_blanks_subfolders_and_dots(folder):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".JPG", ".jpeg", ".png", ".PNG", ".bmp", ".WebP"])
-def test_pictures_are_found_whatever_their_suffix(folder, suffix):
+def test_images_are_found_whatever_their_suffix(folder, suffix):
     dataset = read_voc(with_one(folder, suffix=suffix), "auto")
     assert dataset.metas[0].path.name == f"000001{suffix}"
 
@@ -266,7 +266,7 @@ def test_automatic_classes_need_an_object(folder):
         ((2, 30, 20, 30), "zero-size-box", "ymin = ymax = 30"),
         ((20, 3, 2, 30), "inverted-box", "xmin = 20 is greater than xmax = 2"),
         ((2, 30.5, 20, 3), "inverted-box", "ymin = 30.5 is greater than ymax = 3"),
-        ((2, 3, 61, 30), "box-outside-image", "xmax = 61, ymax = 30 in a picture of 60 wide"),
+        ((2, 3, 61, 30), "box-outside-image", "xmax = 61, ymax = 30 in an image of 60 wide"),
         ((2, 3, 20, 40.5), "box-outside-image", "ymax = 40.5"),
         ((-1, 3, 20, 30), "box-outside-image", "xmin = -1"),
         ((2, -0.5, 20, 30), "box-outside-image", "ymin = -0.5"),
@@ -356,10 +356,10 @@ def test_an_object_can_have_several_faults(folder):
     assert rules == ["bad-difficult", "unknown-class", "zero-size-box"]
 
 
-# ---- faults of pictures and annotations -------------------------------------------------------
+# ---- faults of images and annotations -------------------------------------------------------
 
 
-def skipping_leaves_the_sound_picture(folder):
+def skipping_leaves_the_sound_image(folder):
     """Whether `skip` leaves out 000001 and keeps `sound`."""
     folder.add("sound")
     folder.split("train", "000001", "sound")
@@ -368,16 +368,16 @@ def skipping_leaves_the_sound_picture(folder):
     return dataset.image_ids == ("sound",) and counts == (1, 0)
 
 
-def test_missing_picture(folder):
+def test_missing_image(folder):
     with_one(folder)
     (folder.images / "000001.jpg").rename(folder.images / "000001.txt")
     fault = only_fault(folder, "missing-image")
     assert fault.file == str(folder.images / "000001")
     assert ".webp" in fault.value
-    assert skipping_leaves_the_sound_picture(folder)
+    assert skipping_leaves_the_sound_image(folder)
 
 
-def test_missing_picture_of_other_case(folder):
+def test_missing_image_of_other_case(folder):
     with_one(folder)
     folder.add("IMG_1")
     (folder.annotations / "IMG_1.xml").rename(folder.annotations / "img_1.xml")
@@ -393,24 +393,24 @@ def test_id_with_a_suffix(folder):
     assert "without a suffix" in rules["missing-image"].remedy
 
 
-def test_two_pictures_of_one_id(folder):
+def test_two_images_of_one_id(folder):
     sources = with_one(folder, suffix=".bmp")
-    (folder.images / "000001.jpg").write_bytes(picture())
+    (folder.images / "000001.jpg").write_bytes(photo())
     fault = only_fault(folder, "several-images", "warning")
     assert "000001.jpg and 000001.bmp" in fault.value
     assert read_voc(sources, "auto").metas[0].path.name == "000001.jpg"
 
 
-@pytest.mark.parametrize("image", [b"a note", b"", picture(suffix=".jpg")[:600]])
-def test_unreadable_picture(folder, image):
+@pytest.mark.parametrize("image", [b"a note", b"", photo(suffix=".jpg")[:600]])
+def test_unreadable_image(folder, image):
     with_one(folder, image=image)
     fault = only_fault(folder, "unreadable-image")
     assert fault.file == str(folder.images / "000001.jpg")
-    assert skipping_leaves_the_sound_picture(folder)
+    assert skipping_leaves_the_sound_image(folder)
 
 
 def test_verification_decodes_and_can_be_left_out(folder):
-    damaged = picture(suffix=".jpg")[:-500]
+    damaged = photo(suffix=".jpg")[:-500]
     sources = with_one(folder, image=damaged)
     with pytest.raises(DataFaults, match="cut off"):
         read_voc(sources, "auto")
@@ -429,7 +429,7 @@ def test_missing_annotation(folder):
     (folder.annotations / "000001.xml").unlink()
     fault = only_fault(folder, "missing-annotation")
     assert fault.file == str(folder.annotations / "000001.xml")
-    assert skipping_leaves_the_sound_picture(folder)
+    assert skipping_leaves_the_sound_image(folder)
 
 
 ENTITIES = '<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;">]>'
@@ -461,18 +461,18 @@ def test_faulty_annotations(folder, xml, rule, value):
     assert fault.file == str(folder.annotations / "000001.xml")
     assert fault.object is None
     assert value in fault.value
-    assert skipping_leaves_the_sound_picture(folder)
+    assert skipping_leaves_the_sound_image(folder)
 
 
 @pytest.mark.parametrize("size", [(41, 60), (40, 61), (0, 0), (40.5, 60), (60, 40)])
-def test_size_that_contradicts_the_picture(folder, size):
+def test_size_that_contradicts_the_image(folder, size):
     # the box would lie outside: that follows from the size and is not told besides
     with_one(folder, annotation_xml(object_xml("dog", (1, 1, 200, 300)), size=size))
     fault = only_fault(folder, "size-mismatch")
     assert f"{size[1]} wide and {size[0]} high" in fault.value
     assert "60 wide and 40 high" in fault.value
     assert "EXIF" not in fault.value
-    assert skipping_leaves_the_sound_picture(folder)
+    assert skipping_leaves_the_sound_image(folder)
 
 
 def test_size_before_the_rotation(folder):
@@ -513,8 +513,8 @@ def test_root_without_the_layout_names_the_right_folder(folder, tmp_path):
 
 
 def test_root_that_is_something_else(tmp_path):
-    (tmp_path / "pictures").mkdir()
-    with pytest.raises(DetectError, match="there are: pictures"):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DetectError, match="there are: images"):
         check_voc(tmp_path)
 
 
@@ -542,7 +542,7 @@ def test_no_splits_at_all(folder):
 def test_empty_split(folder, on_error, data):
     folder.add("000001")
     (folder.splits / "train.txt").write_bytes(data)
-    with pytest.raises(DetectError, match="found no picture"):
+    with pytest.raises(DetectError, match="found no image"):
         read_voc([VOCSource(folder.root, "train")], "auto", on_error=on_error)
     assert [fault.rule for fault in faults_of(folder, "auto")] == ["empty-split"]
 
@@ -598,11 +598,11 @@ def test_sources_are_joined_in_order(folder, tmp_path):
 
 
 def test_skipping_everything_is_an_error(folder):
-    with pytest.raises(DetectError, match=r"none of the 1 pictures is left.*malformed-xml"):
+    with pytest.raises(DetectError, match=r"none of the 1 images is left.*malformed-xml"):
         read_voc(with_one(folder, "<broken"), "voc", on_error="skip")
 
 
-def test_a_picture_stays_when_all_its_objects_go(folder):
+def test_an_image_stays_when_all_its_objects_go(folder):
     xml = annotation_xml(object_xml("dog", (5, 5, 5, 9)))
     dataset = read_voc(with_one(folder, xml), "auto", on_error="skip")
     assert [len(truth) for truth in dataset.truths] == [0]
@@ -629,7 +629,7 @@ def test_all_faults_are_raised_together(folder):
     assert f"detect data check {folder.root}" in message
 
 
-def test_progress_counts_every_picture(folder):
+def test_progress_counts_every_image(folder):
     ids = [f"{number}a" for number in range(7)]
     for name in ids:
         folder.add(name)
@@ -654,7 +654,7 @@ def test_interruption_does_not_wait_for_the_rest(folder, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("detect.data.voc.verify_image", slow)
+    monkeypatch.setattr("detect.data.formats.voc.verify_image", slow)
     with pytest.raises(KeyboardInterrupt):
         read_voc([VOCSource(folder.root, "train")], "auto", progress=interrupt)
     assert len(measured) < 100
@@ -663,7 +663,7 @@ def test_interruption_does_not_wait_for_the_rest(folder, monkeypatch):
 # ---- check_voc --------------------------------------------------------------------------------
 
 
-def test_check_takes_all_splits_and_each_picture_once(folder):
+def test_check_takes_all_splits_and_each_image_once(folder):
     folder.add("000001")
     folder.add("000002", annotation_xml(object_xml(), object_xml("dog", (9, 9, 9, 20))))
     folder.add("unlisted", "<broken")
@@ -728,7 +728,7 @@ def dataset(folder):
     return read_voc([VOCSource(folder.root, "train")], "auto")
 
 
-def test_without_difficult_keeps_the_pictures(dataset):
+def test_without_difficult_keeps_the_images(dataset):
     training = dataset.without_difficult()
     assert training.image_ids == ("a", "b", "c")
     assert [len(truth) for truth in training.truths] == [1, 0, 1]
@@ -773,8 +773,8 @@ def test_the_set_can_be_sent_to_a_worker(dataset):
     torch.testing.assert_close(copy[0].truth.boxes, dataset[0].truth.boxes, rtol=0, atol=0)
 
 
-def test_picture_that_changes_after_reading(dataset, folder):
-    (folder.images / "a.jpg").write_bytes(picture((50, 50)))
+def test_image_that_changes_after_reading(dataset, folder):
+    (folder.images / "a.jpg").write_bytes(photo((50, 50)))
     with pytest.raises(DetectError, match="replaced meanwhile"):
         dataset[0]
     (folder.images / "b.jpg").unlink()

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from detect.data.yolo import label_checksum, read_annotated_yolo
+from detect.data.formats.yolo import label_checksum, read_annotated_yolo
 from detect.errors import DetectError
-from tests.data.voc_folder import picture
+from tests.data.voc_folder import photo
 
 YAML = "train: images/train\nval: images/val\nnames: [cat, dog]\n"
 ROW = "1 0.5 0.5 0.5 0.5"  # of 60 × 40 pixels: 15, 10, 45, 30
@@ -18,12 +18,12 @@ class YOLOFolder:
         (root / "data.yaml").write_text(yaml)
 
     def add(self, name, rows=ROW, split="train", image=None):
-        """A picture and its label file; rows of None leave the file out."""
+        """An image and its label file; rows of None leave the file out."""
         for kind, suffix in (("images", ".png"), ("labels", ".txt")):
             path = self.root / kind / split / f"{name}{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             if kind == "images":
-                path.write_bytes(picture() if image is None else image)
+                path.write_bytes(photo() if image is None else image)
             elif rows is not None:
                 path.write_text(rows)
 
@@ -33,8 +33,8 @@ def folder(tmp_path):
     return YOLOFolder(tmp_path / "set")
 
 
-def boxes(picture):
-    return [item.box for item in picture.objects]
+def boxes(photo):
+    return [item.box for item in photo.objects]
 
 
 # ---- what is legal ----------------------------------------------------------------------------
@@ -47,13 +47,13 @@ def test_rows_and_splits(folder):
     annotated = read_annotated_yolo(folder.root)
     assert annotated.faults == ()
     assert (annotated.data_format, annotated.class_names) == ("yolo", ("cat", "dog"))
-    a, b, c = annotated.pictures
+    a, b, c = annotated.images
     assert (a.image_id, a.size, a.splits) == ("a", (40, 60), ("train",))
     assert a.annotation_path == folder.root / "labels/train/a.txt"
     assert boxes(a) == [(15, 10, 45, 30), (0, 0, 30, 40)]
     assert [item.title for item in a.objects] == ["line 1 (dog)", "line 3 (cat)"]
     assert (b.image_id, b.objects, c.image_id, c.objects) == ("b", (), "sub/c", ())
-    assert [p.image_id for p in read_annotated_yolo(folder.root, ["val"]).pictures] == [
+    assert [p.image_id for p in read_annotated_yolo(folder.root, ["val"]).images] == [
         "b",
         "sub/c",
     ]
@@ -76,8 +76,8 @@ def test_forms_of_the_yaml_file(tmp_path, yaml):
     annotated = read_annotated_yolo(folder.root)
     assert annotated.faults == ()
     assert annotated.class_names == ("cat", "dog")
-    assert annotated.pictures[0].image_id == "a"
-    assert boxes(annotated.pictures[0]) == [(15, 10, 45, 30)]
+    assert annotated.images[0].image_id == "a"
+    assert boxes(annotated.images[0]) == [(15, 10, 45, 30)]
 
 
 def test_the_yaml_file_by_itself_and_by_another_name(folder):
@@ -87,8 +87,8 @@ def test_the_yaml_file_by_itself_and_by_another_name(folder):
     yaml = folder.root / "pets.yaml"
     (folder.root / "data.yaml").rename(yaml)
     (folder.root / "other.yaml").write_text("model: 3\n")
-    assert len(read_annotated_yolo(folder.root).pictures) == 2
-    assert len(read_annotated_yolo(yaml).pictures) == 2
+    assert len(read_annotated_yolo(folder.root).images) == 2
+    assert len(read_annotated_yolo(yaml).images) == 2
     (folder.root / "third.yaml").write_text("names: [a]\n")
     with pytest.raises(DetectError, match=r"expected one YAML.*pets.yaml, third.yaml"):
         read_annotated_yolo(folder.root)
@@ -100,7 +100,7 @@ def test_a_path_that_is_elsewhere_is_a_warning(tmp_path):
     folder.add("b", split="val")
     annotated = read_annotated_yolo(folder.root)
     assert [(f.rule, f.severity) for f in annotated.faults] == [("missing-path", "warning")]
-    assert len(annotated.pictures) == 2
+    assert len(annotated.images) == 2
 
 
 def test_darknets_files(tmp_path):
@@ -108,10 +108,10 @@ def test_darknets_files(tmp_path):
     (tmp_path / "obj.names").write_text("cat\ndog\n")
     (tmp_path / "obj.data").write_text("classes = 2\n")
     (tmp_path / "train.txt").write_text("data/obj_train_data/a.png\n")
-    (tmp_path / "obj_train_data/a.png").write_bytes(picture())
+    (tmp_path / "obj_train_data/a.png").write_bytes(photo())
     (tmp_path / "obj_train_data/a.txt").write_text(ROW)
     annotated = read_annotated_yolo(tmp_path)
-    (found,) = annotated.pictures
+    (found,) = annotated.images
     assert (annotated.faults, annotated.class_names) == ((), ("cat", "dog"))
     assert (found.image_id, found.splits, len(found.objects)) == ("a", ("train",), 1)
 
@@ -119,9 +119,7 @@ def test_darknets_files(tmp_path):
 def test_a_set_without_splits(tmp_path):
     folder = YOLOFolder(tmp_path / "set", "names: [cat, dog]\n")
     folder.add("a", split=".")
-    assert [(p.image_id, p.splits) for p in read_annotated_yolo(folder.root).pictures] == [
-        ("a", ())
-    ]
+    assert [(p.image_id, p.splits) for p in read_annotated_yolo(folder.root).images] == [("a", ())]
 
 
 def test_a_joint_split(tmp_path):
@@ -130,12 +128,12 @@ def test_a_joint_split(tmp_path):
     folder.add("b", split="val")
     (folder.root / "trainval.txt").write_text("images/train/a.png\nimages/val/b.png\n")
     annotated = read_annotated_yolo(folder.root)
-    assert [(p.image_id, p.splits) for p in annotated.pictures] == [
+    assert [(p.image_id, p.splits) for p in annotated.images] == [
         ("a", ("train", "trainval")),
         ("b", ("trainval", "val")),
     ]
     joint = read_annotated_yolo(folder.root, ["trainval"])
-    assert [p.image_id for p in joint.pictures] == ["a", "b"]
+    assert [p.image_id for p in joint.images] == ["a", "b"]
     with pytest.raises(DetectError, match="no split 'tain'; did you mean 'train'"):
         read_annotated_yolo(folder.root, ["tain"])
 
@@ -161,7 +159,7 @@ def test_boxes_at_the_border(folder, row, expected, rules):
     folder.add("a", row)
     folder.add("b", "", "val")
     annotated = read_annotated_yolo(folder.root)
-    assert boxes(annotated.pictures[0])[0] == pytest.approx(expected, abs=1e-5)
+    assert boxes(annotated.images[0])[0] == pytest.approx(expected, abs=1e-5)
     assert [(f.rule, f.object) for f in annotated.faults] == [(r, "line 1 (cat)") for r in rules]
 
 
@@ -197,7 +195,7 @@ def test_faulty_rows(folder, row, rule, words):
     assert fault.object in ("line 2", "line 2 (dog)")
     assert words in fault.value
     assert fault.remedy
-    assert len(annotated.pictures[0].objects) == annotated.num_skipped_objects == 1
+    assert len(annotated.images[0].objects) == annotated.num_skipped_objects == 1
 
 
 def test_a_row_twice_is_a_warning(folder):
@@ -208,7 +206,7 @@ def test_a_row_twice_is_a_warning(folder):
     assert fault.severity == "warning"
 
 
-def test_labels_without_a_picture(folder):
+def test_labels_without_an_image(folder):
     folder.add("a")
     folder.add("b", split="val")
     (folder.root / "labels/train/lonely.txt").write_text(ROW)
@@ -218,25 +216,25 @@ def test_labels_without_a_picture(folder):
     assert fault.file == str(folder.root / "labels/train/lonely.txt")
 
 
-def test_pictures_without_labels(folder):
+def test_images_without_labels(folder):
     for name in "abcd":
         folder.add(name, None if name != "a" else ROW)
     folder.add("e", None, "val")
     annotated = read_annotated_yolo(folder.root)
     found = [(fault.rule, fault.severity) for fault in annotated.faults]
     assert found == [("few-labels", "warning"), ("no-labels", "error")]
-    assert [p.image_id for p in annotated.pictures] == ["a", "b", "c", "d"]
+    assert [p.image_id for p in annotated.images] == ["a", "b", "c", "d"]
     assert annotated.num_skipped_images == 1
 
 
-def test_pictures_and_labels_that_cannot_be_read(folder):
+def test_images_and_labels_that_cannot_be_read(folder):
     folder.add("a", image=b"text")
     folder.add("b", split="val")
     folder.add("c", split="val")
     (folder.root / "labels/val/c.txt").write_bytes(b"\xff\xfe\x00")
     annotated = read_annotated_yolo(folder.root)
     assert [fault.rule for fault in annotated.faults] == ["unreadable-image", "unreadable-labels"]
-    assert [p.image_id for p in annotated.pictures] == ["b"]
+    assert [p.image_id for p in annotated.images] == ["b"]
 
 
 def test_a_list_with_faults(tmp_path):
@@ -291,11 +289,11 @@ def test_no_file(tmp_path):
 # ---- what rows cannot hold --------------------------------------------------------------------
 
 
-def write_extras(folder, checksum=None, pictures=None):
+def write_extras(folder, checksum=None, images=None):
     entry = {"extras": {"id": 7}, "checksum": checksum or label_checksum(ROW)}
     entry["objects"] = {"1": {"difficult": True, "crowd": True, "extras": {"pose": "Left"}}}
     content = {"written_by": "detect data convert", "version": 1, "class_names": [], "extras": {}}
-    content["pictures"] = pictures or {"labels/train/a.txt": entry}
+    content["images"] = images or {"labels/train/a.txt": entry}
     (folder.root / "extras.json").write_text(json.dumps(content))
 
 
@@ -304,10 +302,10 @@ def test_flags_and_extras_are_taken_back(folder):
     folder.add("b", "", "val")
     write_extras(folder)
     annotated = read_annotated_yolo(folder.root)
-    (item,) = annotated.pictures[0].objects
+    (item,) = annotated.images[0].objects
     assert (item.difficult, item.crowd, item.extras) == (True, True, {"pose": "Left"})
-    assert annotated.pictures[0].extras == {"id": 7}
-    (item,) = read_annotated_yolo(folder.root, with_extras=False).pictures[0].objects
+    assert annotated.images[0].extras == {"id": 7}
+    (item,) = read_annotated_yolo(folder.root, with_extras=False).images[0].objects
     assert (item.difficult, item.crowd, item.extras) == (True, True, {})
 
 
@@ -319,7 +317,7 @@ def test_flags_of_other_rows_are_not_taken(folder, is_changed):
     write_extras(folder, 5, None if is_changed else broken)
     annotated = read_annotated_yolo(folder.root)
     assert [(f.rule, f.severity) for f in annotated.faults] == [("stale-extras", "warning")]
-    assert annotated.pictures[0].objects[0].difficult is False
+    assert annotated.images[0].objects[0].difficult is False
 
 
 def test_mutated_rows_give_a_set(folder):
@@ -335,5 +333,5 @@ def test_mutated_rows_give_a_set(folder):
             data[position] = generator.choice([*b"0123456789. \n-x", 255])
         path.write_bytes(data)
         annotated = read_annotated_yolo(folder.root)
-        num_objects.add(sum(len(p.objects) for p in annotated.pictures))
+        num_objects.add(sum(len(p.objects) for p in annotated.images))
     assert num_objects >= {0, 1, 2}

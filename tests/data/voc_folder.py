@@ -18,21 +18,21 @@ def object_xml(name="dog", box=GOOD_BOX, extra="<difficult>0</difficult>"):
 
 
 def annotation_xml(*objects, size=(40, 60), head='<?xml version="1.0"?>\n'):
-    """An <annotation> of a picture of `size` = (height, width)."""
+    """An <annotation> of an image of `size` = (height, width)."""
     size_xml = ""
     if size is not None:
         size_xml = f"<size><width>{size[1]}</width><height>{size[0]}</height></size>"
     return f"{head}<annotation>\n{size_xml}\n{''.join(objects)}\n</annotation>\n"
 
 
-def picture(size=(40, 60), suffix=".png", seed=0):
-    """The bytes of a picture of noise."""
+def photo(size=(40, 60), suffix=".png", seed=0):
+    """The bytes of an image of noise."""
     image = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
     return cv2.imencode(suffix, image)[1].tobytes()
 
 
 class VOCFolder:
-    """A data set that is drawn picture by picture."""
+    """A data set that is drawn image by image."""
 
     def __init__(self, root):
         self.root = root
@@ -43,11 +43,11 @@ class VOCFolder:
             folder.mkdir(parents=True)
 
     def add(self, image_id, xml=None, image=None, suffix=".jpg"):
-        """Write an annotation (text or bytes) and a picture; by default sound ones, one dog."""
+        """Write an annotation (text or bytes) and an image; by default sound ones, one dog."""
         xml = annotation_xml(object_xml()) if xml is None else xml
         data = xml if isinstance(xml, bytes) else xml.encode()
         (self.annotations / f"{image_id}.xml").write_bytes(data)
-        image = picture() if image is None else image
+        image = photo() if image is None else image
         (self.images / f"{image_id}{suffix}").write_bytes(image)
 
     def split(self, name, *rows):

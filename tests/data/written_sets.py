@@ -6,7 +6,7 @@ from tests.data.checked_folder import SIZE, encoded, scene
 
 
 def write_yolo(root, rows=(), numbers=range(12)):
-    """Sound pictures in YOLO's format, half of them for training; `rows` are of the first."""
+    """Sound images in YOLO's format, half of them for training; `rows` are of the first."""
     for number in numbers:
         split = "train" if number % 2 == 0 else "val"
         for folder, suffix in (("images", ".jpg"), ("labels", ".txt")):
@@ -21,7 +21,7 @@ def write_yolo(root, rows=(), numbers=range(12)):
 
 
 def write_coco(root, numbers=range(12)):
-    """Sound pictures in COCO's format, all in one folder."""
+    """Sound images in COCO's format, all in one folder."""
     (root / "annotations").mkdir()
     (root / "images").mkdir()
     contents = {}

@@ -22,7 +22,7 @@ from detect.detectors import (
 from tests import contracts
 
 NUM_CLASSES = 3
-# The side of the pictures, where it is not 64. It is twice the trunk's stride, so that no map
+# The side of the images, where it is not 64. It is twice the trunk's stride, so that no map
 # shrinks to one position under BatchNorm; a trunk without padding wants more.
 SIZES = {"yolo_darknet": 128, "squeezenet1_0": 96, "alexnet_owt": 64, "alexnet": 99, "zfnet": 96}
 
@@ -46,7 +46,7 @@ BUILDERS: dict[str, Callable[..., Detector]] = {
     "localizer_hungarian": partial(
         Localizer, hidden_features=(16,), num_objects=3, assignment="hungarian", box_loss="giou"
     ),
-    # a window is as large as the backbone was designed for, whatever the picture
+    # a window is as large as the backbone was designed for, whatever the image
     "sliding_window": partial(
         SlidingWindow,
         scales=(1.0,),
@@ -69,7 +69,7 @@ BUILDERS: dict[str, Callable[..., Detector]] = {
         shorter_side=None,
         proposals="random-boxes",
         proposal_options={"count": 8},
-        regions_per_picture=8,
+        regions_per_image=8,
         background_iou=(0.0, 0.5),
     ),
     "fast_rcnn_scales": partial(
@@ -77,7 +77,7 @@ BUILDERS: dict[str, Callable[..., Detector]] = {
         shorter_side=None,
         proposals="random-boxes",
         proposal_options={"count": 8},
-        regions_per_picture=8,
+        regions_per_image=8,
         background_iou=(0.0, 0.5),
         scales=(1.0, 1.5),
         head="mlp",
@@ -91,7 +91,7 @@ BUILDERS: dict[str, Callable[..., Detector]] = {
         anchor_sizes=(16, 32),
         train_proposals=(20, 8),
         **UNSUPPRESSED,
-        regions_per_picture=8,
+        regions_per_image=8,
     ),
     "faster_rcnn_fpn": partial(
         FasterRCNN,
@@ -102,7 +102,7 @@ BUILDERS: dict[str, Callable[..., Detector]] = {
         pooling="align",
         train_proposals=(20, 8),
         **UNSUPPRESSED,
-        regions_per_picture=8,
+        regions_per_image=8,
         crossing_anchors=True,
     ),
     "rcnn": partial(
@@ -209,17 +209,17 @@ def test_loss_is_finite_and_reaches_every_parameter(detector: Detector):
     contracts.check_loss_is_finite_and_reaches_every_parameter(detector)
 
 
-def test_pictures_without_objects(detector: Detector, pair: tuple[str, str]):
+def test_images_without_objects(detector: Detector, pair: tuple[str, str]):
     skip_large(pair)
-    contracts.check_pictures_without_objects(detector)
+    contracts.check_images_without_objects(detector)
 
 
 def test_detections_are_legal(detector: Detector):
     contracts.check_detections_are_legal(detector)
 
 
-def test_batch_equals_single_pictures(detector: Detector):
-    contracts.check_batch_equals_single_pictures(detector)
+def test_batch_equals_single_images(detector: Detector):
+    contracts.check_batch_equals_single_images(detector)
 
 
 def test_mode_does_not_change_detections(detector: Detector, pair: tuple[str, str]):

@@ -7,9 +7,9 @@ from detect.backbones import Backbone
 from detect.structures import GroundTruth
 from detect.training import ALONE, EngineSettings, GradientPhase, GradientSettings
 from detect.training.descent import Descent
-from tests.contracts import picture_batch, some_truth
+from tests.contracts import image_batch, some_truth
 from tests.detectors.test_contracts import BUILDERS, NUM_CLASSES, build
-from tests.training.tiny_training import Pictures
+from tests.training.tiny_training import Images
 
 CPU = torch.device("cpu")
 ENGINES = {
@@ -29,13 +29,13 @@ def step(kind, engine=None, settings=None, *, without_objects=False):
     truths = tuple(some_truth(size, NUM_CLASSES, 3, seed) for seed in range(2))
     if without_objects:
         truths = (GroundTruth.empty(),) * 2
-    batch = picture_batch(size, truths)
+    batch = image_batch(size, truths)
     engine = EngineSettings(**(engine or {}))
     for module in detector.modules():
         if isinstance(module, Backbone):
             module.is_recomputed = engine.gradient_checkpointing
     phase = GradientPhase(
-        "train", detector, detector.loss, Pictures(), GradientSettings(**(settings or {}))
+        "train", detector, detector.loss, Images(), GradientSettings(**(settings or {}))
     )
     descent = Descent(phase, detector, engine, CPU, ALONE)
     torch.manual_seed(0)
@@ -53,12 +53,12 @@ def test_a_step_under_each_setting(kind, name):
     assert all(value.isfinite().all() for value in detector.state_dict().values())
     if name in ("recomputed", "skip"):
         assert found == pytest.approx(expected, rel=1e-4)
-    elif name != "parts":  # in parts, other regions are drawn and BatchNorm sees fewer pictures
+    elif name != "parts":  # in parts, other regions are drawn and BatchNorm sees fewer images
         assert sum(found.values()) == pytest.approx(sum(expected.values()), rel=0.25)
 
 
 @pytest.mark.parametrize("kind", list(BUILDERS))
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_pictures_without_objects_in_less_precision(kind, precision):
+def test_images_without_objects_in_less_precision(kind, precision):
     terms, _ = step(kind, {"precision": precision}, without_objects=True)
     assert all(value >= 0 for value in terms.values())

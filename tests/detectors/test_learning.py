@@ -1,4 +1,4 @@
-"""Each detector learns eight drawn pictures by heart, through the public path."""
+"""Each detector learns eight drawn images by heart, through the public path."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import pytest
 
 from detect.config import Settings, resolve
 from detect.data import draw_shapes
-from detect.experiment import load, train
+from detect.experiment.model import load
+from detect.experiment.training import train
 
 TRAINING = {
     "epochs": 150,
@@ -24,7 +25,7 @@ REGIONS = {
     "head": "mlp",
     "hidden_features": [128],
     "region_size": 5,
-    "regions_per_picture": 64,
+    "regions_per_image": 64,
     "iou_threshold": 0.5,
 }
 DETECTORS = {
@@ -71,12 +72,12 @@ DETECTORS = {
     },
 }
 
-# which look at each picture at several sizes, or region by region
+# which look at each image at several sizes, or region by region
 SLOW = ("sliding window", "rcnn", "fast rcnn", "faster rcnn")
 
 
 @pytest.fixture(scope="module")
-def eight_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def eight_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     for name, max_objects in (("one", 1), ("several", 6)):
         draw_shapes(
@@ -97,10 +98,10 @@ def eight_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, options in DETECTORS.items()
     ],
 )
-def test_learns_eight_pictures_by_heart(options, eight_pictures: Path, tmp_path: Path):
+def test_learns_eight_images_by_heart(options, eight_images: Path, tmp_path: Path):
     data = {
-        # a localizer names one object a picture
-        "root": str(eight_pictures / ("one" if options["name"] == "localizer" else "several")),
+        # a localizer names one object an image
+        "root": str(eight_images / ("one" if options["name"] == "localizer" else "several")),
         "train_split": "train",
         "val_split": "train",
         "test_split": "train",

@@ -12,7 +12,7 @@ from detect.backbones import build_backbone
 from detect.config import GIVEN_TO_DETECTORS
 from detect.detectors import DETECTORS
 from detect.errors import DetectError
-from tests.contracts import picture_batch, some_truth
+from tests.contracts import image_batch, some_truth
 
 NUM_CLASSES = 2
 RANDOM = {"proposals": "random-boxes", "proposal_options": {"count": 8}}
@@ -105,7 +105,7 @@ def test_what_is_in_range_trains_and_detects(name, key):
             continue
         size = detector.input_spec.size
         truths = tuple(some_truth(size, NUM_CLASSES, 2, seed) for seed in range(2))
-        batch = picture_batch(size, truths)
+        batch = image_batch(size, truths)
         if key == "num_joints" and value:
             with pytest.raises(DetectError, match=r"detector\.num_joints: expected data with"):
                 detector.loss(batch)

@@ -46,7 +46,7 @@ def by_pycocotools(case):
 
 
 def by_us(case, device="cpu"):
-    """Our report, from the pictures by rising id."""
+    """Our report, from the images by rising id."""
     labels = {number: label for label, number in enumerate(sorted(case.categories))}
 
     def columns(entries, *names):
@@ -100,7 +100,7 @@ def assert_equal(report, judged, tolerance=1e-12):
 
 
 def random_case(seed, *, most_detections=12, num_images=6):
-    """A few crowded pictures: ties in score and overlap, crowds, boxes of no area, empty ones.
+    """A few crowded images: ties in score and overlap, crowds, boxes of no area, empty ones.
 
     Boxes lie on a coarse grid, so that IoUs meet thresholds exactly; sizes go across the ranges.
     """

@@ -1,4 +1,4 @@
-"""Random pictures as the analyses take them, and as plain records for slow oracles."""
+"""Random images as the analyses take them, and as plain records for slow oracles."""
 
 from detect.evaluation import VOCEvaluator
 from tests.evaluation.voc_cases import random_case

@@ -33,7 +33,7 @@ def test_all_analyses_are_of_the_same_detections():
             assert curve.precision[-1] == pytest.approx(entry.precision[-1])
 
 
-def test_classes_and_pictures_are_matched_by_name():
+def test_classes_and_images_are_matched_by_name():
     case = random_case(1, NUM_IMAGES)
     found = detection_set(case)
     rows = list(reversed(range(NUM_IMAGES)))

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from detect.evaluation import VOCEvaluator, bootstrap_map, compare_runs
-from detect.evaluation.bootstrap import (
-    count_by_picture,
-    draw_pictures,
+from detect.evaluation.analyses.bootstrap import (
+    count_by_image,
+    draw_images,
     merged_counts,
     resampled_precision,
 )
@@ -17,12 +17,12 @@ from detect.structures import Detections
 from tests.evaluation.voc_cases import random_case
 
 
-def evaluated(case, pictures):
-    """The report on these pictures, each as often as it is listed."""
+def evaluated(case, images):
+    """The report on these images, each as often as it is listed."""
     evaluator = VOCEvaluator(case.class_names)
     evaluator.update(
-        [case.detections[picture] for picture in pictures],
-        [case.truths[picture] for picture in pictures],
+        [case.detections[image] for image in images],
+        [case.truths[image] for image in images],
     )
     return evaluator.compute()
 
@@ -50,11 +50,11 @@ def without_ties(case):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_resampling_is_the_evaluation_of_its_pictures(seed):
+def test_a_resampling_is_the_evaluation_of_its_images(seed):
     case = without_ties(random_case(seed))
     num_images = len(case.truths)
-    counts = count_by_picture(*flat(case), len(case.class_names), num_images, 0.5)
-    drawn = draw_pictures(num_images, 20, seed)
+    counts = count_by_image(*flat(case), len(case.class_names), num_images, 0.5)
+    drawn = draw_images(num_images, 20, seed)
     assert (drawn.sum(axis=0) == num_images).all()
     assert drawn.max() > 1
     found = resampled_precision(counts, drawn)
@@ -68,15 +68,15 @@ def test_a_resampling_is_the_evaluation_of_its_pictures(seed):
 
 def test_parts_of_any_size_give_the_same(monkeypatch):
     case = random_case(1)
-    counts = count_by_picture(*flat(case), 4, len(case.truths), 0.5)
-    drawn = draw_pictures(len(case.truths), 30, 0)
+    counts = count_by_image(*flat(case), 4, len(case.truths), 0.5)
+    drawn = draw_images(len(case.truths), 30, 0)
     expected = resampled_precision(counts, drawn)
-    monkeypatch.setattr("detect.evaluation.bootstrap.MAX_CELLS", 3 * len(counts.lists))
+    monkeypatch.setattr("detect.evaluation.analyses.bootstrap.MAX_CELLS", 3 * len(counts.lists))
     for part, whole in zip(resampled_precision(counts, drawn), expected, strict=True):
         np.testing.assert_array_equal(part, whole)
 
 
-def test_the_interval_holds_the_value_and_shrinks_with_more_pictures():
+def test_the_interval_holds_the_value_and_shrinks_with_more_images():
     case = random_case(2)
     detections, objects = flat(case)
     report = bootstrap_map(detections, objects, 4, len(case.truths), num_resamplings=400)
@@ -95,7 +95,7 @@ def test_the_interval_holds_the_value_and_shrinks_with_more_pictures():
 
 
 def test_the_standard_error_of_a_share_is_the_known_one():
-    # pictures with one object each and a detection that is there or not, all scores alike: AP is
+    # images with one object each and a detection that is there or not, all scores alike: AP is
     # the share of objects found, whose standard error is √(p (1 − p) / n)
     num_images, num_found = 400, 100
     box = torch.tensor([[0.0, 0, 10, 10]])
@@ -123,7 +123,7 @@ def test_an_exchange_is_the_evaluation_of_the_mixture(seed):
         second,
         detections=[
             Detections.sorted(found.boxes, found.scores * 0.99, found.labels)
-            for found in (second.detections[picture] for picture in shuffled)
+            for found in (second.detections[image] for image in shuffled)
         ],
     )
     num_images = len(first.truths)
@@ -134,8 +134,8 @@ def test_an_exchange_is_the_evaluation_of_the_mixture(seed):
         mixture = replace(
             first,
             detections=[
-                (first if own[picture, column] else second).detections[picture]
-                for picture in range(num_images)
+                (first if own[image, column] else second).detections[image]
+                for image in range(num_images)
             ],
         )
         report = evaluated(mixture, range(num_images))
@@ -144,7 +144,7 @@ def test_an_exchange_is_the_evaluation_of_the_mixture(seed):
 
 
 def two_runs(share, num_images=120, seed=0):
-    """Run A finds all objects of the pictures, run B each with a chance; both have false alarms."""
+    """Run A finds all objects of the images, run B each with a chance; both have false alarms."""
     draw = np.random.default_rng(seed)
     box = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60]])
     labels = torch.zeros(2, dtype=torch.int64)
@@ -214,5 +214,5 @@ def test_what_cannot_be_drawn_is_refused(settings):
     with pytest.raises(ValueError, match="bootstrap_map: expected"):
         bootstrap_map(detections, objects, 4, **({"num_images": 12} | settings))
     if "num_images" in settings:
-        with pytest.raises(ValueError, match="compare_runs: expected pictures"):
+        with pytest.raises(ValueError, match="compare_runs: expected images"):
             compare_runs((detections, detections), objects, 4, 0)

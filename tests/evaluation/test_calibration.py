@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from detect.errors import DetectError
-from detect.evaluation.calibration import measure_calibration
+from detect.evaluation.analyses.calibration import measure_calibration
 from detect.evaluation.flat import FlatDetections
 from detect.evaluation.judged import judge_detections
 from tests.evaluation.flat_cases import flat_case

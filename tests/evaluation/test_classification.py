@@ -10,7 +10,7 @@ from rich.console import Console
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from detect.errors import DetectError
-from detect.evaluation.classification import ClassificationEvaluator, ClassificationReport
+from detect.evaluation.tasks.classification import ClassificationEvaluator, ClassificationReport
 
 
 def report_of(logits, labels, class_names=None):
@@ -22,7 +22,7 @@ def report_of(logits, labels, class_names=None):
 
 
 def random_case(num_images=500, num_classes=11, seed=0):
-    """Logits without ties, better than chance; the last class has no picture."""
+    """Logits without ties, better than chance; the last class has no image."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, num_classes - 1, num_images)
     logits = generator.normal(size=(num_images, num_classes)).astype(np.float32)
@@ -84,7 +84,7 @@ def test_infinite_logits_are_numbers():
     assert report_of([[-math.inf] * 6], [5]).top5 == 0
 
 
-def test_without_pictures():
+def test_without_images():
     report = ClassificationEvaluator(["cat", "dog"]).compute()
     assert report.num_images == 0
     assert report.confusion_matrix == [[0, 0], [0, 0]]
@@ -123,7 +123,7 @@ def test_batches_do_not_matter(batch_size):
     for rows in torch.arange(100).split(batch_size):
         evaluator.update(logits[rows], labels[rows])
     assert evaluator.compute().as_dict() == report_of(logits, labels).as_dict()
-    assert evaluator.compute().num_images == 100  # computing leaves the pictures
+    assert evaluator.compute().num_images == 100  # computing leaves the images
 
 
 # ---- updates ----------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ BOXES = torch.tensor([[0.0, 0, 40, 40], [100.5, 0, 120, 10]])
 
 
 def records():
-    """A picture as our records: the first object difficult, the second found, one false alarm."""
+    """An image as our records: the first object difficult, the second found, one false alarm."""
     truth = GroundTruth(BOXES, torch.tensor([0, 1]), torch.tensor([True, False]))
     boxes = torch.cat((BOXES, BOXES[:1] + 500))
     found = Detections.sorted(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 1, 1]))
@@ -125,13 +125,13 @@ def test_the_area_decides_on_the_size_and_is_that_of_the_box_by_default():
     assert compute(found, areas).num_objects.tolist() == [[1, 1], [1, 0], [1, 0], [0, 1]]
 
 
-def test_pictures_may_come_in_parts_and_evaluators_merge():
+def test_images_may_come_in_parts_and_evaluators_merge():
     found, truth = records()
-    pictures = [(found, truth), (Detections.empty(), truth), (found, GroundTruth.empty())]
+    images = [(found, truth), (Detections.empty(), truth), (found, GroundTruth.empty())]
     whole, first, second = (COCOEvaluator(["a", "b"]) for _ in range(3))
-    whole.update(*zip(*pictures, strict=True))
+    whole.update(*zip(*images, strict=True))
     first.update([found], [truth])
-    second.update(*zip(*pictures[1:], strict=True))
+    second.update(*zip(*images[1:], strict=True))
     first.merge(second)
     first.gather()  # alone, nothing happens
     assert_same(first.compute(), whole.compute())
@@ -217,11 +217,11 @@ NOTHING = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int6
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"boxes": torch.zeros(1, 3)}, r"picture 0: boxes: expected \[N, 4\], found \[1, 3\]"),
+        ({"boxes": torch.zeros(1, 3)}, r"image 0: boxes: expected \[N, 4\], found \[1, 3\]"),
         ({"boxes": None}, "expected 'boxes'.*found the keys"),
         ({"scores": torch.ones(2)}, r"scores: expected 1, one for each box, found \[2\]"),
         ({"scores": None}, "expected the key 'scores'"),
-        ({"scores": torch.tensor([math.nan])}, "picture 0: expected finite scores, found nan"),
+        ({"scores": torch.tensor([math.nan])}, "image 0: expected finite scores, found nan"),
         ({"labels": torch.tensor([0.0])}, "labels: expected whole numbers, found torch.float32"),
         ({"labels": torch.tensor([2])}, "detections: expected labels below 2.*found 2"),
         ({"labels": torch.tensor([-1])}, "expected labels from 0 to 1, found -1"),
@@ -241,7 +241,7 @@ def test_dictionaries_that_make_no_sense_are_refused(changed, message):
         compute(found, NOTHING)
 
 
-def test_a_picture_without_rows_may_have_lost_its_types():
+def test_an_image_without_rows_may_have_lost_its_types():
     nothing = {"boxes": torch.tensor([]), "scores": torch.tensor([]), "labels": torch.tensor([])}
     assert math.isnan(compute(nothing, NOTHING).numbers["AP"])
 

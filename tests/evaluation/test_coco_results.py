@@ -45,7 +45,7 @@ def test_numbers_and_order_are_those_of_the_file(tmp_path):
         entry(42, 18, score=0.9),
     )
     assert len(results) == 4
-    nothing, two, last = results.by_picture()
+    nothing, two, last = results.by_image()
     assert len(nothing["scores"]) == 0
     assert two["boxes_xywh"].tolist() == [
         [0.1, 0.2, 0.3, 0.4], [258.15, 41.29, 348.26, 243.78], [1, 2, 3, 4]
@@ -74,7 +74,7 @@ def test_scores_that_are_equal_as_float32_keep_their_order(tmp_path):
     low, high = 0.5, 0.5 + 1e-12
     assert np.float32(low) == np.float32(high)
     for scores, expected in (((low, high), 0.5), ((high, low), 1.0)):
-        # the hit is in the first picture, the miss in the second
+        # the hit is in the first image, the miss in the second
         results = read(tmp_path, entry(3, score=scores[0]), entry(42, score=scores[1]))
         found = results.detection_set(("cat", "dog"), ("a", "b", "c"))
         truths = (hit, GroundTruth.empty(), GroundTruth.empty())
@@ -164,7 +164,7 @@ def judged(truths_path, results_path):
     truths = read_coco_truths(truths_path)
     results = read_coco_results(results_path, truths.image_ids, truths.category_ids)
     evaluator = COCOEvaluator(truths.class_names)
-    evaluator.update(results.by_picture(), truths.truths)
+    evaluator.update(results.by_image(), truths.truths)
     return evaluator.compute()
 
 

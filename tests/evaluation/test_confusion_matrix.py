@@ -3,7 +3,7 @@ import torch
 
 from detect.errors import DetectError
 from detect.evaluation import VOCEvaluator
-from detect.evaluation.confusion_matrix import measure_confusion
+from detect.evaluation.analyses.confusion_matrix import measure_confusion
 from detect.structures import Detections, GroundTruth
 from tests.evaluation.flat_cases import flat_case, records
 from tests.reference import confusion as reference
@@ -13,7 +13,7 @@ FAR = [50.0, 0, 60, 10]
 
 
 def count(found, objects, **thresholds):
-    """Of one picture; `found`: `(box, score, label)`, `objects`: `(box, label[, difficult])`."""
+    """Of one image; `found`: `(box, score, label)`, `objects`: `(box, label[, difficult])`."""
     evaluator = VOCEvaluator(("a", "b"))
     detections = Detections.sorted(
         torch.tensor([row[0] for row in found]).reshape(-1, 4),

@@ -79,7 +79,7 @@ def test_json_has_the_documented_form_and_short_numbers(tmp_path):
         "boxes": "xyxy pixels, 0-based, half-open",
         "images": [{"image_id": "1", **image}, {"image_id": "2", **image}],
     }
-    assert len(path.read_text(encoding="utf-8").splitlines()) == 4  # one picture a line
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 4  # one image a line
     write_detections_json(path, DetectionSet((), (), ()))
     assert len(read_detections_json(path)) == 0
 
@@ -379,7 +379,7 @@ def test_a_faulty_set_is_named(fields, message):
         DetectionSet(*fields)
 
 
-def test_alignment_maps_classes_by_name_and_pictures_by_id():
+def test_alignment_maps_classes_by_name_and_images_by_id():
     aligned = detection_set().aligned(
         ("sea horse", "cow", "dog", "cat"), ("new", "img_3", *IDS[:2])
     )
@@ -421,7 +421,7 @@ def test_evaluation_of_files_equals_that_of_records(tmp_path):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_voc_files_in_any_order_are_judged_as_the_devkit_does(tmp_path, seed):
-    """Equal scores count in the order of the file, over all pictures, and float64 scores differ."""
+    """Equal scores count in the order of the file, over all images, and float64 scores differ."""
     case = random_case(seed)
     ids = [f"{number:06}" for number in range(len(case.truths))]
     generator = np.random.default_rng(seed)

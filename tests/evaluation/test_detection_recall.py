@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from detect.errors import DetectError
-from detect.evaluation.detection_recall import measure_detection_recall
+from detect.evaluation.analyses.recall import measure_detection_recall
 from detect.evaluation.flat import FlatDetections, FlatObjects
 from detect.proposals import Proposals, measure_coverage
 from tests.evaluation.flat_cases import flat
@@ -23,7 +23,7 @@ def test_recall_equals_that_of_proposals(seed):
     for found in case.detections:
         order = sorted(range(len(found)), key=lambda row: (-found.scores[row], found.labels[row]))
         boxes.append(found.boxes[order].numpy())
-    proposals = Proposals.of_pictures(
+    proposals = Proposals.of_images(
         {str(image): rows for image, rows in enumerate(boxes)}, {"method": "detections"}
     )
     truths = {str(image): truth for image, truth in enumerate(case.truths)}
@@ -38,7 +38,7 @@ def test_recall_equals_that_of_proposals(seed):
     assert 0 < recall.average_recall[0] < recall.average_recall[-1]
 
 
-def test_a_worked_picture():
+def test_a_worked_image():
     """Two objects; the second detection by score covers one with IoU 0.6, the third the other."""
     nothing = torch.zeros(3, dtype=torch.int64)
     detections = FlatDetections(

@@ -1,4 +1,4 @@
-"""Two processes judge a half of the pictures each, over gloo on the CPU."""
+"""Two processes judge a half of the images each, over gloo on the CPU."""
 
 import json
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from detect.errors import DetectError
+from detect.evaluation.analyses.hoiem import VOC_SIMILAR_CLASSES, hoiem_groups
 from detect.evaluation.flat import FlatDetections, FlatObjects
-from detect.evaluation.hoiem import VOC_SIMILAR_CLASSES, hoiem_groups
 from tests.evaluation.flat_cases import flat_case, records
 from tests.reference import hoiem as reference
 
@@ -13,7 +13,7 @@ OBJECT = [0.0, 0, 10, 10]
 NAMES = ("cat", "dog", "car")
 
 
-def one_picture(found, objects):
+def one_image(found, objects):
     """`found`: rows `(box, label)` by class and falling score; `objects`: `(box, label)`."""
     count = len(found)
     return (
@@ -63,14 +63,14 @@ def test_random_case_equals_the_loop(seed):
 def test_groups_by_overlap_and_class(box, label, group):
     far = [200.0, 0, 210, 10]
     objects = [(OBJECT, 0), (far, 1), (far, 2)]
-    report = hoiem_groups(*one_picture([(box, label)], objects), NAMES)
+    report = hoiem_groups(*one_image([(box, label)], objects), NAMES)
     assert report.counts[NAMES[label]][group] == 1
     assert report.shares(NAMES[label])[group] == 1
 
 
 def test_a_duplicate_is_a_localization_error():
     objects = [(OBJECT, 0), ([50.0, 0, 60, 10], 0)]
-    report = hoiem_groups(*one_picture([(OBJECT, 0), (OBJECT, 0)], objects), NAMES)
+    report = hoiem_groups(*one_image([(OBJECT, 0), (OBJECT, 0)], objects), NAMES)
     assert report.shares("cat") == {
         "correct": 0.5, "localization": 0.5, "similar": 0, "other": 0, "background": 0,
     }  # fmt: skip
@@ -79,23 +79,23 @@ def test_a_duplicate_is_a_localization_error():
 def test_only_as_many_as_there_are_objects_and_none_that_is_swallowed():
     objects = [(OBJECT, 0), ([50.0, 0, 60, 10], 0, "difficult")]
     found = [([50.0, 0, 60, 10], 0), (OBJECT, 0), ([90.0, 0, 99, 9], 0)]
-    report = hoiem_groups(*one_picture(found, objects), NAMES)
+    report = hoiem_groups(*one_image(found, objects), NAMES)
     assert report.counts["cat"]["correct"] == 1
     assert sum(report.counts["cat"].values()) == report.num_objects["cat"] == 1
 
 
 def test_means_pass_over_classes_without_detections():
-    report = hoiem_groups(*one_picture([(OBJECT, 0)], [(OBJECT, 0), (OBJECT, 1)]), NAMES)
+    report = hoiem_groups(*one_image([(OBJECT, 0)], [(OBJECT, 0), (OBJECT, 1)]), NAMES)
     assert math.isnan(report.shares("dog")["correct"])
     assert report.mean_shares["correct"] == 1
     assert report.as_dict()["classes"]["dog"] == {"num_objects": 1, **report.counts["dog"]}
     assert report.table().row_count == 3
-    nothing = hoiem_groups(*one_picture([], []), NAMES)
+    nothing = hoiem_groups(*one_image([], []), NAMES)
     assert nothing.as_dict()["mean_shares"]["correct"] is None
 
 
 def test_similar_classes():
-    empty = one_picture([], [])
+    empty = one_image([], [])
     assert hoiem_groups(*empty, NAMES).similar_classes == (("cat", "dog"),)
     assert hoiem_groups(*empty, NAMES, []).similar_classes == ()
     assert sum(map(len, VOC_SIMILAR_CLASSES)) == 7 + 7 + 3 + 2

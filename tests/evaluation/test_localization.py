@@ -9,7 +9,7 @@ from rich.console import Console
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from detect.errors import DetectError
-from detect.evaluation.localization import (
+from detect.evaluation.tasks.localization import (
     LocalizationErrors,
     LocalizationEvaluator,
     LocalizationReport,
@@ -44,9 +44,9 @@ def objects(*rows, difficult=()):
     )
 
 
-def report_of(*pictures, class_names=NAMES, iou_threshold=0.5):
+def report_of(*images, class_names=NAMES, iou_threshold=0.5):
     evaluator = LocalizationEvaluator(class_names, iou_threshold)
-    evaluator.update([found for found, _ in pictures], [truth for _, truth in pictures])
+    evaluator.update([found for found, _ in images], [truth for _, truth in images])
     return evaluator.compute()
 
 
@@ -80,13 +80,13 @@ def numbers(report):
         ([], (1, 1, 1, 1, 0)),
     ],
 )
-def test_one_picture_by_hand(found, expected):
+def test_one_image_by_hand(found, expected):
     report = report_of((guesses(*found), objects((CAT, BOX))))
     assert numbers(report) == expected
     assert report.num_images == 1
 
 
-def test_several_pictures_and_their_classes():
+def test_several_images_and_their_classes():
     report = report_of(
         (guesses((CAT, HALF)), objects((CAT, BOX))),
         (guesses((DOG, BOX), (CAT, BOX)), objects((CAT, BOX))),
@@ -134,19 +134,19 @@ def test_difficult_objects_are_objects():
 
 
 def test_the_threshold_decides():
-    picture = (guesses((CAT, LESS)), objects((CAT, BOX)))
-    assert report_of(picture, iou_threshold=0.4).top1_localization_error == 0
-    assert report_of(picture, iou_threshold=0.41).top1_localization_error == 1
+    image = (guesses((CAT, LESS)), objects((CAT, BOX)))
+    assert report_of(image, iou_threshold=0.4).top1_localization_error == 0
+    assert report_of(image, iou_threshold=0.41).top1_localization_error == 1
 
 
-@pytest.mark.parametrize("pictures", [[], [(guesses((CAT, BOX)), objects())]])
-def test_without_objects(pictures):
-    report = report_of(*pictures)
+@pytest.mark.parametrize("images", [[], [(guesses((CAT, BOX)), objects())]])
+def test_without_objects(images):
+    report = report_of(*images)
     assert all(math.isnan(value) for value in numbers(report))
-    assert (report.num_images, report.num_without_object) == (0, len(pictures))
+    assert (report.num_images, report.num_without_object) == (0, len(images))
     content = json.loads(json.dumps(report.as_dict(), allow_nan=False))
     assert content["top5_localization_error"] is content["mean_iou"] is None
-    assert "0 images" in printed(report)
+    assert "0 images" in " ".join(printed(report).split())
 
 
 # ---- against the oracle -----------------------------------------------------------------------
@@ -160,13 +160,13 @@ def test_equals_the_oracle(seed, iou_threshold):
     for rows in (slice(0, 1), slice(1, 40), slice(40, 60)):
         evaluator.update(case.detections[rows], case.truths[rows])
     report = evaluator.compute()
-    pictures = [
+    images = [
         tuple(
             list(zip(record.labels.tolist(), record.boxes.tolist(), strict=True)) for record in pair
         )
         for pair in zip(case.detections, case.truths, strict=True)
     ]
-    total, classes = reference.evaluate(pictures, len(case.class_names), iou_threshold)
+    total, classes = reference.evaluate(images, len(case.class_names), iou_threshold)
     assert_same(report.total.as_dict(), total)
     for name, expected in zip(case.class_names, classes, strict=True):
         assert_same(report.classes[name].as_dict(), expected)
@@ -205,10 +205,10 @@ def test_an_update_computes_nothing():
     with Operations() as operations:
         assert evaluator.compute().num_images == 1
     assert "aten.scatter_reduce.two" in operations.names  # so that the set above means something
-    assert evaluator.compute().num_images == 1  # computing leaves the pictures
+    assert evaluator.compute().num_images == 1  # computing leaves the images
 
 
-def test_compute_takes_no_step_for_each_picture():
+def test_compute_takes_no_step_for_each_image():
     def num_operations(num_images):
         evaluator = LocalizationEvaluator(NAMES)
         evaluator.update(
@@ -250,14 +250,14 @@ def test_records_on_the_gpu():
 
 def test_faults_of_the_caller():
     evaluator = LocalizationEvaluator(NAMES)
-    with pytest.raises(ValueError, match="as many pictures, found 1 and 2"):
+    with pytest.raises(ValueError, match="as many images, found 1 and 2"):
         evaluator.update([guesses()], [objects(), objects()])
-    for owner, picture in (
+    for owner, image in (
         ("detections", (guesses((CAT, BOX), (3, BOX)), objects((CAT, BOX)))),
         ("truths", (guesses((CAT, BOX)), objects((CAT, BOX), (3, BOX)))),
     ):
-        with pytest.raises(ValueError, match=f"{owner}: expected labels below 3.*3 in picture 1"):
-            report_of((guesses((DOG, BOX)), objects((CAT, BOX))), picture)
+        with pytest.raises(ValueError, match=f"{owner}: expected labels below 3.*3 in image 1"):
+            report_of((guesses((DOG, BOX)), objects((CAT, BOX))), image)
     for names in ([], ["cat", "cat"]):
         with pytest.raises(ValueError, match="class_names"):
             LocalizationEvaluator(names)

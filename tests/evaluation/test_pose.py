@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 
 from detect.errors import DetectError
-from detect.evaluation.pose import ALPHAS, PoseEvaluator, PoseReport
+from detect.evaluation.tasks.pose import ALPHAS, PoseEvaluator, PoseReport
 from detect.structures import Detections, GroundTruth
 from tests.reference import pose as reference
 
@@ -64,9 +64,9 @@ def with_visibility(visibility, person=PERSON):
     return tuple((*point, visibility.get(number, 2)) for number, point in enumerate(person))
 
 
-def report_of(*pictures, normalizer="torso", limbs=LIMBS, joint_names=JOINTS):
+def report_of(*images, normalizer="torso", limbs=LIMBS, joint_names=JOINTS):
     evaluator = PoseEvaluator(joint_names, limbs, normalizer)
-    evaluator.update([found for found, _ in pictures], [truth for _, truth in pictures])
+    evaluator.update([found for found, _ in images], [truth for _, truth in images])
     return evaluator.compute()
 
 
@@ -204,7 +204,7 @@ RIGHT_PERSON = tuple((x + 200, y) for x, y in PERSON)
 WRONG = tuple((x + 50, y + 500) for x, y in PERSON)
 
 
-def test_alone_in_the_picture_the_first_detection_counts():
+def test_alone_in_the_image_the_first_detection_counts():
     truth = truth_of((PERSON, LEFT_BOX))
     # whatever the boxes are
     report = report_of((found_of((PERSON, RIGHT_BOX), (WRONG, LEFT_BOX)), truth))
@@ -253,11 +253,11 @@ def test_without_a_detection_nothing_is_right(found):
 
 
 @pytest.mark.parametrize(
-    "pictures", [[], [(found_of((PERSON,)), GroundTruth.empty())], [(found_of(), truth_of())]]
+    "images", [[], [(found_of((PERSON,)), GroundTruth.empty())], [(found_of(), truth_of())]]
 )
-def test_without_persons(pictures):
-    report = report_of(*pictures)
-    assert report.num_images == len(pictures)
+def test_without_persons(images):
+    report = report_of(*images)
+    assert report.num_images == len(images)
     assert report.num_persons == 0
     content = json.loads(json.dumps(report.as_dict(), allow_nan=False))
     assert content["pck"] == {"0.05": None, "0.1": None, "0.2": None, "0.5": None}
@@ -268,7 +268,7 @@ def test_without_persons(pictures):
 # ---- against the oracle -----------------------------------------------------------------------
 
 
-def random_pictures(seed, num_pictures=150):
+def random_images(seed, num_images=150):
     """Whole numbers on a coarse grid: equal overlaps, and distances of exactly a threshold."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -280,7 +280,7 @@ def random_pictures(seed, num_pictures=150):
         return torch.cat((corners, corners + integers(1, 5, count, 2)), dim=1).float() * 20
 
     detections, truths = [], []
-    for _ in range(num_pictures):
+    for _ in range(num_images):
         num_persons, num_found = int(integers(0, 4, 1)), int(integers(0, 6, 1))
         person_boxes = boxes(num_persons)
         points = integers(0, 9, num_persons, 6, 2).float() * 10
@@ -308,12 +308,12 @@ def random_pictures(seed, num_pictures=150):
 @pytest.mark.parametrize("normalizer", ["torso", "box", "head"])
 @pytest.mark.parametrize("seed", range(5))
 def test_equals_the_oracle(seed, normalizer):
-    detections, truths = random_pictures(seed)
+    detections, truths = random_images(seed)
     evaluator = PoseEvaluator(JOINTS, LIMBS, normalizer)
     for rows in (slice(0, 1), slice(1, 30), slice(30, 150)):
         evaluator.update(detections[rows], truths[rows])
     report = evaluator.compute()
-    pictures = [
+    images = [
         (
             list(zip(found.boxes.tolist(), found.joints.tolist(), strict=True)),
             list(
@@ -327,7 +327,7 @@ def test_equals_the_oracle(seed, normalizer):
         )
         for found, truth in zip(detections, truths, strict=True)
     ]
-    expected = reference.evaluate(pictures, JOINTS, LIMBS, normalizer, ALPHAS)
+    expected = reference.evaluate(images, JOINTS, LIMBS, normalizer, ALPHAS)
     assert {name: getattr(report, name) for name in expected} == expected
     # the case is worth something
     assert 0 < report.pck(0.05) < report.pck(0.5) < 1
@@ -335,21 +335,21 @@ def test_equals_the_oracle(seed, normalizer):
     assert report.num_left_out
     assert report.num_without_detection
     assert (report.num_without_size > 0) == (normalizer != "box")
-    assert evaluator.compute().as_dict() == report.as_dict()  # computing leaves the pictures
+    assert evaluator.compute().as_dict() == report.as_dict()  # computing leaves the images
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_records_on_the_gpu():
-    detections, truths = random_pictures(0)
+    detections, truths = random_images(0)
     device = torch.device("cuda")
-    moved_pictures = zip(
+    moved_images = zip(
         (found.to(device) for found in detections),
         (truth.to(device) for truth in truths),
         strict=True,
     )
     expected = report_of(*zip(detections, truths, strict=True)).as_dict()
-    assert report_of(*moved_pictures).as_dict() == expected
+    assert report_of(*moved_images).as_dict() == expected
 
 
 def test_gradients_stay_out():
@@ -359,7 +359,7 @@ def test_gradients_stay_out():
     evaluator = PoseEvaluator(JOINTS, LIMBS)
     evaluator.update([found], [truth_of((PERSON,))])
     assert evaluator.compute().pck(0.2) == 1
-    # the network's graph would stay in memory until the last picture
+    # the network's graph would stay in memory until the last image
     assert not any(joints.requires_grad for joints in evaluator._found)
 
 
@@ -387,7 +387,7 @@ def test_a_refused_update_leaves_nothing():
     good, bad = truth_of((PERSON,)), truth_of((PERSON[:4],))
     with pytest.raises(DetectError):
         evaluator.update([found_of((PERSON,))] * 2, [good, bad])
-    with pytest.raises(ValueError, match="as many pictures, found 1 and 2"):
+    with pytest.raises(ValueError, match="as many images, found 1 and 2"):
         evaluator.update([found_of((PERSON,))], [good, good])
     assert evaluator.compute().num_images == 0
 

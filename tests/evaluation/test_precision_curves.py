@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_curve
 
+from detect.evaluation.analyses.precision_curves import measure_score_curves
 from detect.evaluation.judged import judge_detections
-from detect.evaluation.precision_curves import measure_score_curves
 from tests.evaluation.flat_cases import flat_case
 
 

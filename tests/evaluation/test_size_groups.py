@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from detect.errors import DetectError
-from detect.evaluation import size_groups
+from detect.evaluation.analyses import size_groups
+from detect.evaluation.analyses.size_groups import coco_size_groups, hoiem_size_groups
 from detect.evaluation.flat import FlatDetections, FlatObjects
-from detect.evaluation.size_groups import coco_size_groups, hoiem_size_groups
 from tests.evaluation.flat_cases import flat_case, records
 from tests.reference import sizes as reference
 from tests.reference.boxes import area
@@ -14,7 +14,7 @@ from tests.reference.boxes import area
 SMALL, MEDIUM = [0.0, 0, 10, 10], [100.0, 0, 140, 40]
 
 
-def one_picture(found, objects):
+def one_image(found, objects):
     """`found`: boxes by falling score; `objects`: rows `(box[, difficult])`; one class."""
     nothing = torch.zeros(len(found), dtype=torch.int64)
     none = torch.zeros(len(objects), dtype=torch.int64)
@@ -81,13 +81,13 @@ def test_relative_groups_equal_the_loop(seed):
 
 def test_shares_of_ten_objects():
     objects = [([0.0, 0, side, 1],) for side in range(1, 11)]
-    report = hoiem_size_groups(*one_picture([], objects))
+    report = hoiem_size_groups(*one_image([], objects))
     assert report.num_objects[:, 0].tolist() == [1, 2, 4, 2, 1]
     assert report.starts[:, 0].tolist() == [0, 2, 4, 8, 10]
 
 
 def test_what_is_found_at_objects_of_other_sizes_does_not_count():
-    report = coco_size_groups(*one_picture([SMALL, MEDIUM, MEDIUM], [(SMALL,), (MEDIUM,)]))
+    report = coco_size_groups(*one_image([SMALL, MEDIUM, MEDIUM], [(SMALL,), (MEDIUM,)]))
     assert report.mean["small"] == report.mean["medium"] == 1
     assert math.isnan(report.mean["large"])
     assert report.num_objects[:, 0].tolist() == [1, 1, 0]
@@ -95,21 +95,21 @@ def test_what_is_found_at_objects_of_other_sizes_does_not_count():
 
 def test_false_positives_count_in_the_group_of_their_own_size():
     nowhere = [300.0, 0, 340, 40]  # medium
-    report = coco_size_groups(*one_picture([nowhere, SMALL, MEDIUM], [(SMALL,), (MEDIUM,)]))
+    report = coco_size_groups(*one_image([nowhere, SMALL, MEDIUM], [(SMALL,), (MEDIUM,)]))
     assert report.mean["small"] == 1
     assert report.mean["medium"] == 0.5
 
 
 def test_limits_and_difficult_objects():
     at_limit = [0.0, 0, 32, 32]
-    report = coco_size_groups(*one_picture([], [(at_limit,), (SMALL, "difficult")]))
+    report = coco_size_groups(*one_image([], [(at_limit,), (SMALL, "difficult")]))
     assert report.num_objects[:, 0].tolist() == [0, 1, 0]
     assert report.mean["medium"] == 0
 
 
 def test_without_anything():
     for measure in (coco_size_groups, hoiem_size_groups):
-        report = measure(*one_picture([], []))
+        report = measure(*one_image([], []))
         assert all(math.isnan(value) for value in report.mean.values())
         assert report.as_dict()["classes"]["thing"][report.groups[1]]["ap_area"] is None
         assert report.table().row_count == 1
@@ -118,4 +118,4 @@ def test_without_anything():
 
 def test_threshold_out_of_range_is_a_readable_error():
     with pytest.raises(DetectError, match="iou_threshold: expected more than 0"):
-        coco_size_groups(*one_picture([], []), iou_threshold=1.5)
+        coco_size_groups(*one_image([], []), iou_threshold=1.5)

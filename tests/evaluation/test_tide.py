@@ -5,7 +5,7 @@ import torch
 
 from detect.errors import DetectError
 from detect.evaluation import VOCEvaluator
-from detect.evaluation.tide import ERROR_TYPES, SPECIAL_ERRORS, tide_errors
+from detect.evaluation.analyses.tide import ERROR_TYPES, SPECIAL_ERRORS, tide_errors
 from detect.structures import Detections, GroundTruth
 from tests.evaluation.flat_cases import flat_case, records
 from tests.reference import tide as reference
@@ -16,7 +16,7 @@ NAMES = ("a", "b")
 
 
 def analyze(found, objects, protocol="voc", **thresholds):
-    """`found`: rows `(box, score, label)` of one picture; `objects`: rows `(box, label)`."""
+    """`found`: rows `(box, score, label)` of one image; `objects`: rows `(box, label)`."""
     evaluator = VOCEvaluator(NAMES)
     detections = Detections.sorted(
         torch.tensor([row[0] for row in found]).reshape(-1, 4),

@@ -83,7 +83,7 @@ def test_random_case_equals_the_devkit_loops(seed, iou_threshold):
 
 
 def test_random_cases_hold_what_they_are_for():
-    """Ties in score, objects of equal place, difficult hits, empty pictures and classes."""
+    """Ties in score, objects of equal place, difficult hits, empty images and classes."""
     cases = [random_case(seed) for seed in range(12)]
     swallowed = 0
     for case in cases:
@@ -166,7 +166,7 @@ def test_a_swallowed_detection_is_no_true_positive():
     assert verdict.true_positive.tolist() == [[False, False, True]]
 
 
-def test_objects_of_another_class_or_picture_do_not_count():
+def test_objects_of_another_class_or_image_do_not_count():
     truths = [truth(OBJECT, labels=[1]), truth(OBJECT)]
     detections = [found((OBJECT, 0.9)), found()]
     assert outcome(detections, truths, class_names=("a", "b")) == (0, 1)
@@ -179,14 +179,14 @@ def test_scores_are_never_rounded():
     assert report.classes["thing"].precision.tolist() == [1, 1 / 2]
 
 
-def test_ties_in_score_keep_the_order_of_pictures():
+def test_ties_in_score_keep_the_order_of_images():
     hit, miss = found((OBJECT, 0.5)), found((FAR, 0.5))
     truths = [truth(OBJECT), truth(OBJECT)]
     assert evaluate([hit, miss], truths).map_area == 0.5
     assert evaluate([miss, hit], truths).map_area == 0.25
 
 
-def test_tie_ranks_overrule_the_order_of_pictures_but_not_the_score():
+def test_tie_ranks_overrule_the_order_of_images_but_not_the_score():
     truths = [truth(OBJECT), truth(OBJECT), truth()]
     detections = [found((FAR, 0.5)), found((OBJECT, 0.5)), found((FAR, 0.4))]
     ranks = [torch.tensor([2]), torch.tensor([1]), torch.tensor([0])]
@@ -221,12 +221,12 @@ def test_a_class_that_is_never_found_counts_as_zero():
     assert report.map_area == 0.5
 
 
-@pytest.mark.parametrize("pictures", [[], [(found(), truth())], [(found((FAR, 1)), truth())]])
-def test_without_objects_every_number_is_nan(pictures):
-    report = evaluate([pair[0] for pair in pictures], [pair[1] for pair in pictures])
+@pytest.mark.parametrize("images", [[], [(found(), truth())], [(found((FAR, 1)), truth())]])
+def test_without_objects_every_number_is_nan(images):
+    report = evaluate([pair[0] for pair in images], [pair[1] for pair in images])
     assert math.isnan(report.map_area)
     assert math.isnan(report.map_11point)
-    assert report.protocol.num_images == len(pictures)
+    assert report.protocol.num_images == len(images)
 
 
 def test_without_classes_or_detections():
@@ -234,7 +234,7 @@ def test_without_classes_or_detections():
     assert evaluate([found()], [truth(OBJECT)]).map_area == 0
 
 
-def test_pictures_may_come_in_several_updates_and_be_forgotten():
+def test_images_may_come_in_several_updates_and_be_forgotten():
     case = random_case(3)
     whole = evaluate(case.detections, case.truths, case.class_names)
     evaluator = VOCEvaluator(case.class_names)
@@ -416,7 +416,7 @@ def test_what_does_not_fit_is_refused():
 
 
 def read_rows(folder):
-    """The rows of every picture of the published case: `class [score] x y width height`."""
+    """The rows of every image of the published case: `class [score] x y width height`."""
     return [
         [line.split() for line in file.read_text().splitlines()]
         for file in sorted(folder.glob("*.txt"))
@@ -448,7 +448,7 @@ def test_published_case(shared, iou_threshold):
     assert report.protocol.num_detections == 24
 
 
-def test_a_worked_picture_as_fractions():
+def test_a_worked_image_as_fractions():
     # by score: hit, duplicate, miss, hit; three objects
     detections = [found((OBJECT, 0.9), (HALF, 0.8)), found((LESS_THAN_HALF, 0.7), (FAR, 0.6))]
     report = evaluate(detections, [truth(OBJECT), truth(OBJECT, FAR)])

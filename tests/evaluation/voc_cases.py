@@ -1,4 +1,4 @@
-"""Random pictures under the VOC protocol, for the evaluator and for the slow oracle alike."""
+"""Random images under the VOC protocol, for the evaluator and for the slow oracle alike."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ def random_case(seed, num_images=12, num_classes=4):
 
     detections, truths = [], []
     for image in range(num_images):
-        num_objects = int(integers(0, 9, 1)) * (image % 4 != 0)  # every fourth picture is empty
+        num_objects = int(integers(0, 9, 1)) * (image % 4 != 0)  # every fourth image is empty
         # the last class has no objects, and in every second case only wrong detections
         labels = integers(0, num_classes - 1, num_objects)
         object_boxes = boxes(num_objects)

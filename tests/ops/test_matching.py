@@ -97,31 +97,31 @@ def test_a_balanced_sample_is_uniform():
 
 
 def padded_overlaps(count, numbers):
-    """IoU `[B, N, M]` of pictures with different numbers of objects; what is not there is < 0."""
+    """IoU `[B, N, M]` of images with different numbers of objects; what is not there is < 0."""
     generator = torch.Generator().manual_seed(5)
     absent = -0.01 - torch.rand(len(numbers), count, max(numbers), generator=generator).double()
-    for picture, number in enumerate(numbers):
-        candidates = integer_boxes(count, 10 + picture).double()
-        objects = integer_boxes(number, 20 + picture).double()
+    for image, number in enumerate(numbers):
+        candidates = integer_boxes(count, 10 + image).double()
+        objects = integer_boxes(number, 20 + image).double()
         objects[1:2] = objects[:1]  # two objects at one place: ties go to the first
-        absent[picture, :, :number] = box_iou(candidates, objects)
+        absent[image, :, :number] = box_iou(candidates, objects)
     return absent
 
 
 @pytest.mark.parametrize("keep_best", [False, True])
 @pytest.mark.parametrize("numbers", [(0,), (0, 0), (1, 0), (3, 0, 1), (2, 31, 0, 1)])
 @pytest.mark.parametrize("count", SIZES)
-def test_a_batch_is_matched_picture_by_picture(count, numbers, keep_best):
+def test_a_batch_is_matched_image_by_image(count, numbers, keep_best):
     iou = padded_overlaps(count, numbers)
     for positive, negative in ((0.7, 0.3), (0.5, 0.5), (0.6, 0.2), (1.0, 0.0), (0.0, 0.0)):
         result = match(iou, positive, negative, keep_best=keep_best)
         assert result.indices.shape == result.overlaps.shape == (len(numbers), count)
         assert result.indices.dtype == torch.int64
-        for picture, number in enumerate(numbers):
-            there = iou[picture, :, :number].tolist()
+        for image, number in enumerate(numbers):
+            there = iou[image, :, :number].tolist()
             expected = reference.match(there, number, positive, negative, keep_best)
-            assert result.indices[picture].tolist() == [index for index, _ in expected]
-            assert result.overlaps[picture].tolist() == [overlap for _, overlap in expected]
+            assert result.indices[image].tolist() == [index for index, _ in expected]
+            assert result.overlaps[image].tolist() == [overlap for _, overlap in expected]
 
 
 @pytest.mark.parametrize("keep_best", [False, True])
@@ -144,7 +144,7 @@ def test_nobody_stands_for_an_object_that_is_not_there():
     assert best.indices.tolist() == [[0, BACKGROUND], [BACKGROUND, BACKGROUND]]
 
 
-def kinds_of_pictures(numbers):
+def kinds_of_images(numbers):
     """1 positive, 0 negative, −1 neither: a row for each pair of numbers, of one length."""
     generator = torch.Generator().manual_seed(6)
     length = max(sum(pair) for pair in numbers)
@@ -161,7 +161,7 @@ def kinds_of_pictures(numbers):
 @pytest.mark.parametrize("counts", [(0,), (0, 1), (0, 1, 10, 300)])
 def test_a_balanced_sample_of_a_batch(counts, size, fraction):
     numbers = [(positives, negatives) for positives in counts for negatives in counts]
-    kinds = kinds_of_pictures(numbers)
+    kinds = kinds_of_images(numbers)
     generator = torch.Generator().manual_seed(7)
     sample = sample_balanced_batch(kinds == 1, kinds == 0, size, fraction, generator)
     assert sample.indices.shape == sample.is_positive.shape == sample.is_drawn.shape
@@ -203,7 +203,7 @@ def test_a_balanced_sample_of_a_batch_follows_its_generator_alone():
     torch.manual_seed(99)
     assert draw(1) == first
     assert draw(2) != first
-    assert first[0] != first[1]  # each picture has its own draw
+    assert first[0] != first[1]  # each image has its own draw
 
 
 def test_a_balanced_sample_of_a_batch_is_uniform():

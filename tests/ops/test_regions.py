@@ -9,7 +9,7 @@ FILL = torch.tensor([0.2, 0.5, 0.8]).view(3, 1, 1)
 
 
 def ramps(height=80, width=100):
-    """A picture whose first two channels say where a pixel is."""
+    """An image whose first two channels say where a pixel is."""
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     return torch.stack((x, y, torch.ones(height, width)))[None]
 
@@ -28,7 +28,7 @@ def test_without_context_the_box_fills_the_result():
 
 def test_the_context_has_the_pixels_that_were_asked_for():
     crop = warp([20.0, 10.0, 60.0, 70.0], context=5)
-    # 10 of 20 pixels show the box, which is 40 wide: 4 picture pixels each, from the box's edge
+    # 10 of 20 pixels show the box, which is 40 wide: 4 image pixels each, from the box's edge
     assert_close(crop[0, 10, 5:15], 20 + 4 * (torch.arange(10) + 0.5))
     assert_close(crop[0, 10, 4], torch.tensor(18.0))
     assert_close(crop[1, 5:15, 10], 10 + 6 * (torch.arange(10) + 0.5))
@@ -62,7 +62,7 @@ def test_beyond_the_border_is_the_filling():
     assert_close(far, FILL.expand(3, 20, 20))
 
 
-def test_each_region_is_of_its_own_picture():
+def test_each_region_is_of_its_own_image():
     images = torch.cat((ramps(), ramps() + 1000))
     boxes = torch.tensor(
         [[10.0, 10.0, 50.0, 50.0], [10.0, 10.0, 50.0, 50.0], [9.0, 9.0, 29.0, 49.0]]

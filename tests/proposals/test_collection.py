@@ -19,17 +19,17 @@ SETTINGS = {"method": "test", "seed": 3, "nested": {"k": [1, 2]}}
 
 @pytest.fixture
 def proposals():
-    return Proposals.of_pictures(BOXES, SETTINGS)
+    return Proposals.of_images(BOXES, SETTINGS)
 
 
-def test_boxes_are_found_by_picture(proposals):
+def test_boxes_are_found_by_image(proposals):
     assert len(proposals) == 3
     assert proposals.image_ids == ("a", "none", "b")
     for name, boxes in BOXES.items():
         assert np.array_equal(proposals[name], boxes)
         assert name in proposals
     assert "c" not in proposals
-    with pytest.raises(DetectError, match="no proposals of the picture 'c', only of 3 others"):
+    with pytest.raises(DetectError, match="no proposals of the image 'c', only of 3 others"):
         proposals["c"]
 
 
@@ -46,22 +46,22 @@ def test_the_best_are_the_first(proposals):
 def test_the_fingerprint_is_of_everything(proposals):
     variants = [
         proposals,
-        Proposals.of_pictures(BOXES, {**SETTINGS, "seed": 4}),
-        Proposals.of_pictures({**BOXES, "b": BOXES["b"] + 1}, SETTINGS),
-        Proposals.of_pictures({name: BOXES[name] for name in ("b", "none", "a")}, SETTINGS),
-        Proposals.of_pictures({"x" + name: boxes for name, boxes in BOXES.items()}, SETTINGS),
+        Proposals.of_images(BOXES, {**SETTINGS, "seed": 4}),
+        Proposals.of_images({**BOXES, "b": BOXES["b"] + 1}, SETTINGS),
+        Proposals.of_images({name: BOXES[name] for name in ("b", "none", "a")}, SETTINGS),
+        Proposals.of_images({"x" + name: boxes for name, boxes in BOXES.items()}, SETTINGS),
         # the same rows, otherwise shared out
-        Proposals.of_pictures(
+        Proposals.of_images(
             {"a": BOXES["a"][:1], "none": BOXES["a"][1:], "b": BOXES["b"]}, SETTINGS
         ),
     ]
     assert len({each.fingerprint for each in variants}) == len(variants)
-    assert Proposals.of_pictures(dict(BOXES), dict(SETTINGS)).fingerprint == proposals.fingerprint
+    assert Proposals.of_images(dict(BOXES), dict(SETTINGS)).fingerprint == proposals.fingerprint
 
 
 @pytest.mark.parametrize("boxes", [BOXES, {}, {"empty": np.zeros((0, 4), np.float32)}])
 def test_a_file_gives_back_what_was_written(tmp_path, boxes):
-    written = Proposals.of_pictures(boxes, SETTINGS)
+    written = Proposals.of_images(boxes, SETTINGS)
     path = tmp_path / "new" / "p.npz"
     write_proposals(path, written)
     read = read_proposals(path)
@@ -73,7 +73,7 @@ def test_a_file_gives_back_what_was_written(tmp_path, boxes):
     assert [file.name for file in path.parent.iterdir()] == ["p.npz"]
 
 
-def test_only_the_pictures_asked_for_are_read(tmp_path, proposals):
+def test_only_the_images_asked_for_are_read(tmp_path, proposals):
     write_proposals(tmp_path / "p.npz", proposals)
     assert read_proposals(tmp_path / "p.npz", SIZES).image_ids == ("a", "none", "b")
     read = read_proposals(tmp_path / "p.npz", {"b": (4, 3)})
@@ -128,19 +128,19 @@ def test_the_original_release_is_read(tmp_path):
         ({"a": 1}, "found neither"),
         ({"boxes": np.ones((2, 4)), "images": cells("a")}, "expected the cell arrays"),
         ({"boxes": cells(np.ones((1, 4))), "images": cells("a", "b")}, "found 1 and 2"),
-        ({"boxes": cells(np.ones((1, 5))), "images": cells("a")}, r"picture a: .*\[1, 5\]"),
-        ({"boxes": cells("text"), "images": cells("a")}, "picture a: expected boxes"),
+        ({"boxes": cells(np.ones((1, 5))), "images": cells("a")}, r"image a: .*\[1, 5\]"),
+        ({"boxes": cells("text"), "images": cells("a")}, "image a: expected boxes"),
         (
             {"boxes": cells(np.ones((1, 4)), np.ones((1, 4))), "images": cells("a", "a")},
-            "each picture once, found 'a' again",
+            "each image once, found 'a' again",
         ),
         (
             {"boxes": cells(np.array([[5, 5, 4, 4]])), "images": cells("a")},
-            r"picture a, box 0: expected finite .*found \[4.0, 4.0, 4.0, 4.0\]",
+            r"image a, box 0: expected finite .*found \[4.0, 4.0, 4.0, 4.0\]",
         ),
         (
             {"boxes": cells(np.array([[0, 1, 4, 4]])), "images": cells("a")},
-            r"picture a, box 0: .*found \[0.0, -1.0, 4.0, 4.0\]",
+            r"image a, box 0: .*found \[0.0, -1.0, 4.0, 4.0\]",
         ),
     ],
 )
@@ -190,14 +190,14 @@ def with_box(*box):
         ({"image_ids": np.array([1, 2])}, "image_ids"),
         ({"counts": np.array([2, 1])}, "add up to the 2 boxes, found 3"),
         ({"counts": np.array([3, -1])}, "add up to the 2 boxes"),
-        ({"image_ids": np.array(["x", "x"])}, "each picture once, found 'x' again"),
-        (with_box(1, 1, np.nan, 2), "picture x, box 1: expected finite"),
-        (with_box(1, 1, np.inf, 2), "picture x, box 1: expected finite"),
+        ({"image_ids": np.array(["x", "x"])}, "each image once, found 'x' again"),
+        (with_box(1, 1, np.nan, 2), "image x, box 1: expected finite"),
+        (with_box(1, 1, np.inf, 2), "image x, box 1: expected finite"),
         (with_box(3, 1, 2, 2), r"box 1: .*found \[3.0, 1.0, 2.0, 2.0\]"),
         (with_box(1, 1, 2, 1), r"box 1: .*found \[1.0, 1.0, 2.0, 1.0\]"),
         (with_box(-0.5, 1, 2, 2), "box 1: .*found \\[-0.5"),
-        (with_box(1, 1, 9, 2), "within a picture 8 pixels wide and 6 high, found .*9.0"),
-        (with_box(1, 1, 2, 6.5), r"within a picture .*\(1 such boxes in all\)"),
+        (with_box(1, 1, 9, 2), "within an image 8 pixels wide and 6 high, found .*9.0"),
+        (with_box(1, 1, 2, 6.5), r"within an image .*\(1 such boxes in all\)"),
     ],
 )
 def test_a_faulty_archive_is_named(tmp_path, changed, message):

@@ -13,7 +13,7 @@ from detect.proposals.regions import (
     texture_bins,
     to_color_space,
 )
-from tests.proposals.picture_sources import blobs
+from tests.proposals.image_sources import blobs
 from tests.reference.proposals import (
     box_around,
     fill_similarity,
@@ -154,9 +154,9 @@ def test_a_single_region_has_nothing_to_merge(kernels):
     assert hierarchy.boxes.tolist() == [[0, 0, 7, 9]]
 
 
-def test_counts_of_a_huge_picture_do_not_overflow(kernels):
+def test_counts_of_a_huge_image_do_not_overflow(kernels):
     del kernels
-    # two halves of 2**28 pixels, the largest picture that is read; nothing is allocated for them
+    # two halves of 2**28 pixels, the largest image that is read; nothing is allocated for them
     half = 2**27
     colors = np.zeros((2, 3 * NUM_COLOR_BINS), np.int32)
     colors[:, ::NUM_COLOR_BINS] = half

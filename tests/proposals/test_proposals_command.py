@@ -19,7 +19,7 @@ from detect.data import draw_shapes
 from detect.errors import DetectError
 from detect.proposals import read_proposals
 from tests.data.voc_folder import VOCFolder, annotation_xml, object_xml
-from tests.proposals.picture_sources import blobs, four_squares
+from tests.proposals.image_sources import blobs, four_squares
 
 QUICK = ["mode=single"]
 
@@ -30,7 +30,7 @@ def png(image):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two pictures of four squares, whose objects are a square and all of them together."""
+    """Two images of four squares, whose objects are a square and all of them together."""
     voc = VOCFolder(tmp_path_factory.mktemp("voc") / "squares")
     corner = object_xml("corner", (1, 1, 60, 60))
     row = object_xml("row", (1, 1, 240, 60))
@@ -55,9 +55,9 @@ def run(*arguments, **options):
 def test_proposals_of_a_folder(tmp_path, folder):
     out, report, plot = tmp_path / "p.npz", tmp_path / "r.json", tmp_path / "curve.png"
     printed = run(folder, out, json_file=report, plot=plot)
-    assert "selective-search: 2 pictures, 3 objects; 1 difficult ones are not counted" in printed
-    assert "0 of 2 pictures from the cache" in printed
-    assert "s a picture (median)" in printed
+    assert "selective-search: 2 images, 3 objects; 1 difficult ones are not counted" in printed
+    assert "0 of 2 images from the cache" in printed
+    assert "s an image (median)" in printed
     proposals = read_proposals(out, {"one": (60, 240), "two": (60, 240)})
     assert proposals.settings["strategies"]["color_spaces"] == ["hsv"]
     content = json.loads(report.read_text())
@@ -69,11 +69,11 @@ def test_proposals_of_a_folder(tmp_path, folder):
     assert content["curve"][0]["recall_0.7"] < 1
     assert plot.read_bytes().startswith(b"\x89PNG")
     # the same again comes from the cache; another seed does not
-    assert "2 of 2 pictures from the cache" in run(folder, out)
+    assert "2 of 2 images from the cache" in run(folder, out)
     assert read_proposals(out).fingerprint == proposals.fingerprint
-    assert "0 of 2 pictures" in run(folder, out, settings=[*QUICK, "seed=1"])
+    assert "0 of 2 images" in run(folder, out, settings=[*QUICK, "seed=1"])
     # but fewer boxes do
-    assert "2 of 2 pictures from the cache" in run(folder, out, max_boxes=2)
+    assert "2 of 2 images from the cache" in run(folder, out, max_boxes=2)
     assert read_proposals(out).counts.tolist() == [2, 2]
 
 
@@ -92,7 +92,7 @@ def test_a_split_is_chosen(tmp_path, folder):
 )
 def test_other_methods(tmp_path, folder, method, settings):
     printed = run(folder, tmp_path / "p.npz", method=method, settings=settings)
-    assert f"{method}: 2 pictures" in printed
+    assert f"{method}: 2 images" in printed
     found = read_proposals(tmp_path / "p.npz", {"one": (60, 240), "two": (60, 240)}).settings
     assert found["method"] == method
     key, _, value = settings[0].partition("=")
@@ -127,7 +127,7 @@ def test_the_data_of_a_config(tmp_path):
     printed = run(config, tmp_path / "p.npz", split="test", settings=[*QUICK, "min_size=4"])
     names = (shapes / "ImageSets/Main/test.txt").read_text().split()
     assert list(read_proposals(tmp_path / "p.npz").image_ids) == names
-    assert f"{len(names)} pictures" in printed
+    assert f"{len(names)} images" in printed
     with pytest.raises(DetectError, match="expected train, val or test, found 'trainval'"):
         run(config, tmp_path / "p.npz", split="trainval")
 
@@ -160,7 +160,7 @@ def test_faults_are_told_before_the_work(tmp_path, folder, options, message, mon
     assert not (tmp_path / "p.cache").exists()
 
 
-def test_a_broken_picture_is_named(tmp_path):
+def test_a_broken_image_is_named(tmp_path):
     voc = VOCFolder(tmp_path / "broken")
     whole = png(four_squares())
     xml = annotation_xml(object_xml("a", (1, 1, 60, 60)), size=(60, 240))
@@ -173,7 +173,7 @@ def test_a_broken_picture_is_named(tmp_path):
         run(voc.root, tmp_path / "p.npz")
     assert len(list((tmp_path / "p.cache").iterdir())) == 1
     printed = run(voc.root, tmp_path / "p.npz", on_error="skip")
-    assert "left out as faulty (on_error=skip): 1 pictures" in printed
+    assert "left out as faulty (on_error=skip): 1 images" in printed
     assert read_proposals(tmp_path / "p.npz").image_ids == ("good",)
 
 
@@ -197,14 +197,14 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
     printed, _ = process.communicate(timeout=200)
     assert process.returncode == 130, printed
     assert "Traceback" not in printed
-    assert "of 16 pictures are done and kept in" in printed
+    assert "of 16 images are done and kept in" in printed
     num_kept = len(list(cache.glob("*.npz")))
     assert 0 < num_kept < 16
     assert f"{num_kept} of 16" in printed
     assert not (tmp_path / "p.npz").exists()
     settings = ["mode=quality"]
     printed = run(voc.root, tmp_path / "p.npz", settings=settings)
-    assert f"{num_kept} of 16 pictures from the cache" in printed
+    assert f"{num_kept} of 16 images from the cache" in printed
     run(voc.root, tmp_path / "undisturbed.npz", settings=settings)
     continued = read_proposals(tmp_path / "p.npz")
     assert continued.fingerprint == read_proposals(tmp_path / "undisturbed.npz").fingerprint

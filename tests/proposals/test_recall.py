@@ -25,22 +25,22 @@ def random_boxes(generator, count):
     return np.concatenate((starts, starts + generator.integers(1, 30, (count, 2))), axis=1)
 
 
-def random_pictures(seed, num_pictures=6):
+def random_images(seed, num_images=6):
     generator = np.random.default_rng(seed)
-    pictures = []
-    for number in range(num_pictures):
+    images = []
+    for number in range(num_images):
         boxes = random_boxes(generator, [0, 1, 40, 130][number % 4]).astype(np.float32)
         objects = [
             (int(generator.integers(0, 3)), box, bool(generator.random() < 0.3))
             for box in random_boxes(generator, int(generator.integers(0, 5))).tolist()
         ]
-        pictures.append((boxes, objects))
-    return pictures
+        images.append((boxes, objects))
+    return images
 
 
-def measure(pictures, names=("a", "b", "c", "unused"), limits=None):
-    proposals = Proposals.of_pictures({str(n): boxes for n, (boxes, _) in enumerate(pictures)}, {})
-    truths = {str(n): truth_of(objects) for n, (_, objects) in enumerate(pictures)}
+def measure(images, names=("a", "b", "c", "unused"), limits=None):
+    proposals = Proposals.of_images({str(n): boxes for n, (boxes, _) in enumerate(images)}, {})
+    truths = {str(n): truth_of(objects) for n, (_, objects) in enumerate(images)}
     return measure_coverage(proposals, truths, names, limits)
 
 
@@ -48,17 +48,17 @@ def measure(pictures, names=("a", "b", "c", "unused"), limits=None):
 @pytest.mark.parametrize("max_pairs", [recall.MAX_PAIRS, 7])
 def test_coverage_is_that_of_the_slow_way(monkeypatch, seed, max_pairs):
     monkeypatch.setattr(recall, "MAX_PAIRS", max_pairs)
-    pictures = random_pictures(seed)
+    images = random_images(seed)
     limits = (1, 3, 10, 50, 130, 500)
-    as_lists = [(boxes.tolist(), objects) for boxes, objects in pictures]
-    found = measure(pictures, limits=limits)
+    as_lists = [(boxes.tolist(), objects) for boxes, objects in images]
+    found = measure(images, limits=limits)
     for row, limit in enumerate(limits):
         for threshold in (0.3, 0.5, 0.7):
             share, mabo = oracle.coverage(as_lists, limit, threshold)
             assert found.recall(threshold)[row] == pytest.approx(share, abs=1e-12)
         assert found.mean_average_best_overlap()[row] == pytest.approx(mabo, abs=1e-12)
     assert found.num_images == 6
-    assert found.num_difficult == sum(o[2] for _, objects in pictures for o in objects)
+    assert found.num_difficult == sum(o[2] for _, objects in images for o in objects)
 
 
 def test_figures_of_two_classes():
@@ -106,7 +106,7 @@ def test_without_objects_there_is_no_figure():
         assert found.as_dict()["protocol"]["num_objects"] == 0
 
 
-def test_pictures_without_proposals_lower_the_recall():
+def test_images_without_proposals_lower_the_recall():
     none = np.zeros((0, 4), np.float32)
     one = np.array([[0, 0, 10, 10]], np.float32)
     objects = [(0, [0, 0, 10, 10], False)]
@@ -119,13 +119,13 @@ def test_the_curve_ends_with_all_proposals():
     counts = np.array([3, 130], np.int64)
     proposals = Proposals(("a", "b"), counts, np.zeros((133, 4), np.float32), {})
     assert curve_limits(proposals) == (1, 2, 5, 10, 20, 50, 100, 130)
-    assert curve_limits(Proposals.of_pictures({}, {})) == (1,)
+    assert curve_limits(Proposals.of_images({}, {})) == (1,)
 
 
-def test_a_picture_without_an_entry_is_an_error():
-    with pytest.raises(DetectError, match="no proposals of the picture 'b'"):
+def test_an_image_without_an_entry_is_an_error():
+    with pytest.raises(DetectError, match="no proposals of the image 'b'"):
         measure_coverage(
-            Proposals.of_pictures({"a": np.zeros((0, 4), np.float32)}, {}),
+            Proposals.of_images({"a": np.zeros((0, 4), np.float32)}, {}),
             {"b": GroundTruth.empty()},
             ["x"],
         )

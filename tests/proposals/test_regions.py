@@ -14,7 +14,7 @@ from detect.proposals.regions import (
     texture_bins,
     to_color_space,
 )
-from tests.proposals.picture_sources import blobs
+from tests.proposals.image_sources import blobs
 from tests.reference.proposals import box_around, touch
 
 SPACES = {"rgb": 3, "intensity": 1, "lab": 3, "rgi": 3, "hsv": 3, "nrgb": 3, "hue": 1}
@@ -105,13 +105,11 @@ def flat_areas():
     return image // 32 * 32
 
 
-@pytest.mark.parametrize(
-    "picture", [blobs((60, 90)), flat_areas(), np.zeros((20, 30, 3), np.uint8)]
-)
+@pytest.mark.parametrize("image", [blobs((60, 90)), flat_areas(), np.zeros((20, 30, 3), np.uint8)])
 @pytest.mark.parametrize("space", ["lab", "hue", "intensity"])
-def test_compiled_segments_are_those_of_scikit_image(monkeypatch, picture, space):
+def test_compiled_segments_are_those_of_scikit_image(monkeypatch, image, space):
     pytest.importorskip("numba")
-    channels = to_color_space(picture, space)
+    channels = to_color_space(image, space)
     scales = [1, 10, 50, 100.5]
     compiled = segment(channels, scales)
     monkeypatch.setattr(regions, "compiled_kernels", lambda: None)
@@ -123,7 +121,7 @@ def test_compiled_segments_are_those_of_scikit_image(monkeypatch, picture, space
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (2, 50)])
-def test_compiled_segments_of_tiny_pictures(monkeypatch, size):
+def test_compiled_segments_of_tiny_images(monkeypatch, size):
     pytest.importorskip("numba")
     channels = np.random.default_rng(0).random((*size, 3), np.float32)
     (compiled, num_labels), *_ = segment(channels, [2])

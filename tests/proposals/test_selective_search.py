@@ -9,7 +9,7 @@ from detect.proposals import MODES, SelectiveSearch, Strategies, grouping, regio
 from detect.proposals.base import generator_for
 from detect.proposals.grouping import Similarity
 from detect.proposals.selective_search import ALL, FILL, SIZE, WITHOUT_COLOR, search
-from tests.proposals.picture_sources import FOUR_SQUARES_BOXES, SQUARES, blobs, four_squares
+from tests.proposals.image_sources import FOUR_SQUARES_BOXES, SQUARES, blobs, four_squares
 
 
 def as_set(boxes):
@@ -39,7 +39,7 @@ def test_four_squares_and_their_pairs_are_found_exactly():
     assert len(boxes) == 7
 
 
-def test_positions_count_from_the_whole_picture_down():
+def test_positions_count_from_the_whole_image_down():
     boxes, positions = search(four_squares(), Strategies(("rgb",), (FILL, SIZE), (300,)))
     assert positions.tolist() == [4, 4, 4, 4, 3, 2, 1, 3, 2, 1]
     assert boxes[[6, 9]].tolist() == [[0, 0, 240, 60]] * 2
@@ -56,7 +56,7 @@ def test_boxes_stand_by_position_times_a_random_number():
     assert len(expected) < len(boxes)  # there were duplicates, and the best rank of each was kept
 
 
-def test_the_order_depends_on_the_seed_and_the_picture_alone():
+def test_the_order_depends_on_the_seed_and_the_image_alone():
     image = blobs((60, 90))
     first = SelectiveSearch("single", min_size=0)(image, "a")
     assert len(first) > 10
@@ -94,7 +94,7 @@ def test_boxes_keep_the_contract(mode):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (37, 1), (2, 2), (3, 200)])
 @pytest.mark.parametrize("mode", ["fast", "quality"])
-def test_tiny_pictures_have_their_own_box(mode, size):
+def test_tiny_images_have_their_own_box(mode, size):
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     boxes = SelectiveSearch(mode)(image, "a")
     assert (0, 0, size[1], size[0]) in as_set(boxes)
@@ -102,12 +102,12 @@ def test_tiny_pictures_have_their_own_box(mode, size):
 
 
 @pytest.mark.parametrize("color", [(0, 0, 0), (255, 255, 255), (10, 200, 30)])
-def test_a_picture_of_one_color_has_one_box(color):
+def test_an_image_of_one_color_has_one_box(color):
     image = np.full((50, 80, 3), color, np.uint8)
     assert SelectiveSearch("quality")(image, "a").tolist() == [[0, 0, 80, 50]]
 
 
-def test_a_gray_picture_is_searched_in_every_space():
+def test_a_gray_image_is_searched_in_every_space():
     gray = blobs((60, 90)).mean(axis=2).astype(np.uint8)[..., None].repeat(3, axis=2)
     boxes = SelectiveSearch("quality", min_size=5)(gray, "a")
     assert np.isfinite(boxes).all()
@@ -123,11 +123,11 @@ def test_without_numba_the_boxes_are_the_same(monkeypatch):
     assert np.array_equal(SelectiveSearch("quality", min_size=0)(image, "a"), compiled)
 
 
-def test_a_wide_picture_is_searched_at_another_width():
+def test_a_wide_image_is_searched_at_another_width():
     squares = four_squares(120)
     boxes = SelectiveSearch(BY_BOX, width=240)(squares, "squares")
     assert as_set(boxes) == {tuple(2 * np.array(box)) for box in FOUR_SQUARES_BOXES}
-    # 7 of 10 pixels: nothing reaches out of the picture by a rounding
+    # 7 of 10 pixels: nothing reaches out of the image by a rounding
     odd = SelectiveSearch(BY_BOX, width=7, min_size=0)(blobs((33, 10)), "odd")
     assert odd.max(axis=0).tolist()[2:] == [10, 33]
 

@@ -20,7 +20,7 @@ ALL_SOURCES = {
     "dense": DenseWindows(),
     "random": RandomBoxes(200),
     "jittered": JitteredTruth(TRUTHS),
-    "given": GivenBoxes(Proposals.of_pictures(TRUTHS, {"method": "file"})),
+    "given": GivenBoxes(Proposals.of_images(TRUTHS, {"method": "file"})),
 }
 
 
@@ -40,7 +40,7 @@ def test_boxes_keep_the_contract(source):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (4, 3)])
 @pytest.mark.parametrize("name", ["dense", "random"])
-def test_tiny_pictures_have_boxes(name, size):
+def test_tiny_images_have_boxes(name, size):
     boxes = ALL_SOURCES[name](np.zeros((*size, 3), np.uint8), "a")
     assert len(np.unique(boxes, axis=0)) == len(boxes) >= 1
     assert (boxes[:, 2:] > boxes[:, :2]).all()
@@ -61,12 +61,12 @@ def test_windows_have_the_area_and_shape_asked_for():
     assert (boxes[0, 2:] - boxes[0, :2]).tolist() == [400, 100]  # the large ones first
 
 
-def test_a_window_larger_than_the_picture_is_cut_off():
+def test_a_window_larger_than_the_image_is_cut_off():
     windows = DenseWindows(scales=(1.0,), aspect_ratios=(1.0,))
     assert windows(IMAGE, "a")[:, [1, 3]].tolist() == [[0, 60]] * len(windows(IMAGE, "a"))
 
 
-def test_random_boxes_depend_on_seed_and_picture():
+def test_random_boxes_depend_on_seed_and_image():
     boxes = RandomBoxes(50)(IMAGE, "a")
     assert boxes.shape == (50, 4)
     assert not np.array_equal(RandomBoxes(50, seed=1)(IMAGE, "a"), boxes)
@@ -74,7 +74,7 @@ def test_random_boxes_depend_on_seed_and_picture():
     assert ((boxes[:, 2:] - boxes[:, :2]) >= 20).all()
 
 
-def test_all_boxes_of_a_small_picture_are_found_and_drawing_ends():
+def test_all_boxes_of_a_small_image_are_found_and_drawing_ends():
     # 6 intervals of 3 pixels each way
     boxes = RandomBoxes(1000, min_size=1)(np.zeros((3, 3, 3), np.uint8), "a")
     assert len(boxes) == 36
@@ -102,9 +102,9 @@ def test_settings_know_the_truth():
 
 
 def test_given_boxes_are_given():
-    proposals = Proposals.of_pictures(TRUTHS, {"method": "file"})
+    proposals = Proposals.of_images(TRUTHS, {"method": "file"})
     assert np.array_equal(GivenBoxes(proposals)(IMAGE, "a"), TRUTHS["a"])
-    with pytest.raises(DetectError, match="no proposals of the picture 'c'"):
+    with pytest.raises(DetectError, match="no proposals of the image 'c'"):
         GivenBoxes(proposals)(IMAGE, "c")
 
 

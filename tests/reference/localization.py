@@ -1,6 +1,6 @@
-"""A slow oracle for ImageNet's localization errors, picture by picture, in plain Python.
+"""A slow oracle for ImageNet's localization errors, image by image, in plain Python.
 
-Russakovsky et al. 2015, section 4.2: with guesses (c_i, b_i), i = 1 … 5, the picture's class C and
+Russakovsky et al. 2015, section 4.2: with guesses (c_i, b_i), i = 1 … 5, the image's class C and
 the boxes B_k of its objects of that class, the error is min_i min_k max(d(c_i, C), f(b_i, B_k)),
 where d is 0 for the same class, f is 0 for IoU of 0.5 or more, and both are 1 otherwise.
 """
@@ -8,7 +8,7 @@ where d is 0 for the same class, f is 0 for IoU of 0.5 or more, and both are 1 o
 from tests.reference.boxes import area, iou
 
 
-def class_of_picture(objects):
+def class_of_image(objects):
     """The class of the largest of the objects `(class, box)`, the first of equally large ones."""
     best = None
     for label, box in objects:
@@ -18,12 +18,12 @@ def class_of_picture(objects):
 
 
 def judge(guesses, objects, iou_threshold):
-    """Judge one picture with objects.
+    """Judge one image with objects.
 
     `guesses`: `(class, box)` by falling score. `objects`: `(class, box)`.
     Returns the class and a dict of the errors (0 or 1) and the IoU of the first guess.
     """
-    label = class_of_picture(objects)
+    label = class_of_image(objects)
     boxes = [box for its_label, box in objects if its_label == label]
 
     def localization_error(some_guesses):
@@ -49,7 +49,7 @@ def judge(guesses, objects, iou_threshold):
 
 
 def means(verdicts):
-    """The mean of each number over the pictures, and their count; None without pictures."""
+    """The mean of each number over the images, and their count; None without images."""
     names = (
         "top1_localization_error",
         "top5_localization_error",
@@ -64,14 +64,14 @@ def means(verdicts):
     return {**result, "num_images": len(verdicts)}
 
 
-def evaluate(pictures, num_classes, iou_threshold):
-    """The numbers of all pictures and of each class.
+def evaluate(images, num_classes, iou_threshold):
+    """The numbers of all images and of each class.
 
-    `pictures`: `(guesses, objects)` of each picture.
+    `images`: `(guesses, objects)` of each image.
     """
     by_class = [[] for _ in range(num_classes)]
     verdicts = []
-    for guesses, objects in pictures:
+    for guesses, objects in images:
         if not objects:
             continue
         label, verdict = judge(guesses, objects, iou_threshold)

@@ -37,17 +37,17 @@ def joints_found(box, num_persons, found):
     return best_joints
 
 
-def evaluate(pictures, joint_names, limbs, normalizer, alphas):
-    """Counts over all pictures, named as the fields of the report.
+def evaluate(images, joint_names, limbs, normalizer, alphas):
+    """Counts over all images, named as the fields of the report.
 
-    `pictures`: `(found, persons)` of each; `persons`: `(box, joints, difficult)`.
+    `images`: `(found, persons)` of each; `persons`: `(box, joints, difficult)`.
     """
     num_joints = len(joint_names)
     labeled = [0] * num_joints
     correct = {alpha: [0] * num_joints for alpha in alphas}
     labeled_limbs, correct_limbs = [0] * len(limbs), [0] * len(limbs)
     persons_judged = left_out = without_detection = without_size = 0
-    for found, persons in pictures:
+    for found, persons in images:
         for box, joints, difficult in persons:
             if difficult or all(visibility == 0 for _, _, visibility in joints):
                 left_out += 1
@@ -79,7 +79,7 @@ def evaluate(pictures, joint_names, limbs, normalizer, alphas):
         "num_correct": {alpha: tuple(row) for alpha, row in correct.items()},
         "num_limbs": tuple(labeled_limbs),
         "num_correct_limbs": tuple(correct_limbs),
-        "num_images": len(pictures),
+        "num_images": len(images),
         "num_persons": persons_judged,
         "num_left_out": left_out,
         "num_without_detection": without_detection,

@@ -13,13 +13,13 @@ def best_overlap(boxes, limit, object_box):
     return max((iou(box, object_box) for box in boxes[:limit]), default=0)
 
 
-def coverage(pictures, limit, iou_threshold):
-    """Recall over all objects, and MABO, with at most `limit` boxes of each picture.
+def coverage(images, limit, iou_threshold):
+    """Recall over all objects, and MABO, with at most `limit` boxes of each image.
 
-    `pictures`: of each, its boxes, best first, and its objects `(class, box, difficult)`.
+    `images`: of each, its boxes, best first, and its objects `(class, box, difficult)`.
     """
     by_class = {}
-    for boxes, objects in pictures:
+    for boxes, objects in images:
         for label, box, difficult in objects:
             if not difficult:
                 by_class.setdefault(label, []).append(best_overlap(boxes, limit, box))

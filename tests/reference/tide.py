@@ -1,4 +1,4 @@
-"""A slow oracle for TIDE, from sections 2.2 and 2.3 of Bolya et al. 2020: loops over pictures.
+"""A slow oracle for TIDE, from sections 2.2 and 2.3 of Bolya et al. 2020: loops over images.
 
 Detections are dicts with `image`, `box`, `score`, `label`, in any order; objects are dicts with
 `image`, `box`, `label`, `difficult`. Boxes are half-open (x1, y1, x2, y2).
@@ -25,7 +25,7 @@ def best(box, objects):
 
 
 def match_voc(detections, objects, t_f):
-    """`objects`: picture → objects."""
+    """`objects`: image → objects."""
     for one in by_score(detections):
         alike = [thing for thing in objects[one["image"]] if thing["label"] == one["label"]]
         overlap, thing = best(one["box"], alike)

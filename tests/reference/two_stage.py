@@ -1,4 +1,4 @@
-"""Fast and Faster R-CNN's targets and losses, one region, anchor and picture at a time."""
+"""Fast and Faster R-CNN's targets and losses, one region, anchor and image at a time."""
 
 import math
 
@@ -106,7 +106,7 @@ def decode(deltas, reference):
 
 
 def proposals(anchors, logits, deltas, frame, num_before, num_after, iou_threshold, min_size):
-    """The proposals of one picture and level, best first."""
+    """The proposals of one image and level, best first."""
     order = sorted(range(len(anchors)), key=lambda number: -logits[number])[:num_before]
     kept = []
     for number in order:

@@ -18,7 +18,7 @@ from tests.training.tiny_training import (
     BATCH_SIZE,
     CPU,
     Brightness,
-    Pictures,
+    Images,
     make_phase,
     make_run,
     make_settings,
@@ -42,14 +42,14 @@ class Plain(nn.Module):
 
 
 def descend(module, steps=5, batches=None, engine=None, **settings):
-    batches = batches or Pictures(steps)
+    batches = batches or Images(steps)
     phase = make_phase(module, make_settings(**settings), batches=batches)
     descent = Descent(phase, module, engine or EngineSettings(), CPU, ALONE)
     return [descent.step(batch, 0.05) for batch in batches.epoch(0)], descent
 
 
 def test_a_batch_is_parted_in_order():
-    batch = Pictures().batch(0, 0)
+    batch = Images().batch(0, 0)
     parts = batch.parts(3)
     assert [len(part) for part in parts] == [1, 1, 2]
     assert_close(torch.cat([part.images for part in parts]), batch.images)
@@ -91,8 +91,8 @@ def test_mixed_precision_is_what_the_device_has(monkeypatch):
     assert autocast_type("float16", CPU) is torch.float16
 
 
-class Faulty(Pictures):
-    """Some of its batches have a picture that the loss of `Poisoned` cannot bear."""
+class Faulty(Images):
+    """Some of its batches have an image that the loss of `Poisoned` cannot bear."""
 
     def __init__(self, bad, num_batches=5):
         super().__init__(num_batches)
@@ -107,7 +107,7 @@ class Faulty(Pictures):
 
 
 class Poisoned(Brightness):
-    """Its loss, or its gradient alone, is not finite for white pictures."""
+    """Its loss, or its gradient alone, is not finite for white images."""
 
     def __init__(self, what):
         super().__init__()
@@ -141,7 +141,7 @@ def test_a_step_that_is_not_finite_is_left_out(tmp_path, what):
     module, screen = trained({(0, 1), (1, 4)}, tmp_path / "run")
     assert all(value.isfinite().all() for value in module.state_dict().values())
     assert f"the {what} of step 2 is not finite (mean " in screen
-    assert "Its pictures: bad_0, bad_1, bad_2, bad_3: the step was left out." in screen
+    assert "Its images: bad_0, bad_1, bad_2, bad_3: the step was left out." in screen
     assert "steps left out: 1" in screen
     kept = load_checkpoint(tmp_path / "run" / "not_finite" / "step_00000010.pt")
     assert kept["files"] == [f"bad_{number}" for number in range(BATCH_SIZE)]
@@ -210,7 +210,7 @@ def test_a_lack_of_memory_says_what_takes_less(tmp_path, error):
     with pytest.raises(DetectError) as caught:
         run.run([make_phase(module, make_settings(accumulate=2), loss=loss)])
     message = str(caught.value)
-    assert "a step of 4 pictures of 8×8 pixels, in 2 parts, in phase train" in message
+    assert "a step of 4 images of 8×8 pixels, in 2 parts, in phase train" in message
     for key in ("training.accumulate=4", "engine.precision", "engine.gradient_checkpointing"):
         assert key in message
 

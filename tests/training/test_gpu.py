@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from detect.training import ALONE, EngineSettings
 from detect.training.descent import Descent
-from tests.training.tiny_training import Brightness, Pictures, make_phase, make_settings
+from tests.training.tiny_training import Brightness, Images, make_phase, make_settings
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,7 +24,7 @@ def make_descent(**engine):
 @pytest.mark.parametrize("engine", [{}, {"precision": "mixed"}, {"on_nan": "skip"}])
 def test_a_step_does_not_wait_for_the_device(engine):
     descent = make_descent(**engine)
-    batches = [batch.pin_memory() for batch in Pictures().epoch(0)]
+    batches = [batch.pin_memory() for batch in Images().epoch(0)]
     descent.step(batches[0], 0.05)  # the first one allocates
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -40,7 +40,7 @@ def test_two_runs_on_a_gpu_end_in_the_same_bits():
         torch.manual_seed(0)
         torch.cuda.manual_seed(0)
         descent = make_descent()
-        for batch in Pictures().epoch(0):
+        for batch in Images().epoch(0):
             descent.step(batch, 0.05)
         ends.append(
             {name: value.cpu() for name, value in descent.phase.module.state_dict().items()}

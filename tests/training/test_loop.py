@@ -15,7 +15,7 @@ from tests.training.tiny_training import (
     BATCH_SIZE,
     BATCHES,
     Brightness,
-    Pictures,
+    Images,
     make_phase,
     make_run,
     make_settings,
@@ -282,7 +282,7 @@ def test_a_run_of_two_phases_that_was_interrupted_continues(tmp_path, step):
 def test_a_run_that_was_killed_between_phases_continues(tmp_path):
     expected = train(tmp_path / "whole", two_phases)
 
-    class NoPictures(Pictures):
+    class NoImages(Images):
         def explain(self, error):
             return error
 
@@ -291,7 +291,7 @@ def test_a_run_that_was_killed_between_phases_continues(tmp_path):
 
     def stopped(module):
         first, second = two_phases(module)
-        return [first, make_phase(module, second.settings, name="all", batches=NoPictures())]
+        return [first, make_phase(module, second.settings, name="all", batches=NoImages())]
 
     with pytest.raises(Killed):
         train(tmp_path / "parts", stopped)
@@ -315,16 +315,16 @@ def test_a_finished_run_is_left_as_it_is(tmp_path):
 
 
 def test_a_resumed_epoch_asks_for_the_rest_of_its_batches(tmp_path):
-    module, pictures = Brightness(), Pictures()
+    module, images = Brightness(), Images()
     run = make_run(module, tmp_path)
-    phase = make_phase(module, loss=at_step(module, 7, interrupt), batches=pictures)
+    phase = make_phase(module, loss=at_step(module, 7, interrupt), batches=images)
     with pytest.raises(Interrupted):
         run.run([phase])
-    assert pictures.taken == [(0, 0), (1, 0)]
+    assert images.taken == [(0, 0), (1, 0)]
     again = make_run(module, tmp_path)
     again.resume()
-    again.run([make_phase(module, batches=pictures)])
-    assert pictures.taken[2:] == [(1, 2), (2, 0)]
+    again.run([make_phase(module, batches=images)])
+    assert images.taken[2:] == [(1, 2), (2, 0)]
 
 
 def run_with_scores(folder, scores, settings=None):
@@ -413,9 +413,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, value):
     message = str(caught.value)
     assert message.startswith("the loss of step 8 is not finite (mean ")
     assert f"(mean {value:g}, contrast 0." in message
-    names = ", ".join(f"picture_1_2_{number}" for number in range(BATCH_SIZE))
+    names = ", ".join(f"image_1_2_{number}" for number in range(BATCH_SIZE))
     path = tmp_path / "run" / "not_finite" / "step_00000008.pt"
-    assert f"Its pictures: {names}. The batch is in {path}. Lower training.learn" in message
+    assert f"Its images: {names}. The batch is in {path}. Lower training.learn" in message
     content = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
     assert content["training"]["position"]["step"] == 5  # the end of the first epoch
     assert all(bool(v.isfinite().all()) for v in content["detector"].values())
@@ -460,7 +460,7 @@ def test_the_gradient_is_clipped(tmp_path):
         def loss(batch):
             return {"mean": module.loss(batch)["mean"] * 100}
 
-        phase = make_phase(module, settings, loss=loss, batches=Pictures(1))
+        phase = make_phase(module, settings, loss=loss, batches=Images(1))
         make_run(module, folder).run([phase])
         steps = [value.detach() - before[name] for name, value in module.named_parameters()]
         return float(torch.cat([step.flatten() for step in steps]).norm())
@@ -476,12 +476,12 @@ def test_the_terms_are_summed_without_weights(tmp_path):
     settings = make_settings(
         epochs=1, momentum=0.0, weight_decay=0.0, schedule="constant", warmup_epochs=0.0
     )
-    pictures = Pictures(1)
+    images = Images(1)
     state = torch.get_rng_state()
     run = make_run(module, tmp_path)
-    run.run([make_phase(module, settings, batches=pictures)])
+    run.run([make_phase(module, settings, batches=images)])
     torch.set_rng_state(state)
-    terms = reference.train().loss(pictures.batch(0, 0))
+    terms = reference.train().loss(images.batch(0, 0))
     (terms["mean"] + terms["contrast"]).backward()
     for mine, theirs in zip(module.parameters(), reference.parameters(), strict=True):
         assert theirs.grad is not None

@@ -15,7 +15,8 @@ from detect.config import Settings, resolve
 from detect.data import TrainingBatches, VOCSource, draw_shapes, read_voc
 from detect.detectors import DETECTORS
 from detect.errors import DetectError
-from detect.experiment import build_detector, evaluate
+from detect.experiment.evaluation import evaluate
+from detect.experiment.model import build_detector
 from detect.training import (
     ALONE,
     EngineSettings,
@@ -112,7 +113,7 @@ def test_two_processes_learn_what_one_learns(tmp_path, root):
     assert scores[0] > 0
 
 
-def count_pictures(processes, root):
+def count_images(processes, root):
     dataset = dataset_of(root)
     spec = make_detector("yolo", dataset).input_spec
     batches = TrainingBatches(
@@ -121,9 +122,9 @@ def count_pictures(processes, root):
     return [[meta.image_id for meta in batch.metas] for batch in batches.epoch(0)]
 
 
-def test_no_picture_comes_twice_in_an_epoch(root):
-    whole = count_pictures(ALONE, root)
-    shares = [count_pictures(Processes(rank, 3), root) for rank in range(3)]
+def test_no_image_comes_twice_in_an_epoch(root):
+    whole = count_images(ALONE, root)
+    shares = [count_images(Processes(rank, 3), root) for rank in range(3)]
     for number, batch in enumerate(whole):
         parts = [share[number] for share in shares]
         assert [len(part) for part in parts] == [2, 2, 2]
@@ -170,18 +171,18 @@ class Numbered:
     """Batches of `Brightness`, each process its own."""
 
     def __init__(self, rank):
-        from tests.training.tiny_training import Pictures
+        from tests.training.tiny_training import Images
 
-        self.pictures, self.rank = Pictures(), rank
+        self.images, self.rank = Images(), rank
 
     def __len__(self):
-        return len(self.pictures)
+        return len(self.images)
 
     def explain(self, error):
         return error
 
     def epoch(self, epoch, start=0):
-        return [self.pictures.batch(2 * epoch + self.rank, n) for n in range(start, len(self))]
+        return [self.images.batch(2 * epoch + self.rank, n) for n in range(start, len(self))]
 
 
 def train_brightness(processes, folder, *, act=None, at=(0, 0), resume=False, fit=None):
@@ -246,7 +247,7 @@ def test_a_signal_to_one_process_stops_all_and_the_run_continues_to_the_bit(tmp_
 
 
 def fail():
-    raise DetectError("photo.jpg: no such picture")
+    raise DetectError("photo.jpg: no such image")
 
 
 def failing(processes, folder):
@@ -255,7 +256,7 @@ def failing(processes, folder):
 
 def test_a_failure_of_one_process_ends_the_others(tmp_path):
     first, second = run_together(failing, tmp_path)
-    assert "photo.jpg: no such picture" in second
+    assert "photo.jpg: no such image" in second
     assert first.startswith("DetectError")
     assert "process 0: another process of the run ended; its message says why" in first
 
@@ -281,7 +282,7 @@ def test_what_the_first_process_solves_reaches_all(tmp_path):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(root):
-    from detect.runs import prepare_run
+    from detect.experiment.run import prepare_run
 
     config = make_config(root, training={"batch_size": 9})
     with pytest.raises(DetectError, match=r"expected a multiple of the 2 processes.*found 9"):

@@ -1,4 +1,4 @@
-"""A network, pictures and a display that take no time, for tests of the training loop."""
+"""A network, images and a display that take no time, for tests of the training loop."""
 
 import io
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 class Brightness(nn.Module):
-    """Learns the mean brightness and the contrast of 8×8 pictures; has dropout and BatchNorm."""
+    """Learns the mean brightness and the contrast of 8×8 images; has dropout and BatchNorm."""
 
     def __init__(self, seed=0):
         super().__init__()
@@ -42,7 +42,7 @@ class Brightness(nn.Module):
         return {"mean": mean, "contrast": contrast * 0.5}
 
 
-class Pictures:
+class Images:
     """A source of batches that are drawn from the epoch's number alone."""
 
     def __init__(self, num_batches=BATCHES):
@@ -63,7 +63,7 @@ class Pictures:
         generator = torch.Generator().manual_seed(1000 * epoch + index)
         darkness = torch.rand(BATCH_SIZE, 1, 1, 1, generator=generator)
         images = torch.rand(BATCH_SIZE, 3, 8, 8, generator=generator) * darkness * 255
-        names = [f"picture_{epoch}_{index}_{number}" for number in range(BATCH_SIZE)]
+        names = [f"image_{epoch}_{index}_{number}" for number in range(BATCH_SIZE)]
         return Batch(
             images.to(torch.uint8),
             (GroundTruth.empty(),) * BATCH_SIZE,
@@ -82,7 +82,7 @@ def make_settings(**changes):
 
 def make_phase(module, settings=None, *, name="train", loss=None, batches=None):
     return GradientPhase(
-        name, module, loss or module.loss, batches or Pictures(), settings or make_settings()
+        name, module, loss or module.loss, batches or Images(), settings or make_settings()
     )
 
 

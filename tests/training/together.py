@@ -12,7 +12,7 @@ from detect.training import joined_processes
 
 # imports torch once, for all that are started
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["detect.experiment"])
+_CONTEXT.set_forkserver_preload(["detect.experiment.training"])
 _PATIENCE = 120  # seconds
 
 

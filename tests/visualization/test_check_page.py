@@ -78,7 +78,7 @@ def test_page_of_a_set_with_faults(tmp_path):
     file = tmp_path / "page" / "faults.html"
     write_check_page(file, folder.check())
     page = Page(file.read_text(encoding="utf-8"))
-    assert "16 pictures, 0 of them without an object" in page.text
+    assert "16 images, 0 of them without an object" in page.text
     assert "1 errors, 1 warnings" in page.text
     assert [link["href"] for link in page.all("a")] == ["#box-outside-image", "#identical-images"]
     assert [section["id"] for section in page.all("section")] == [
@@ -125,7 +125,7 @@ def test_severities_can_be_told_apart():
     assert [button["id"] for button in page.all("input")] == ["all", "only-errors", "only-warnings"]
 
 
-def test_pictures_and_lines_are_bounded(photo, monkeypatch):
+def test_images_and_lines_are_bounded(photo, monkeypatch):
     monkeypatch.setattr(module, "NUM_THUMBNAILS_PER_RULE", 3)
     monkeypatch.setattr(module, "NUM_LISTED_PER_RULE", 4)
     many = [finding(images=(photo,), value=f"number {number}") for number in range(10)]
@@ -137,7 +137,7 @@ def test_pictures_and_lines_are_bounded(photo, monkeypatch):
     assert len(Page(check_page(report_of(*many))).all("img")) == 2
 
 
-def test_a_picture_that_cannot_be_shown_is_listed(tmp_path):
+def test_an_image_that_cannot_be_shown_is_listed(tmp_path):
     page = Page(check_page(report_of(finding(images=(tmp_path / "gone.jpg",)))))
     assert (page.all("img"), len(page.all("li"))) == ([], 1)
 
@@ -160,7 +160,7 @@ def test_the_meant_box_is_red_and_the_other_blue(photo):
         assert np.abs(np.array(found) - scale * np.array([x1, y1, x2, y2])).max() <= 2
 
 
-def test_a_box_that_leaves_the_picture_is_shown_with_what_is_around(photo):
+def test_a_box_that_leaves_the_image_is_shown_with_what_is_around(photo):
     view = draw_finding(finding(images=(photo,), boxes=((150.0, 20.0, 230.0, 80.0),)))
     assert close_to(view, (200, 200, 200)).any()
     columns = np.nonzero(close_to(view, RED))[1]
@@ -196,13 +196,13 @@ def test_a_small_box_is_shown_from_nearby():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (3000, 2), SIZE])
-def test_pictures_of_any_size_are_scaled(size):
+def test_images_of_any_size_are_scaled(size):
     view = draw_view(np.zeros((*size, 3), np.uint8), [])
     assert max(view.shape) == THUMBNAIL_SIDE
     assert min(view.shape[:2]) >= 1
 
 
-def test_two_pictures_side_by_side(photo, tmp_path):
+def test_two_images_side_by_side(photo, tmp_path):
     small = tmp_path / "small.png"
     small.write_bytes(encoded(np.zeros((50, 50, 3), np.uint8), ".png"))
     view = draw_finding(finding(images=(photo, small)))

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from detect.errors import DetectError
-from detect.visualization import contact_sheet, save_picture
+from detect.visualization import contact_sheet, save_image
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -18,7 +18,7 @@ def rectangle_of(sheet: np.ndarray, color: tuple[int, int, int]) -> tuple[int, i
     return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
 
 
-def test_pictures_are_fitted_and_keep_their_aspect():
+def test_images_are_fitted_and_keep_their_aspect():
     images = [filled(50, 100, RED), filled(300, 150, GREEN), filled(64, 64, BLUE)]
     sheet = contact_sheet(images, columns=2, cell_size=64, margin=8)
     assert rectangle_of(sheet, RED) == (8, 8, 72, 40)
@@ -27,7 +27,7 @@ def test_pictures_are_fitted_and_keep_their_aspect():
     assert sheet.shape == (152, 152, 3)
 
 
-def test_captions_stand_below_their_pictures():
+def test_captions_stand_below_their_images():
     images = [filled(64, 64, RED), filled(64, 64, GREEN)]
     bare = contact_sheet(images, columns=2, cell_size=64)
     sheet = contact_sheet(images, ["one", "two"], columns=2, cell_size=64)
@@ -47,7 +47,7 @@ def test_captions_stand_below_their_pictures():
 def test_long_captions_stay_in_their_cell():
     images = [filled(64, 64, RED), filled(64, 64, GREEN)]
     sheet = contact_sheet(
-        images, ["a caption much wider than a picture", ""], columns=2, cell_size=64
+        images, ["a caption much wider than an image", ""], columns=2, cell_size=64
     )
     assert (sheet[72:, 73:] == 255).all()
     assert (sheet[72:, :72] < 128).any()
@@ -79,10 +79,10 @@ def test_faults_of_the_caller_are_named():
 
 
 @pytest.mark.parametrize("name", ["a.png", "b.jpg", "c.jpeg", "D.JPG", "new/folder/ü.png"])
-def test_saved_pictures_come_back(tmp_path, name):
+def test_saved_images_come_back(tmp_path, name):
     image = np.zeros((32, 48, 3), dtype=np.uint8)
     image[:, :24] = (200, 100, 20)
-    save_picture(tmp_path / name, image)
+    save_image(tmp_path / name, image)
     content = np.frombuffer((tmp_path / name).read_bytes(), np.uint8)
     back = cv2.imdecode(content, cv2.IMREAD_COLOR)[:, :, ::-1]
     if name.endswith(".png"):
@@ -96,6 +96,6 @@ def test_saved_pictures_come_back(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a.gif", "a", "a.png.txt"])
 def test_unknown_suffixes_are_refused(tmp_path, name):
-    with pytest.raises(DetectError, match=r"expected a picture file with the suffix \.png"):
-        save_picture(tmp_path / name, filled(8, 8, RED))
+    with pytest.raises(DetectError, match=r"expected an image file with the suffix \.png"):
+        save_image(tmp_path / name, filled(8, 8, RED))
     assert not list(tmp_path.iterdir())

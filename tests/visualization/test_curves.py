@@ -49,7 +49,7 @@ def lines_of(axes) -> dict[str, list[tuple[list[float], list[float]]]]:
     return by_label
 
 
-def read_picture(path: Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     image = cv2.imread(str(path))
     assert image is not None
     return image
@@ -74,7 +74,7 @@ def test_panels_show_the_metrics(tmp_path, figures):
     assert [points for drawn in lines_of(rate).values() for points in drawn] == [
         ([25, 50], [0.01, 0.005])
     ]
-    image = read_picture(tmp_path / "curves.png")
+    image = read_image(tmp_path / "curves.png")
     assert image.shape[0] > 600
     assert image.std() > 10
     assert len(list(tmp_path.iterdir())) == 2, "a temporary file was left"
@@ -166,7 +166,7 @@ def test_many_points_are_smoothed_with_the_raw_values_behind(tmp_path, figures):
 @pytest.mark.parametrize("lines", [[train(5)], [evaluation(5, 0.2)], [train(5, terms={})]])
 def test_a_run_that_has_just_begun(tmp_path, lines):
     draw_curves(write(tmp_path / "metrics.jsonl", lines), tmp_path / "curves.png")
-    assert read_picture(tmp_path / "curves.png").std() > 1
+    assert read_image(tmp_path / "curves.png").std() > 1
 
 
 def test_faults_of_the_file_are_named(tmp_path):
@@ -196,7 +196,7 @@ def test_precision_recall(tmp_path, figures):
     assert drawn["dog  AP 0.833"] == [([0.0, 0.5, 0.5, 1.0], [1.0, 1.0, 0.5, 2 / 3])]
     assert drawn["unicorn  no objects"] == [([], [])]
     assert axes.get_title() == "test, IoU 0.5"
-    assert read_picture(tmp_path / "curves.png").std() > 1
+    assert read_image(tmp_path / "curves.png").std() > 1
 
 
 @pytest.mark.parametrize("num_classes", [0, 1, 20, 80])
@@ -204,4 +204,4 @@ def test_precision_recall_of_many_classes(tmp_path, num_classes):
     curve = (np.linspace(0, 1, 5), np.linspace(1, 0.5, 5), 0.75)
     of_classes = {f"class {index}": curve for index in range(num_classes)}
     draw_precision_recall(of_classes, tmp_path / "curves.png", "test")
-    assert read_picture(tmp_path / "curves.png").shape[1] > 600
+    assert read_image(tmp_path / "curves.png").shape[1] > 600

@@ -68,7 +68,7 @@ def test_a_box_is_framed_just_within_its_pixels():
     image = gray()
     drawn = draw_detections(image, detections(([50.0, 100.0, 150.0, 250.0], 0.9, 0)), NAMES)
     colored = pixels_of(drawn, class_color(0))
-    # two pixels of line at 300 pixels of picture; the plate is above row 100
+    # two pixels of line at 300 pixels of image; the plate is above row 100
     for row in (100, 101, 248, 249):
         assert colored[row, 50:150].all()
     for column in (50, 51, 148, 149):
@@ -87,7 +87,7 @@ def test_the_input_is_not_drawn_on():
     assert (image == 128).all()
 
 
-def test_nothing_to_draw_gives_an_equal_picture():
+def test_nothing_to_draw_gives_an_equal_image():
     image = gray()
     for drawn in (
         draw_detections(image, Detections.empty(), NAMES),
@@ -125,7 +125,7 @@ def test_difficult_objects_are_dashed():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (5, 8), (20, 15), (128, 128), (2000, 1500)])
-def test_any_size_of_picture_and_box(size):
+def test_any_size_of_image_and_box(size):
     height, width = size
     rows = [
         ([0.0, 0.0, width, height], 0.9, 0),
@@ -134,13 +134,13 @@ def test_any_size_of_picture_and_box(size):
         ([0.2, 0.2, 0.3, height], 0.6, 2),
     ]
     image = gray(height, width)
-    for name in ("dog", "a name that is much longer than any picture of this size is wide"):
+    for name in ("dog", "a name that is much longer than any image of this size is wide"):
         drawn = draw_detections(image, detections(*rows), [name] * 3)
         assert drawn.shape == image.shape
         assert (drawn != image).any()
 
 
-def test_tiny_pictures_are_enlarged():
+def test_tiny_images_are_enlarged():
     image = np.zeros((32, 64, 3), dtype=np.uint8)
     drawn = draw_detections(
         image, detections(([8.0, 16.0, 24.0, 28.0], 0.9, 0)), NAMES, upscale_to=256
@@ -186,7 +186,7 @@ def plates(image: np.ndarray, found: Detections, names: list[str]) -> dict[int, 
         [0.0, 0.0, 400.0, 300.0],
     ],
 )
-def test_plates_stay_within_the_picture(box):
+def test_plates_stay_within_the_image(box):
     reference = plates(gray(), detections(([150.0, 150.0, 250.0, 250.0], 0.9, 0)), NAMES)[0]
     plate = plates(gray(), detections((box, 0.9, 0)), NAMES)[0]
     assert (plate[2] - plate[0], plate[3] - plate[1]) == (
@@ -320,7 +320,7 @@ def test_hidden_joints_are_rings_and_unlabeled_ones_are_not_drawn():
     assert (drawn[30:50, 290:310] == 128).all()
 
 
-def test_joints_grow_with_the_picture():
+def test_joints_grow_with_the_image():
     box = torch.tensor([[5.0, 5.0, 60.0, 60.0]])
     found = Detections(box, torch.tensor([0.9]), torch.tensor([0]), torch.tensor([[[30.0, 20.0]]]))
     drawn = draw_detections(gray(64, 64), found, NAMES, upscale_to=256)

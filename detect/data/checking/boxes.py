@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from detect.data.annotated import AnnotatedObject, AnnotatedPicture, AnnotatedSet
+from detect.data.annotated import AnnotatedImage, AnnotatedObject, AnnotatedSet
 from detect.data.checking.finding import Finding, warning
 from detect.ops.iou import box_iou
 
@@ -16,10 +16,10 @@ SAME_BOX_IOU = 0.95
 # A box of this side still has an IoU of 0.5 when it is drawn one pixel off. Of a smaller one, the
 # annotation itself is no more certain than what a detection is demanded to be.
 MIN_BOX_SIDE = 3.0
-# The longer side that detectors scale a picture to, roughly: 416 … 640 in YOLO's family, more in
+# The longer side that detectors scale an image to, roughly: 416 … 640 in YOLO's family, more in
 # Faster R-CNN's. What is smaller than one pixel there leaves nothing to see.
 USUAL_INPUT_SIDE = 640
-# Of the picture's area. A box around everything is what some tools leave for a picture as a whole.
+# Of the image's area. A box around everything is what some tools leave for an image as a whole.
 HUGE_SHARE = 0.95
 # Poles and ropes come to 1:15; a box beyond is mostly a slip of the hand.
 MAX_ASPECT_RATIO = 20.0
@@ -34,25 +34,25 @@ MIN_ASPECT_FACTOR = 4.0
 MIN_BOXES_FOR_ASPECT = 30
 # 1.4826 times the median absolute deviation is a normal distribution's standard deviation.
 _DEVIATIONS_PER_MEDIAN = 1.4826
-_ROWS_AT_ONCE = 1024  # of the pairs of boxes of one picture
+_ROWS_AT_ONCE = 1024  # of the pairs of boxes of one image
 # Boxes at the far edges that tell where counting began; fewer could be chance.
 MIN_BOXES_AT_EDGE = 3
 
 
 def check_boxes(annotated: AnnotatedSet) -> Iterator[Finding]:
-    """What is suspicious about single boxes, picture by picture, then about all of them."""
+    """What is suspicious about single boxes, image by image, then about all of them."""
     reported = {(f.file, f.object) for f in annotated.faults if f.rule == "duplicate-object"}
-    for picture in annotated.pictures:
-        yield from _doubled_boxes(picture, reported)
-        for item in picture.objects:
+    for image in annotated.images:
+        yield from _doubled_boxes(image, reported)
+        for item in image.objects:
             if not item.crowd:
-                yield from _odd_sizes(picture, item)
+                yield from _odd_sizes(image, item)
     yield from _odd_shapes(annotated)
     yield from _zero_based_set(annotated)
 
 
 def _of(
-    picture: AnnotatedPicture,
+    image: AnnotatedImage,
     item: AnnotatedObject,
     rule: str,
     value: str,
@@ -60,12 +60,12 @@ def _of(
     *others: AnnotatedObject,
 ) -> Finding:
     return warning(
-        picture.annotation_path,
+        image.annotation_path,
         item.title,
         rule,
         value,
         remedy,
-        images=(picture.image_path,),
+        images=(image.image_path,),
         boxes=(item.box, *(other.box for other in others)),
     )
 
@@ -74,19 +74,19 @@ def _of(
 
 
 def _doubled_boxes(
-    picture: AnnotatedPicture, reported: set[tuple[str, str | None]]
+    image: AnnotatedImage, reported: set[tuple[str, str | None]]
 ) -> Iterator[Finding]:
-    objects = [item for item in picture.objects if not item.crowd]
+    objects = [item for item in image.objects if not item.crowd]
     for item, earlier, iou in _overlapping(objects):
         if item.name == earlier.name:
-            if (str(picture.annotation_path), item.title) not in reported:
+            if (str(image.annotation_path), item.title) not in reported:
                 value = f"nearly the same box as {earlier.title}: IoU {iou:.3f}"
                 remedy = "delete one of the two, unless there are two objects"
-                yield _of(picture, item, "near-duplicate-object", value, remedy, earlier)
+                yield _of(image, item, "near-duplicate-object", value, remedy, earlier)
         else:
             value = f"the box of {earlier.title} with another class: IoU {iou:.3f}"
             remedy = "delete the wrong one: a detector cannot learn both of one object"
-            yield _of(picture, item, "two-classes-one-box", value, remedy, earlier)
+            yield _of(image, item, "two-classes-one-box", value, remedy, earlier)
 
 
 def _overlapping(
@@ -110,44 +110,44 @@ def _overlapping(
 # ---- sizes and shapes -------------------------------------------------------------------------
 
 
-def _odd_sizes(picture: AnnotatedPicture, item: AnnotatedObject) -> Iterator[Finding]:
+def _odd_sizes(image: AnnotatedImage, item: AnnotatedObject) -> Iterator[Finding]:
     x1, y1, x2, y2 = item.box
     width, height = x2 - x1, y2 - y1
     side = min(width, height)
-    picture_height, picture_width = picture.size
+    image_height, image_width = image.size
     found = f"the box is {width:g} wide and {height:g} high"
-    scaled_side = side * min(1.0, USUAL_INPUT_SIDE / max(picture.size))
+    scaled_side = side * min(1.0, USUAL_INPUT_SIDE / max(image.size))
     if side < MIN_BOX_SIDE:
         remedy = "redraw or delete it: a pixel more or less decides whether a detection fits"
-        yield _of(picture, item, "tiny-box", found, remedy)
+        yield _of(image, item, "tiny-box", found, remedy)
     elif scaled_side < 1:
-        found += f" in a picture of {picture_width} by {picture_height}"
+        found += f" in an image of {image_width} by {image_height}"
         remedy = (
-            f"cut the picture into tiles, or delete the object: scaled to {USUAL_INPUT_SIDE} "
+            f"cut the image into tiles, or delete the object: scaled to {USUAL_INPUT_SIDE} "
             "pixels, it has less than one"
         )
-        yield _of(picture, item, "tiny-box", found, remedy)
-    share = width * height / max(picture_width * picture_height, 1)
+        yield _of(image, item, "tiny-box", found, remedy)
+    share = width * height / max(image_width * image_height, 1)
     if share >= HUGE_SHARE:
-        found = f"the box covers {share:.0%} of the picture"
-        remedy = "see whether the object fills the picture, or the box was left as a tool made it"
-        yield _of(picture, item, "huge-box", found, remedy)
+        found = f"the box covers {share:.0%} of the image"
+        remedy = "see whether the object fills the image, or the box was left as a tool made it"
+        yield _of(image, item, "huge-box", found, remedy)
     ratio = max(width, height) / side
     if ratio > MAX_ASPECT_RATIO:
         found = f"the box is {width:g} wide and {height:g} high, 1:{ratio:.0f}"
-        yield _of(picture, item, "odd-aspect-ratio", found, "redraw the box if it is a slip")
+        yield _of(image, item, "odd-aspect-ratio", found, "redraw the box if it is a slip")
 
 
 def _odd_shapes(annotated: AnnotatedSet) -> Iterator[Finding]:
     """Boxes far from the usual shape of their class.
 
-    What touches the picture's edge is cut off there and has any shape, so it is left out.
+    What touches the image's edge is cut off there and has any shape, so it is left out.
     """
-    by_class: dict[str, list[tuple[AnnotatedPicture, AnnotatedObject]]] = {}
-    for picture in annotated.pictures:
-        for item in picture.objects:
-            if not item.crowd and not _touches_edge(picture, item):
-                by_class.setdefault(item.name, []).append((picture, item))
+    by_class: dict[str, list[tuple[AnnotatedImage, AnnotatedObject]]] = {}
+    for image in annotated.images:
+        for item in image.objects:
+            if not item.crowd and not _touches_edge(image, item):
+                by_class.setdefault(item.name, []).append((image, item))
     for name, members in by_class.items():
         if len(members) < MIN_BOXES_FOR_ASPECT:
             continue
@@ -156,7 +156,7 @@ def _odd_shapes(annotated: AnnotatedSet) -> Iterator[Finding]:
         spread = _DEVIATIONS_PER_MEDIAN * float(np.median(np.abs(ratios - median)))
         limit = max(MAX_ASPECT_DEVIATIONS * spread, np.log(MIN_ASPECT_FACTOR))
         for row in np.flatnonzero(np.abs(ratios - median) > limit).tolist():
-            picture, item = members[row]
+            image, item = members[row]
             x1, y1, x2, y2 = item.box
             if max(x2 - x1, y2 - y1) > MAX_ASPECT_RATIO * min(x2 - x1, y2 - y1):
                 continue  # said already
@@ -164,7 +164,7 @@ def _odd_shapes(annotated: AnnotatedSet) -> Iterator[Finding]:
                 f"the box is {x2 - x1:g} wide and {y2 - y1:g} high, {np.exp(ratios[row]):.2g} "
                 f"times as wide as high; the median of {name!r} is {np.exp(median):.2g}"
             )
-            yield _of(picture, item, "odd-aspect-ratio", value, "redraw the box if it is a slip")
+            yield _of(image, item, "odd-aspect-ratio", value, "redraw the box if it is a slip")
 
 
 def _log_ratios(boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N"]:
@@ -172,8 +172,8 @@ def _log_ratios(boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N"]:
     return ratios
 
 
-def _touches_edge(picture: AnnotatedPicture, item: AnnotatedObject) -> bool:
-    height, width = picture.size
+def _touches_edge(image: AnnotatedImage, item: AnnotatedObject) -> bool:
+    height, width = image.size
     x1, y1, x2, y2 = item.box
     return min(x1, y1) < 1 or x2 > width - 1 or y2 > height - 1
 
@@ -192,9 +192,9 @@ def _zero_based_set(annotated: AnnotatedSet) -> Iterator[Finding]:
     if annotated.data_format != "voc" or not slips:
         return
     num_before, num_on_edge = 0, 0
-    for picture in annotated.pictures:
-        height, width = picture.size
-        for item in picture.objects:
+    for image in annotated.images:
+        height, width = image.size
+        for item in image.objects:
             gaps = (width - item.box[2], height - item.box[3])
             num_before += gaps.count(1)
             num_on_edge += sum(gap < 1 for gap in gaps)

@@ -7,16 +7,16 @@ from detect.data.annotated import AnnotatedSet
 from detect.data.checking.boxes import check_boxes
 from detect.data.checking.class_names import check_class_names
 from detect.data.checking.finding import Box, CheckReport, Finding, error
+from detect.data.checking.images import check_images
 from detect.data.checking.inspection import InspectedImage, Progress, inspect_images
 from detect.data.checking.listing import check_listing
-from detect.data.checking.pictures import check_pictures
 from detect.data.checking.splits import check_splits
 from detect.data.faults import Fault
+from detect.data.formats.voc import IMAGE_SUFFIXES, read_voc_objects
 from detect.data.images import ImageError
-from detect.data.voc import IMAGE_SUFFIXES, read_voc_objects
 
 # The reader counts what no split lists; the checker names it.
-_SAID_BETTER = "unlisted-pictures"
+_SAID_BETTER = "unlisted-images"
 
 
 def check_annotated(
@@ -24,15 +24,15 @@ def check_annotated(
 ) -> CheckReport:
     """Find what is wrong with a data set, and what is legal but seldom meant.
 
-    Every picture is read and decoded once, in a few threads.
+    Every image is read and decoded once, in a few threads.
 
     Args:
-        annotated: the set as its reader found it; its headers suffice, since pictures are decoded
+        annotated: the set as its reader found it; its headers suffice, since images are decoded
             here.
         is_whole: whether all splits were read, so that files that none of them lists are faults.
-        progress: called with the number of pictures looked at and the number of all.
+        progress: called with the number of images looked at and the number of all.
     """
-    paths = [picture.image_path for picture in annotated.pictures]
+    paths = [image.image_path for image in annotated.images]
     looked_at = inspect_images(paths, progress)
     inspected = {path: r for path, r in looked_at.items() if isinstance(r, InspectedImage)}
     findings = list(_from_reader(annotated, is_whole))
@@ -44,15 +44,15 @@ def check_annotated(
     findings += check_boxes(annotated)
     findings += check_class_names(annotated)
     findings += check_splits(annotated)
-    findings += check_pictures(annotated, inspected)
+    findings += check_images(annotated, inspected)
     if is_whole:
         findings += check_listing(annotated)
     return CheckReport(
         annotated.root,
-        num_images=len(annotated.pictures) + annotated.num_skipped_images,
-        num_empty_images=sum(not picture.objects for picture in annotated.pictures),
+        num_images=len(annotated.images) + annotated.num_skipped_images,
+        num_empty_images=sum(not image.objects for image in annotated.images),
         num_objects=annotated.num_skipped_objects
-        + sum(len(picture.objects) for picture in annotated.pictures),
+        + sum(len(image.objects) for image in annotated.images),
         class_names=annotated.class_names,
         findings=tuple(findings),
     )
@@ -69,21 +69,21 @@ def _from_reader(annotated: AnnotatedSet, is_whole: bool) -> Iterator[Finding]:
 
 
 class _PlaceFinder:
-    """Finds the picture and the box that a reader's fault is about, as far as the files tell."""
+    """Finds the image and the box that a reader's fault is about, as far as the files tell."""
 
     def __init__(self, annotated: AnnotatedSet) -> None:
         self._annotated = annotated
-        self._images: dict[str, Path] = {}  # by files that are of one picture
+        self._images: dict[str, Path] = {}  # by files that are of one image
         self._places: dict[tuple[str, str], tuple[Path, Box]] = {}  # by file and object
         files = {fault.file for fault in annotated.faults}
-        for picture in annotated.pictures:
-            self._images[str(picture.image_path)] = picture.image_path
-            file = str(picture.annotation_path)
-            if annotated.data_format != "coco":  # its file is that of all pictures
-                self._images[file] = picture.image_path
+        for image in annotated.images:
+            self._images[str(image.image_path)] = image.image_path
+            file = str(image.annotation_path)
+            if annotated.data_format != "coco":  # its file is that of all images
+                self._images[file] = image.image_path
             if file in files:
-                for item in picture.objects:
-                    self._places[file, item.title] = (picture.image_path, item.box)
+                for item in image.objects:
+                    self._places[file, item.title] = (image.image_path, item.box)
         self._voc_boxes: tuple[str, Mapping[str, Box]] = ("", {})  # of the file looked at last
 
     def find(self, fault: Fault) -> Finding:
@@ -102,7 +102,7 @@ class _PlaceFinder:
         path = Path(file)
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return path
-        # a picture that was left out, since its annotation is faulty as a whole
+        # an image that was left out, since its annotation is faulty as a whole
         if self._annotated.data_format == "voc" and path.suffix == ".xml":
             folder = self._annotated.root / "Annotations"
             if path.is_relative_to(folder):

@@ -17,7 +17,7 @@ _SEPARATORS = str.maketrans("", "", " \t\n-_.")
 
 def check_class_names(annotated: AnnotatedSet) -> Iterator[Finding]:
     """Pairs of names that differ in case, separators, plural or one letter only."""
-    counts = Counter(item.name for picture in annotated.pictures for item in picture.objects)
+    counts = Counter(item.name for image in annotated.images for item in image.objects)
     known = [fault.value for fault in annotated.faults if fault.rule == "similar-classes"]
     for first, second in _candidates(annotated.class_names):
         difference = _difference(first, second, counts)
@@ -25,7 +25,7 @@ def check_class_names(annotated: AnnotatedSet) -> Iterator[Finding]:
         if difference is None or any(repr(rare) in v and repr(frequent) in v for v in known):
             continue
         place = next(
-            ((p, item) for p in annotated.pictures for item in p.objects if item.name == rare), None
+            ((p, item) for p in annotated.images for item in p.objects if item.name == rare), None
         )
         yield warning(
             annotated.root if place is None else place[0].annotation_path,

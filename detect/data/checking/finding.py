@@ -12,13 +12,13 @@ Box = tuple[float, float, float, float]  # (x1, y1, x2, y2) in pixels, half-open
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A fault and the place in a picture that shows it.
+    """A fault and the place in an image that shows it.
 
     Attributes:
         fault: what is wrong.
-        images: the pictures to look at: the one that is meant, then those that it is compared to;
+        images: the images to look at: the one that is meant, then those that it is compared to;
             none where the set as a whole is meant.
-        boxes: the boxes that are meant, in the first of the pictures.
+        boxes: the boxes that are meant, in the first of the images.
     """
 
     fault: Fault
@@ -60,9 +60,9 @@ class CheckReport:
 
     Attributes:
         root: the folder of the set.
-        num_images: the pictures that are listed, each counted once, faulty ones included.
+        num_images: the images that are listed, each counted once, faulty ones included.
         num_empty_images: those without an object.
-        num_objects: of the pictures that can be used, faulty objects included.
+        num_objects: of the images that can be used, faulty objects included.
         class_names: the classes that were expected, or found with `auto`.
         findings: errors and warnings: those met while reading, then those of the set.
     """

@@ -1,6 +1,6 @@
-"""One look at every picture's file: its header, whether it can be decoded, and what it resembles.
+"""One look at every image's file: its header, whether it can be decoded, and what it resembles.
 
-Reading and decoding is what a check of pictures costs; hash and thumbnail come from the same bytes
+Reading and decoding is what a check of images costs; hash and thumbnail come from the same bytes
 and the same reduced decode, so that they cost next to nothing besides.
 """
 
@@ -17,10 +17,10 @@ from jaxtyping import UInt8
 
 from detect.data.images import ImageError, ImageHeader, read_image, read_reduced
 
-# The side of the thumbnail that decides whether two pictures are alike: 256 bytes a picture, so
+# The side of the thumbnail that decides whether two images are alike: 256 bytes an image, so
 # that a million of them fit into memory.
 THUMBNAIL_SIDE = 16
-# 128 bits: a chance match among a million pictures has a probability of 1e-27.
+# 128 bits: a chance match among a million images has a probability of 1e-27.
 _DIGEST_BYTES = 16
 # More threads than this wait for the disk and for each other.
 _MAX_THREADS = 8
@@ -30,14 +30,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InspectedImage:
-    """What is kept of a picture that can be decoded.
+    """What is kept of an image that can be decoded.
 
     Attributes:
         header: size, format, orientation and color mode.
         file_digest: equal for files of equal bytes.
-        gray_digest: equal for pictures that are equal when decoded roughly and without color.
-        difference_hash: 64 bits, of which few differ between pictures that look alike.
-        thumbnail: gray, the whole picture squeezed into a square.
+        gray_digest: equal for images that are equal when decoded roughly and without color.
+        difference_hash: 64 bits, of which few differ between images that look alike.
+        thumbnail: gray, the whole image squeezed into a square.
     """
 
     header: ImageHeader
@@ -48,7 +48,7 @@ class InspectedImage:
 
 
 def inspect_image(path: Path) -> InspectedImage:
-    """Read and decode one picture.
+    """Read and decode one image.
 
     Raises:
         ImageError: as `read_image`.
@@ -67,11 +67,11 @@ def inspect_image(path: Path) -> InspectedImage:
 def inspect_images(
     paths: Sequence[Path], progress: Progress | None = None
 ) -> dict[Path, InspectedImage | ImageError]:
-    """Look at each picture in a few threads: hashing and decoding work without Python's lock.
+    """Look at each image in a few threads: hashing and decoding work without Python's lock.
 
     Args:
-        paths: of the pictures; one that comes twice is read once.
-        progress: called with the number of pictures looked at and the number of all.
+        paths: of the images; one that comes twice is read once.
+        progress: called with the number of images looked at and the number of all.
     """
 
     def inspect(path: Path) -> InspectedImage | ImageError:
@@ -82,7 +82,7 @@ def inspect_images(
 
     unique = list(dict.fromkeys(paths))
     inspected = {}
-    # On Ctrl-C the iterator that map returned goes, and with it the pictures still in the queue.
+    # On Ctrl-C the iterator that map returned goes, and with it the images still in the queue.
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
         for done, (path, result) in enumerate(
             zip(unique, pool.map(inspect, unique), strict=True), start=1
@@ -105,7 +105,7 @@ def difference_hash(gray: UInt8[np.ndarray, "h w"]) -> int:
 
 
 def pixel_digest(path: Path) -> bytes | None:
-    """Equal for pictures of equal size and pixels; None where the file cannot be read any more."""
+    """Equal for images of equal size and pixels; None where the file cannot be read any more."""
     try:
         image = read_image(path)
     except ImageError:

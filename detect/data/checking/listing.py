@@ -6,15 +6,15 @@ from pathlib import Path
 
 from detect.data.annotated import AnnotatedSet
 from detect.data.checking.finding import Finding, warning
-from detect.data.voc import IMAGE_SUFFIXES, list_entries, read_rows
+from detect.data.formats.voc import IMAGE_SUFFIXES, list_entries, read_rows
 from detect.errors import DetectError
 
 _REMEDY = "list it in a split, or delete it"
-_NAMED_IMAGE = re.compile(r"image \d+ \((.+)\)", re.DOTALL)  # as COCO's reader titles a picture
+_NAMED_IMAGE = re.compile(r"image \d+ \((.+)\)", re.DOTALL)  # as COCO's reader titles an image
 
 
 def check_listing(annotated: AnnotatedSet) -> Iterator[Finding]:
-    """Pictures and annotations of a whole set that belong to no split."""
+    """Images and annotations of a whole set that belong to no split."""
     if annotated.data_format == "voc":
         yield from _check_voc(annotated.root)
     else:
@@ -32,7 +32,7 @@ def _check_voc(root: Path) -> Iterator[Finding]:
     for path in _files(images, IMAGE_SUFFIXES):
         image_id = _id_of(path, images)
         if image_id not in listed and image_id not in annotated:
-            value = "no split lists the picture, and it has no annotation"
+            value = "no split lists the image, and it has no annotation"
             yield warning(path, None, "unlisted-image", value, _REMEDY, images=(path,))
 
 
@@ -50,20 +50,20 @@ def _listed_elsewhere(root: Path) -> set[str]:
 
 
 def _check_image_folders(annotated: AnnotatedSet) -> Iterator[Finding]:
-    """Pictures beside those of the set; folders that are not the set's own are not looked into.
+    """Images beside those of the set; folders that are not the set's own are not looked into.
 
     What a fault keeps out of the set is listed too, and said already.
     """
     if any(fault.rule == "no-labels" for fault in annotated.faults):
         return  # a whole split is out
-    known = {picture.image_path for picture in annotated.pictures}
+    known = {image.image_path for image in annotated.images}
     faulty = {Path(fault.file).stem for fault in annotated.faults}
     titles = [_NAMED_IMAGE.fullmatch(fault.object or "") for fault in annotated.faults]
     faulty |= {Path(title[1]).stem for title in titles if title is not None}
     for folder in sorted({path.parent for path in known}):
         for path in _files(folder, IMAGE_SUFFIXES, deep=False):
             if path not in known and path.stem not in faulty:
-                value = "the picture lies beside those of the set, and nothing lists it"
+                value = "the image lies beside those of the set, and nothing lists it"
                 yield warning(path, None, "unlisted-image", value, _REMEDY, images=(path,))
 
 

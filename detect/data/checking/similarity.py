@@ -1,8 +1,8 @@
-"""Pictures that look alike, found without comparing each with each.
+"""Images that look alike, found without comparing each with each.
 
 Hashes of 64 bits that differ in at most six agree in at least one of seven bands, since six
 differing bits cannot spoil seven bands (Manku et al. 2007, "Detecting near-duplicates for web
-crawling"). So only pictures that share a band are compared. A hash alone takes plain pictures for
+crawling"). So only images that share a band are compared. A hash alone takes plain images for
 alike, so their thumbnails have the last word.
 """
 
@@ -11,14 +11,14 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float32, Int, UInt8, UInt64
 
-# Scaling a picture or compressing it again changes up to about four bits, another focus of the
+# Scaling an image or compressing it again changes up to about four bits, another focus of the
 # microscope, as between BloodImage_00037 and 00038 of BCCD, six.
 MAX_HASH_DISTANCE = 6
-# Thumbnails of the same picture correlate with more than 0.99 after scaling or compressing it
-# again, with 0.99 in another focus. Different pictures, with the sky above and the ground below for
+# Thumbnails of the same image correlate with more than 0.99 after scaling or compressing it
+# again, with 0.99 in another focus. Different images, with the sky above and the ground below for
 # example, come to 0.91 in VOC 2012, those of one microscope to 0.76 in BCCD.
 MIN_CORRELATION = 0.98
-# Gray levels of standard deviation over the thumbnail. Below, what differs between two pictures
+# Gray levels of standard deviation over the thumbnail. Below, what differs between two images
 # is smaller than what a thumbnail can show: all blank pages look alike.
 MIN_CONTRAST = 4.0
 
@@ -32,14 +32,14 @@ _BITS_IN_BYTE = np.array([byte.bit_count() for byte in range(256)], dtype=np.uin
 def find_similar(
     hashes: UInt64[np.ndarray, "N"], thumbnails: UInt8[np.ndarray, "N side side"]
 ) -> dict[int, list[int]]:
-    """Find pictures that look like earlier ones.
+    """Find images that look like earlier ones.
 
     Args:
         hashes: by `difference_hash`.
         thumbnails: gray.
 
     Returns:
-        For each picture that looks like earlier ones: these, in rising order. Of several pictures
+        For each image that looks like earlier ones: these, in rising order. Of several images
         with one hash, a later one is compared to the first of them alone.
     """
     if len(hashes) == 0:

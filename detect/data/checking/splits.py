@@ -1,4 +1,4 @@
-"""Splits that must not share pictures, and pictures that are in two such splits."""
+"""Splits that must not share images, and images that are in two such splits."""
 
 import re
 from collections import Counter
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from detect.data.annotated import AnnotatedPicture, AnnotatedSet
+from detect.data.annotated import AnnotatedImage, AnnotatedSet
 from detect.data.checking.finding import Finding, error, warning
 
 # The words that say what a split is for, alone or beside others, as in `train2017`.
@@ -28,7 +28,7 @@ _PURPOSE = re.compile(rf"(?<![a-z])({'|'.join(_PURPOSES)})(?![a-z])")
 # The least with which recall can take all eleven values of VOC 2007's average precision. A class
 # with fewer objects has an average precision that hangs on single ones.
 MIN_OBJECTS_OF_CLASS = 10
-# Detectors learn from the surroundings of objects, so that pictures without any are good for a
+# Detectors learn from the surroundings of objects, so that images without any are good for a
 # few per cent (1 % of COCO) and a sign of an unfinished annotation beyond.
 MAX_EMPTY_SHARE = 0.1
 
@@ -60,7 +60,7 @@ def purpose_of(split: str) -> SplitPurpose | None:
 
 
 def are_apart(first: str, second: str) -> bool:
-    """Whether two splits must not share pictures: train and test of one series, for example.
+    """Whether two splits must not share images: train and test of one series, for example.
 
     >>> are_apart("train", "test"), are_apart("train", "trainval"), are_apart("train", "all")
     (True, False, False)
@@ -72,16 +72,16 @@ def are_apart(first: str, second: str) -> bool:
 
 
 def separating_splits(first: Sequence[str], second: Sequence[str]) -> tuple[str, str] | None:
-    """A split of each of two pictures that must not share pictures, or None."""
+    """A split of each of two images that must not share images, or None."""
     pairs = ((a, b) for a in first for b in second if are_apart(a, b))
     return next(pairs, None)
 
 
 def check_splits(annotated: AnnotatedSet) -> Iterator[Finding]:
-    """Pictures in splits that must not overlap; classes that a split lacks or that are rare."""
-    for picture in annotated.pictures:
-        yield from _overlaps(picture)
-    names = list(dict.fromkeys(split for p in annotated.pictures for split in p.splits))
+    """Images in splits that must not overlap; classes that a split lacks or that are rare."""
+    for image in annotated.images:
+        yield from _overlaps(image)
+    names = list(dict.fromkeys(split for p in annotated.images for split in p.splits))
     counts = {name: _class_counts(annotated, name) for name in sorted(names)}
     counts_of_all = _class_counts(annotated, None)
     for name, counts_of_split in counts.items():
@@ -92,7 +92,7 @@ def check_splits(annotated: AnnotatedSet) -> Iterator[Finding]:
                 None,
                 "class-missing-from-split",
                 f"{name} has no object of {_listed(missing)}",
-                "spread the pictures of each class over all splits: what is not in the training "
+                "spread the images of each class over all splits: what is not in the training "
                 "split cannot be learned, what is not in the others is not judged",
             )
     for name in annotated.class_names:
@@ -102,37 +102,37 @@ def check_splits(annotated: AnnotatedSet) -> Iterator[Finding]:
                 None,
                 "rare-class",
                 f"class {name!r} has {_counted(counts_of_all[name], 'object')}",
-                f"add pictures of it, or leave the class out: below {MIN_OBJECTS_OF_CLASS} "
+                f"add images of it, or leave the class out: below {MIN_OBJECTS_OF_CLASS} "
                 "objects, its average precision hangs on single ones",
             )
-    yield from _empty_pictures(annotated)
+    yield from _empty_images(annotated)
 
 
-def _overlaps(picture: AnnotatedPicture) -> Iterator[Finding]:
-    for first, second in combinations(picture.splits, 2):
+def _overlaps(image: AnnotatedImage) -> Iterator[Finding]:
+    for first, second in combinations(image.splits, 2):
         if are_apart(first, second):
             yield error(
-                picture.image_path,
+                image.image_path,
                 None,
                 "overlapping-splits",
-                f"the picture {picture.image_id} is listed in {first} and in {second}",
+                f"the image {image.image_id} is listed in {first} and in {second}",
                 "list it in one of them: a detector is judged on what it knows by heart otherwise",
-                images=(picture.image_path,),
+                images=(image.image_path,),
             )
 
 
-def _empty_pictures(annotated: AnnotatedSet) -> Iterator[Finding]:
-    empty = [picture for picture in annotated.pictures if not picture.objects]
-    share = len(empty) / max(len(annotated.pictures), 1)
+def _empty_images(annotated: AnnotatedSet) -> Iterator[Finding]:
+    empty = [image for image in annotated.images if not image.objects]
+    share = len(empty) / max(len(annotated.images), 1)
     if share > MAX_EMPTY_SHARE:
         yield warning(
             annotated.root,
             None,
             "many-empty-images",
-            f"{len(empty)} of {len(annotated.pictures)} pictures have no object, the first "
+            f"{len(empty)} of {len(annotated.images)} images have no object, the first "
             f"{empty[0].image_id}",
             "see whether they are annotated at all; if they are, this is no fault",
-            images=tuple(picture.image_path for picture in empty[:1]),
+            images=tuple(image.image_path for image in empty[:1]),
         )
 
 
@@ -146,9 +146,9 @@ def split_place(annotated: AnnotatedSet, split: str) -> Path:
 def _class_counts(annotated: AnnotatedSet, split: str | None) -> Counter[str]:
     return Counter(
         item.name
-        for picture in annotated.pictures
-        if split is None or split in picture.splits
-        for item in picture.objects
+        for image in annotated.images
+        if split is None or split in image.splits
+        for item in image.objects
         if not item.crowd
     )
 

@@ -18,7 +18,7 @@ from detect.detectors.fast_rcnn.region_detector import (
     input_spec_of,
 )
 from detect.detectors.fast_rcnn.regions import pad_truths
-from detect.detectors.pictures import frames_of, padded, unit_pictures
+from detect.detectors.images import frames_of, padded, unit_images
 from detect.detectors.proposing import FittedSource, build_source, find_in_batch
 from detect.detectors.ranges import (
     Count,
@@ -49,28 +49,28 @@ LEAST_PROBABILITY = 0.01
 
 @DETECTORS.register("fast_rcnn")
 class FastRCNN(RegionDetector):
-    """Regions of one feature map of a picture, classified and moved by one network.
+    """Regions of one feature map of an image, classified and moved by one network.
 
-    The trunk sees a picture once; each proposal is pooled from its map to k×k and goes through the
+    The trunk sees an image once; each proposal is pooled from its map to k×k and goes through the
     head, which gives a softmax over C classes and background and, for each class, the way to the
     object's box. All of it is trained at once.
 
-    Deviations. With several scales, the pictures of a step have one scale in common, drawn anew for
-    each step; the paper draws one for each picture. The targets' spread is a constant of the
-    authors' later release, not measured on the training set. A picture without objects gives
+    Deviations. With several scales, the images of a step have one scale in common, drawn anew for
+    each step; the paper draws one for each image. The targets' spread is a constant of the
+    authors' later release, not measured on the training set. An image without objects gives
     background from all its proposals; the paper's sets have none.
 
     Args:
-        backbone: its trunk up to `level` sees the picture, the rest each region.
+        backbone: its trunk up to `level` sees the image, the rest each region.
         num_classes: C.
         input_size: most pixels of the longer side.
-        shorter_side: pixels of the shorter side; None pads pictures to squares of `input_size`.
+        shorter_side: pixels of the shorter side; None pads images to squares of `input_size`.
         scales: of the input, as its factors. In training, one is drawn for each step; in detection,
             each region is taken from the scale at which its area is nearest to 224² pixels.
         proposals: the name of a proposal method, the path of a file of boxes (.npz, .mat), or
             `rpn:RUN` for those of a Faster R-CNN.
         proposal_options: of the method; see docs/proposals.md.
-        max_proposals: the best ones of each picture that are used.
+        max_proposals: the best ones of each image that are used.
         level: of the map that regions are taken from, such as C4 for stride 16; None takes that, or
             the last one of a shorter trunk.
         pooling: `max` is the paper's; `align` takes interpolated values at exact points.
@@ -78,7 +78,7 @@ class FastRCNN(RegionDetector):
             connected layers of its own, drawn at random.
         hidden_features: of the head `mlp`.
         region_size: k of the head `mlp`; the backbone's own head has its k.
-        regions_per_picture: R/N: that a step learns from, a quarter with an object at most.
+        regions_per_image: R/N: that a step learns from, a quarter with an object at most.
         positive_iou: least IoU with an object of a region that shows it.
         background_iou: from and to; the greatest IoU with any object of a background region.
         box_weight: λ, the weight of the regions' box loss (Girshick 2015, equation 1: 1).
@@ -96,7 +96,7 @@ class FastRCNN(RegionDetector):
         score_threshold: scores below are left out; None takes a probability of 0.01, with SVMs a
             margin of −1.5.
         iou_threshold: of the suppression among detections of a class.
-        max_detections: kept for each picture.
+        max_detections: kept for each image.
 
     Attributes:
         has_svms: whether the SVMs have been trained.
@@ -126,7 +126,7 @@ class FastRCNN(RegionDetector):
         head: Head = "backbone",
         hidden_features: Counts = (1024, 1024),
         region_size: Count = 7,
-        regions_per_picture: Count = 64,
+        regions_per_image: Count = 64,
         positive_iou: Share = 0.5,
         background_iou: Rising = (0.1, 0.5),
         box_weight: Weight = 1.0,
@@ -152,7 +152,7 @@ class FastRCNN(RegionDetector):
             region_size=region_size,
             pooling=pooling,
             truncated_svd=truncated_svd,
-            regions_per_picture=regions_per_picture,
+            regions_per_image=regions_per_image,
             positive_iou=positive_iou,
             background_iou=background_iou,
             box_weight=box_weight,
@@ -193,11 +193,11 @@ class FastRCNN(RegionDetector):
 
     def loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Terms `classification` and `boxes`."""
-        images = unit_pictures(batch, self.backbone.mean)
+        images = unit_images(batch, self.backbone.mean)
         number = int(torch.randint(len(self.scales), (1,), generator=torch.default_generator))
         maps = self.maps(*self._at_scale(images, self.scales[number]))
-        boxes, is_there = padded(find_in_batch(self.proposal_source, batch))
-        return self.region_loss(maps, boxes, is_there, pad_truths(batch.truths))
+        boxes, valid = padded(find_in_batch(self.proposal_source, batch))
+        return self.region_loss(maps, boxes, valid, pad_truths(batch.truths))
 
     def phases(self, plan: Plan) -> Sequence[Phase]:
         """One descent; with SVMs, the features of all regions, then the SVMs."""
@@ -229,9 +229,9 @@ class FastRCNN(RegionDetector):
         device = self.classifier.weight.device
         batch, boxes = batch.to(device), boxes.to(device)
         with evaluating(self):
-            pictures = torch.zeros(len(boxes), dtype=torch.int64, device=device)
+            image_index = torch.zeros(len(boxes), dtype=torch.int64, device=device)
             features = self.region_features(
-                self._all_maps(batch), boxes, pictures, scales=self.scales
+                self._all_maps(batch), boxes, image_index, scales=self.scales
             )
         return features, features[:, :0]
 
@@ -246,16 +246,18 @@ class FastRCNN(RegionDetector):
         with timed("proposals"):
             proposals = find_in_batch(self.proposal_source, batch)
             counts = torch.tensor([len(boxes) for boxes in proposals])
-            pictures = torch.arange(len(counts)).repeat_interleave(counts).to(batch.images.device)
+            image_index = (
+                torch.arange(len(counts)).repeat_interleave(counts).to(batch.images.device)
+            )
             boxes = torch.cat(proposals)
         with timed("network"):
             maps = self._all_maps(batch)
-            scores, deltas = self.outputs(maps, boxes, pictures, scales=self.scales)
+            scores, deltas = self.outputs(maps, boxes, image_index, scales=self.scales)
         with timed("post-processing"):
             threshold = self.score_threshold
             if threshold is None:
                 threshold = LEAST_MARGIN if self._uses_svms else LEAST_PROBABILITY
-            return self.suppress(boxes, pictures, scores, deltas, frames_of(batch), threshold)
+            return self.suppress(boxes, image_index, scores, deltas, frames_of(batch), threshold)
 
     def scores_of(self, features: Float[Tensor, "N D"]) -> Float[Tensor, "N C"]:
         """Probabilities of the classes, or margins of the SVMs."""
@@ -270,7 +272,7 @@ class FastRCNN(RegionDetector):
         return self.svm and bool(self.has_svms)
 
     def _all_maps(self, batch: Batch) -> list[FeatureMap]:
-        images = unit_pictures(batch, self.backbone.mean)
+        images = unit_images(batch, self.backbone.mean)
         return [
             found for scale in self.scales for found in self.maps(*self._at_scale(images, scale))
         ]

@@ -22,7 +22,7 @@ CANONICAL_LEVEL = 4
 
 
 class FeatureMap(NamedTuple):
-    """A map of B pictures.
+    """A map of B images.
 
     Attributes:
         values: `[B, F, h, w]`.
@@ -37,7 +37,7 @@ def pool_regions(
     maps: Sequence[FeatureMap],
     choice: Int[Tensor, "N"] | None,
     boxes: Float[Tensor, "N 4"],
-    pictures: Int[Tensor, "N"],
+    image_index: Int[Tensor, "N"],
     size: int,
     pooling: Pooling,
 ) -> Float[Tensor, "N F k k"]:
@@ -47,34 +47,34 @@ def pool_regions(
         maps: of the batch.
         choice: the number of the map that each region is taken from; None where there is one.
         boxes: xyxy pixels of the input.
-        pictures: the picture of the batch that each is of.
+        image_index: the image of the batch that each is of.
         size: k.
         pooling: `max` rounds a region and its k×k parts to whole positions and takes the greatest
             values; `align` averages values that are interpolated at exact points (He et al. 2017).
     """
     if choice is None:
-        return _pool(maps[0], boxes, pictures, size, pooling)
+        return _pool(maps[0], boxes, image_index, size, pooling)
     channels = maps[0].values.shape[1]
     pooled = maps[0].values.new_zeros(len(boxes), channels, size, size)
     for number, source in enumerate(maps):
         rows = (choice == number).nonzero().flatten()
-        pooled[rows] = _pool(source, boxes[rows], pictures[rows], size, pooling)
+        pooled[rows] = _pool(source, boxes[rows], image_index[rows], size, pooling)
     return pooled
 
 
 def _pool(
-    source: FeatureMap, boxes: Tensor, pictures: Tensor, size: int, pooling: Pooling
+    source: FeatureMap, boxes: Tensor, image_index: Tensor, size: int, pooling: Pooling
 ) -> Tensor:
     outputs: Tensor
     if pooling == "align":
-        rows = torch.cat((pictures[:, None].to(boxes), boxes), dim=1)
+        rows = torch.cat((image_index[:, None].to(boxes), boxes), dim=1)
         outputs = roi_align(
             source.values, rows, size, source.scale, sampling_ratio=SAMPLING_RATIO, aligned=True
         )
         return outputs
     # the kernel is the release's: the last pixel of a region is part of it
     inclusive = boxes - boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
-    rows = torch.cat((pictures[:, None].to(boxes), inclusive), dim=1)
+    rows = torch.cat((image_index[:, None].to(boxes), inclusive), dim=1)
     # unlike that of RoI align, its kernel on CPUs does not know of autocast
     outputs = roi_pool(source.values.float(), rows, size, source.scale)
     return outputs

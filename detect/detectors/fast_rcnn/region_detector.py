@@ -1,4 +1,4 @@
-"""What Fast and Faster R-CNN share: one pass of the trunk a picture, and a head for its regions."""
+"""What Fast and Faster R-CNN share: one pass of the trunk an image, and a head for its regions."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from detect.detectors.fast_rcnn.pooling import (
 from detect.detectors.fast_rcnn.regions import (
     PaddedTruths,
     moved_boxes,
-    rank_in_picture,
+    rank_in_image,
     region_losses,
     sample_regions,
 )
 from detect.detectors.fast_rcnn.truncated_svd import check_ranks, with_truncated_layers
-from detect.detectors.pictures import clip_to_frames, generator_on, pad_to
+from detect.detectors.images import clip_to_frames, generator_on, pad_to
 from detect.errors import DetectError
 from detect.ops import divisor_over_processes, grouped_nms, has_area
 from detect.registry import nearest
@@ -46,7 +46,7 @@ REGION_CHUNK = 1024
 
 
 class RegionDetector(Detector):
-    """One or several feature maps of a picture, and a head that classifies and moves regions.
+    """One or several feature maps of an image, and a head that classifies and moves regions.
 
     Args:
         backbone: its trunk up to `level`, and what is behind that for the backbone's own head.
@@ -58,13 +58,13 @@ class RegionDetector(Detector):
         region_size: of the head `mlp`.
         pooling: see `pool_regions`.
         truncated_svd: see `FastRCNN`.
-        regions_per_picture: that a step learns from.
+        regions_per_image: that a step learns from.
         positive_iou: see `sample_regions`.
         background_iou: see `sample_regions`.
         box_weight: λ of the loss.
         box_beta: see `region_losses`.
         iou_threshold: of the suppression among detections of a class.
-        max_detections: kept for each picture.
+        max_detections: kept for each image.
         neck: `fpn` for a feature pyramid instead of the one map.
         neck_channels: of the pyramid's maps.
 
@@ -84,7 +84,7 @@ class RegionDetector(Detector):
         region_size: int,
         pooling: Pooling,
         truncated_svd: Sequence[int] | None,
-        regions_per_picture: int,
+        regions_per_image: int,
         positive_iou: float,
         background_iou: tuple[float, float],
         box_weight: float,
@@ -99,7 +99,7 @@ class RegionDetector(Detector):
         self.input_spec = input_spec
         self.pooling: Pooling = pooling
         self.truncated_svd = truncated_svd
-        self.regions_per_picture = regions_per_picture
+        self.regions_per_image = regions_per_image
         self.positive_iou = positive_iou
         self.background_iou = background_iou
         self.box_weight = box_weight
@@ -145,7 +145,7 @@ class RegionDetector(Detector):
     ) -> list[FeatureMap]:
         """The maps that regions are taken from; of a pyramid, one coarser map stands behind them.
 
-        Pictures that are too small or narrow for the trunk to leave a map are padded.
+        Images that are too small or narrow for the trunk to leave a map are padded.
 
         Args:
             images: in 0…1.
@@ -171,7 +171,7 @@ class RegionDetector(Detector):
         self,
         maps: Sequence[FeatureMap],
         boxes: Float[Tensor, "N 4"],
-        pictures: Int[Tensor, "N"],
+        image_index: Int[Tensor, "N"],
         *,
         scales: Sequence[float] | None = None,
     ) -> Float[Tensor, "N D"]:
@@ -180,7 +180,7 @@ class RegionDetector(Detector):
         Args:
             maps: of the batch.
             boxes: xyxy pixels of the input.
-            pictures: the picture of the batch that each is of.
+            image_index: the image of the batch that each is of.
             scales: those of `maps`, where they are of the same level; each region is taken from
                 that at which its size is nearest to the canonical one.
         """
@@ -189,7 +189,7 @@ class RegionDetector(Detector):
             choice = pyramid_level(boxes, FINEST_LEVEL, FINEST_LEVEL + len(self.levels) - 1)
         elif scales is not None and len(scales) > 1:
             choice = nearest_scale(boxes, scales)
-        pooled = pool_regions(maps, choice, boxes, pictures, self.region_size, self.pooling)
+        pooled = pool_regions(maps, choice, boxes, image_index, self.region_size, self.pooling)
         features: Tensor = self._head()(pooled)
         return features
 
@@ -209,16 +209,16 @@ class RegionDetector(Detector):
         self,
         maps: Sequence[FeatureMap],
         proposals: Float[Tensor, "B P 4"],
-        is_there: Tensor,
+        valid: Tensor,
         truths: PaddedTruths,
     ) -> dict[str, Float[Tensor, ""]]:
         """Terms `classification` and `boxes`, of regions drawn from proposals and objects."""
         regions = sample_regions(
             proposals,
-            is_there,
+            valid,
             truths,
             self.num_classes,
-            regions_per_picture=self.regions_per_picture,
+            regions_per_image=self.regions_per_image,
             positive_fraction=POSITIVE_FRACTION,
             positive_iou=self.positive_iou,
             background_iou=self.background_iou,
@@ -228,7 +228,7 @@ class RegionDetector(Detector):
             divisor_over_processes(0)  # the others count theirs
             nothing: Tensor = 0 * (self.classifier.bias.sum() + self.regressor.bias.sum())
             return {"classification": nothing, "boxes": nothing}
-        features = self.region_features(maps, regions.boxes, regions.pictures)
+        features = self.region_features(maps, regions.boxes, regions.image_index)
         logits, deltas = self.classifier(features).float(), self._deltas(features)
         classification, boxes = region_losses(logits, deltas, regions, self.box_beta)
         return {"classification": classification, "boxes": self.box_weight * boxes}
@@ -248,13 +248,13 @@ class RegionDetector(Detector):
         self,
         maps: Sequence[FeatureMap],
         boxes: Float[Tensor, "N 4"],
-        pictures: Int[Tensor, "N"],
+        image_index: Int[Tensor, "N"],
         *,
         scales: Sequence[float] | None = None,
     ) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C 4"]]:
         """Scores and normalized deltas of regions for each class."""
         scores, deltas = [], []
-        for part in zip(boxes.split(REGION_CHUNK), pictures.split(REGION_CHUNK), strict=True):
+        for part in zip(boxes.split(REGION_CHUNK), image_index.split(REGION_CHUNK), strict=True):
             if len(part[0]):
                 features = self.region_features(maps, *part, scales=scales)
                 scores.append(self.scores_of(features))
@@ -267,21 +267,21 @@ class RegionDetector(Detector):
     def suppress(
         self,
         boxes: Float[Tensor, "N 4"],
-        pictures: Int[Tensor, "N"],
+        image_index: Int[Tensor, "N"],
         scores: Float[Tensor, "N C"],
         deltas: Float[Tensor, "N C 4"],
         frames: Float[Tensor, "B 4"],
         score_threshold: float,
     ) -> list[Detections]:
-        """The detections of all pictures: regions moved, clipped, and suppressed by class."""
+        """The detections of all images: regions moved, clipped, and suppressed by class."""
         rows, labels = (scores >= score_threshold).nonzero(as_tuple=True)
-        values, numbers = scores[rows, labels], pictures[rows]
+        values, numbers = scores[rows, labels], image_index[rows]
         moved = clip_to_frames(moved_boxes(deltas[rows, labels], boxes[rows]), frames[numbers])
         # what lies wholly outside has no area left, and suppresses nothing
         kept = has_area(moved).nonzero().flatten()
         groups = (numbers * self.num_classes + labels)[kept]
         kept = kept[grouped_nms(moved[kept], values[kept], groups, self.iou_threshold)]
-        kept = kept[rank_in_picture(numbers[kept], len(frames)) < self.max_detections]
+        kept = kept[rank_in_image(numbers[kept], len(frames)) < self.max_detections]
         kept = kept[numbers[kept].argsort(stable=True)]
         counts = torch.bincount(numbers[kept], minlength=len(frames)).tolist()
         parts = (values[kept].split(counts), labels[kept].split(counts))
@@ -289,7 +289,7 @@ class RegionDetector(Detector):
 
 
 def input_spec_of(input_size: int, shorter_side: int | None) -> InputSpec:
-    """How a detector is fed that takes pictures of any shape.
+    """How a detector is fed that takes images of any shape.
 
     Raises:
         DetectError: the shorter side is longer than the longer one.
@@ -297,7 +297,7 @@ def input_spec_of(input_size: int, shorter_side: int | None) -> InputSpec:
     if shorter_side is not None and shorter_side > input_size:
         raise DetectError(
             f"detector.shorter_side: expected 1 to {input_size} pixels (detector.input_size is the "
-            f"most that the longer side may have), found {shorter_side}; null pads all pictures to "
+            f"most that the longer side may have), found {shorter_side}; null pads all images to "
             "a square of input_size"
         )
     size = (input_size, input_size)

@@ -1,6 +1,6 @@
 """Which regions a step learns from, and what it is to learn (Girshick 2015, section 2.3).
 
-All pictures of a batch are treated at once: what differs in number is padded to the most, and
+All images of a batch are treated at once: what differs in number is padded to the most, and
 masked.
 """
 
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from detect.detectors.pictures import padded
+from detect.detectors.images import padded
 from detect.ops import (
     box_iou,
     decode_deltas,
@@ -31,103 +31,107 @@ DELTA_STD = (0.1, 0.1, 0.2, 0.2)
 
 
 class PaddedTruths(NamedTuple):
-    """The objects of B pictures; at least one place for each picture.
+    """The objects of B images; at least one place for each image.
 
     Attributes:
         boxes: `[B, M, 4]`.
         labels: `[B, M]`.
-        is_there: `[B, M]`; other places are empty.
+        valid: `[B, M]`; other places are empty.
     """
 
     boxes: Float[Tensor, "B M 4"]
     labels: Int[Tensor, "B M"]
-    is_there: Bool[Tensor, "B M"]
+    valid: Bool[Tensor, "B M"]
 
     def iou(self, boxes: Float[Tensor, "*#B N 4"]) -> Float[Tensor, "B N M"]:
-        """IoU of boxes with all objects of their picture; −1 with one that is not there."""
-        return torch.where(self.is_there[:, None], box_iou(boxes, self.boxes), -1.0)
+        """IoU of boxes with all objects of their image; −1 with one that is not there."""
+        return torch.where(self.valid[:, None], box_iou(boxes, self.boxes), -1.0)
 
 
 class SampledRegions(NamedTuple):
-    """N regions that a step learns from, of all pictures.
+    """N regions that a step learns from, of all images.
 
     Attributes:
         boxes: `[N, 4]` xyxy pixels of the input.
-        pictures: `[N]`; the picture of the batch that each is of.
+        image_index: `[N]`; the image of the batch that each is of.
         labels: `[N]`; the class, C for background.
         targets: `[N, 4]`; the normalized deltas to the object; 0 for background.
     """
 
     boxes: Float[Tensor, "N 4"]
-    pictures: Int[Tensor, "N"]
+    image_index: Int[Tensor, "N"]
     labels: Int[Tensor, "N"]
     targets: Float[Tensor, "N 4"]
 
 
 def pad_truths(truths: Sequence[GroundTruth]) -> PaddedTruths:
     """The objects of a batch as tensors."""
-    boxes, is_there = padded([truth.boxes for truth in truths])
+    boxes, valid = padded([truth.boxes for truth in truths])
     labels = torch.nn.utils.rnn.pad_sequence([truth.labels for truth in truths], batch_first=True)
     missing = 0 if boxes.shape[1] else 1
     return PaddedTruths(
         functional.pad(boxes, (0, 0, 0, missing)),
         functional.pad(labels, (0, missing)),
-        functional.pad(is_there, (0, missing)),
+        functional.pad(valid, (0, missing)),
     )
 
 
 @torch.no_grad()
 def sample_regions(
     proposals: Float[Tensor, "B P 4"],
-    is_there: Bool[Tensor, "B P"],
+    valid: Bool[Tensor, "B P"],
     truths: PaddedTruths,
     num_classes: int,
     *,
-    regions_per_picture: int,
+    regions_per_image: int,
     positive_fraction: float,
     positive_iou: float,
     background_iou: tuple[float, float],
     generator: torch.Generator,
 ) -> SampledRegions:
-    """Draw the regions of a step: of each picture as many, a quarter with an object at most.
+    """Draw the regions of a step: of each image as many, a quarter with an object at most.
 
     A region whose IoU with an object is `positive_iou` or more shows it; one whose greatest IoU is
     in `background_iou`, low end included, is background; the objects themselves take part as
-    regions, as in the release. In a picture without objects, every proposal is background: there,
+    regions, as in the release. In an image without objects, every proposal is background: there,
     the low end would leave nothing to learn from.
 
     Args:
-        proposals: of each picture.
-        is_there: which of them are no padding.
-        truths: of the same pictures.
+        proposals: of each image.
+        valid: which of them are no padding.
+        truths: of the same images.
         num_classes: C.
-        regions_per_picture: the number wanted.
+        regions_per_image: the number wanted.
         positive_fraction: the greatest share with an object.
         positive_iou: least IoU with it.
         background_iou: from and to.
         generator: the source of the draw, on the device of the proposals.
     """
     boxes = torch.cat((truths.boxes, proposals), dim=1)  # [B, R, 4]
-    is_there = torch.cat((truths.is_there, is_there), dim=1)
+    valid = torch.cat((truths.valid, valid), dim=1)
     matches = match(truths.iou(boxes), positive_iou, positive_iou)
     low, high = background_iou
-    is_empty = ~truths.is_there.any(dim=1, keepdim=True)
+    is_empty = ~truths.valid.any(dim=1, keepdim=True)
     is_background = (matches.overlaps < high) & ((matches.overlaps >= low) | is_empty)
     sample = sample_balanced_batch(
-        is_there & (matches.indices >= 0),
-        is_there & is_background & (matches.indices < 0),
-        regions_per_picture,
+        valid & (matches.indices >= 0),
+        valid & is_background & (matches.indices < 0),
+        regions_per_image,
         positive_fraction,
         generator,
     )
-    pictures, columns = sample.is_drawn.nonzero(as_tuple=True)
-    rows = sample.indices[pictures, columns]
-    is_positive = sample.is_positive[pictures, columns]
-    objects = matches.indices[pictures, rows].clamp(min=0)
-    chosen = boxes[pictures, rows]
-    labels = torch.where(is_positive, truths.labels[pictures, objects], num_classes)
-    deltas = encode_deltas(truths.boxes[pictures, objects], chosen) / chosen.new_tensor(DELTA_STD)
-    return SampledRegions(chosen, pictures, labels, torch.where(is_positive[:, None], deltas, 0.0))
+    image_index, columns = sample.is_drawn.nonzero(as_tuple=True)
+    rows = sample.indices[image_index, columns]
+    is_positive = sample.is_positive[image_index, columns]
+    objects = matches.indices[image_index, rows].clamp(min=0)
+    chosen = boxes[image_index, rows]
+    labels = torch.where(is_positive, truths.labels[image_index, objects], num_classes)
+    deltas = encode_deltas(truths.boxes[image_index, objects], chosen) / chosen.new_tensor(
+        DELTA_STD
+    )
+    return SampledRegions(
+        chosen, image_index, labels, torch.where(is_positive[:, None], deltas, 0.0)
+    )
 
 
 def region_losses(
@@ -162,11 +166,13 @@ def moved_boxes(
     return decode_deltas(deltas * deltas.new_tensor(DELTA_STD), regions)
 
 
-def rank_in_picture(pictures: Int[Tensor, "N"], num_pictures: int) -> Int[Tensor, "N"]:
-    """How many rows of the same picture stand before each row."""
-    order = pictures.argsort(stable=True)
-    counts = torch.bincount(pictures, minlength=num_pictures)
+def rank_in_image(image_index: Int[Tensor, "N"], num_images: int) -> Int[Tensor, "N"]:
+    """How many rows of the same image stand before each row."""
+    order = image_index.argsort(stable=True)
+    counts = torch.bincount(image_index, minlength=num_images)
     starts = counts.cumsum(0) - counts
-    ranks = torch.empty_like(pictures)
-    ranks[order] = torch.arange(len(pictures), device=pictures.device) - starts[pictures[order]]
+    ranks = torch.empty_like(image_index)
+    ranks[order] = (
+        torch.arange(len(image_index), device=image_index.device) - starts[image_index[order]]
+    )
     return ranks

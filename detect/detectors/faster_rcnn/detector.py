@@ -26,7 +26,7 @@ from detect.detectors.faster_rcnn.rpn import (
     sample_anchors,
     select_proposals,
 )
-from detect.detectors.pictures import frames_of, generator_on, unit_pictures
+from detect.detectors.images import frames_of, generator_on, unit_images
 from detect.detectors.ranges import (
     Count,
     CountOrZero,
@@ -63,15 +63,15 @@ class FasterRCNN(RegionDetector):
     3. `shared_rpn`: the proposal network on the detection network's trunk, which is held.
     4. `shared_fast_rcnn`: the layers behind the shared ones, on the new proposals.
 
-    Deviations. The proposals of steps 2 and 4 are found anew for each augmented picture, by the
+    Deviations. The proposals of steps 2 and 4 are found anew for each augmented image, by the
     network of the step before, not once for the set. Step 3 begins with the proposal layers of
     step 1. For those of the proposal network's loss see `RegionProposalNetwork`.
 
     Args:
-        backbone: its trunk up to `level` sees the picture, the rest each region.
+        backbone: its trunk up to `level` sees the image, the rest each region.
         num_classes: C.
         input_size: most pixels of the longer side.
-        shorter_side: pixels of the shorter side; None pads pictures to squares of `input_size`.
+        shorter_side: pixels of the shorter side; None pads images to squares of `input_size`.
         recipe: see above.
         level: of the map, such as C4 for stride 16; None takes that, or the last one of a shorter
             trunk.
@@ -88,19 +88,19 @@ class FasterRCNN(RegionDetector):
         anchor_sizes: square roots of the anchors' areas in pixels of the input; of a pyramid, one
             for each level. None takes 128, 256 and 512; of a pyramid 32, 64, …
         anchor_ratios: height by width.
-        crossing_anchors: whether anchors across the border of the picture are learned from; the
+        crossing_anchors: whether anchors across the border of the image are learned from; the
             paper leaves them out.
-        anchors_per_picture: that the proposal network learns from in a step, half of them positive
+        anchors_per_image: that the proposal network learns from in a step, half of them positive
             at most.
         anchor_positive_iou: from here on an anchor shows the object.
         anchor_negative_iou: below, an anchor shows none.
-        train_proposals: in training, how many of a picture (of each level of a pyramid) go into
-            their suppression, and how many of the picture come out.
+        train_proposals: in training, how many of an image (of each level of a pyramid) go into
+            their suppression, and how many of the image come out.
         test_proposals: the same for detection.
         proposal_iou: of that suppression.
         min_proposal_size: the least width and height of a proposal in pixels of the input; the
             release has 16.
-        regions_per_picture: that the detection network learns from, a quarter with an object at
+        regions_per_image: that the detection network learns from, a quarter with an object at
             most.
         positive_iou: least IoU with an object of a region that shows it.
         background_iou: from and to; the greatest IoU with any object of a background region.
@@ -110,7 +110,7 @@ class FasterRCNN(RegionDetector):
         truncated_svd: see `FastRCNN`.
         score_threshold: probabilities below are left out.
         iou_threshold: of the suppression among detections of a class.
-        max_detections: kept for each picture.
+        max_detections: kept for each image.
 
     Attributes:
         is_shared: whether proposals come from the detection network's trunk; of `alternating`, so
@@ -150,14 +150,14 @@ class FasterRCNN(RegionDetector):
         anchor_sizes: Positives | None = None,
         anchor_ratios: Positives = (0.5, 1.0, 2.0),
         crossing_anchors: bool = False,
-        anchors_per_picture: Count = 256,
+        anchors_per_image: Count = 256,
         anchor_positive_iou: Share = 0.7,
         anchor_negative_iou: Share = 0.3,
         train_proposals: tuple[Count, Count] = (12000, 2000),
         test_proposals: tuple[Count, Count] = (6000, 300),
         proposal_iou: Share = 0.7,
         min_proposal_size: Weight = 1.0,
-        regions_per_picture: Count = 128,
+        regions_per_image: Count = 128,
         positive_iou: Share = 0.5,
         background_iou: Rising = (0.0, 0.5),
         box_weight: Weight = 1.0,
@@ -179,7 +179,7 @@ class FasterRCNN(RegionDetector):
             region_size=region_size,
             pooling=pooling,
             truncated_svd=truncated_svd,
-            regions_per_picture=regions_per_picture,
+            regions_per_image=regions_per_image,
             positive_iou=positive_iou,
             background_iou=background_iou,
             box_weight=box_weight,
@@ -194,7 +194,7 @@ class FasterRCNN(RegionDetector):
             )
         self.recipe: Recipe = recipe
         self.crossing_anchors = crossing_anchors
-        self.anchors_per_picture = anchors_per_picture
+        self.anchors_per_image = anchors_per_image
         self.anchor_positive_iou = anchor_positive_iou
         self.anchor_negative_iou = anchor_negative_iou
         self.train_proposals = train_proposals
@@ -238,7 +238,7 @@ class FasterRCNN(RegionDetector):
         found = self._select(outputs, frames_of(batch), self.train_proposals)
         return {
             **self._anchor_loss(outputs, batch, truths),
-            **self.region_loss(maps, found.boxes, found.is_there, truths),
+            **self.region_loss(maps, found.boxes, found.valid, truths),
         }
 
     def phases(self, plan: Plan) -> Sequence[Phase]:
@@ -290,7 +290,7 @@ class FasterRCNN(RegionDetector):
                 proposal_maps = self._rpn_maps(images)
         with torch.no_grad():
             found = self._select(self.rpn(proposal_maps), frames_of(batch), self.train_proposals)
-        return self.region_loss(maps, found.boxes, found.is_there, pad_truths(batch.truths))
+        return self.region_loss(maps, found.boxes, found.valid, pad_truths(batch.truths))
 
     def _share(self, watch: Watch) -> None:
         self.is_shared.fill_(True)
@@ -303,7 +303,7 @@ class FasterRCNN(RegionDetector):
             outputs.anchors,
             truths,
             frames_of(batch),
-            anchors_per_picture=self.anchors_per_picture,
+            anchors_per_image=self.anchors_per_image,
             positive_iou=self.anchor_positive_iou,
             negative_iou=self.anchor_negative_iou,
             crossing=self.crossing_anchors,
@@ -322,25 +322,23 @@ class FasterRCNN(RegionDetector):
             proposal_maps = maps if self.is_shared else self._rpn_maps(images)
             frames = frames_of(batch)
             found = self._select(self.rpn(proposal_maps), frames, self.test_proposals)
-            boxes, pictures = found.boxes[found.is_there], found.is_there.nonzero()[:, 0]
+            boxes, image_index = found.boxes[found.valid], found.valid.nonzero()[:, 0]
         with timed("network"):
-            scores, deltas = self.outputs(maps, boxes, pictures)
+            scores, deltas = self.outputs(maps, boxes, image_index)
         with timed("post-processing"):
-            return self.suppress(boxes, pictures, scores, deltas, frames, self.score_threshold)
+            return self.suppress(boxes, image_index, scores, deltas, frames, self.score_threshold)
 
     @torch.no_grad()
     def propose(self, batch: Batch) -> list[Float[Tensor, "_ 4"]]:
-        """The proposals of each picture `[N, 4]`, best first, in the input frame."""
+        """The proposals of each image `[N, 4]`, best first, in the input frame."""
         with evaluating(self):
             images = self._images(batch)
             maps = self.maps(images) if self.is_shared else self._rpn_maps(images)
             found = self._select(self.rpn(maps), frames_of(batch), self.test_proposals)
-        return [
-            boxes[is_there] for boxes, is_there in zip(found.boxes, found.is_there, strict=True)
-        ]
+        return [boxes[valid] for boxes, valid in zip(found.boxes, found.valid, strict=True)]
 
     def _images(self, batch: Batch) -> Float[Tensor, "B 3 H W"]:
-        return unit_pictures(batch, self.backbone.mean)
+        return unit_images(batch, self.backbone.mean)
 
     def _rpn_maps(self, images: Float[Tensor, "B 3 H W"]) -> list[FeatureMap]:
         return self.maps(images, backbone=self.rpn_backbone, neck=self.rpn_neck)

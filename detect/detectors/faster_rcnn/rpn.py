@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detect.detectors.fast_rcnn.pooling import FeatureMap
-from detect.detectors.fast_rcnn.regions import PaddedTruths, rank_in_picture
+from detect.detectors.fast_rcnn.regions import PaddedTruths, rank_in_image
 from detect.detectors.faster_rcnn.anchors import base_anchors, grid_anchors
-from detect.detectors.pictures import clip_to_frames
+from detect.detectors.images import clip_to_frames
 from detect.ops import (
     BACKGROUND,
     BalancedSample,
@@ -30,7 +30,7 @@ BOX_BETA = 1 / 9
 
 
 class AnchorOutputs(NamedTuple):
-    """What the network says of the N anchors of B pictures, all levels after one another.
+    """What the network says of the N anchors of B images, all levels after one another.
 
     Attributes:
         anchors: `[N, 4]` xyxy pixels of the input.
@@ -49,7 +49,7 @@ class AnchorTargets(NamedTuple):
     """Which anchors a step learns from.
 
     Attributes:
-        sample: drawn for each picture.
+        sample: drawn for each image.
         deltas: `[B, K, 4]`; of the drawn positive ones to their objects, 0 for others.
     """
 
@@ -58,15 +58,15 @@ class AnchorTargets(NamedTuple):
 
 
 class PaddedProposals(NamedTuple):
-    """The proposals of B pictures, best first.
+    """The proposals of B images, best first.
 
     Attributes:
         boxes: `[B, P, 4]` xyxy pixels of the input.
-        is_there: `[B, P]`; other places are empty.
+        valid: `[B, P]`; other places are empty.
     """
 
     boxes: Float[Tensor, "B P 4"]
-    is_there: Bool[Tensor, "B P"]
+    valid: Bool[Tensor, "B P"]
 
 
 class RegionProposalNetwork(nn.Module):
@@ -75,7 +75,7 @@ class RegionProposalNetwork(nn.Module):
     Deviations, as the paper allows or its release has them: the score is one logit under a sigmoid,
     not two under a softmax (footnote 3); both losses are means over the sampled anchors. The paper
     divides the box loss by the number of positions (about 2,400) and multiplies it by λ = 10, which
-    comes to nearly the same for pictures of its size, and to another balance for others.
+    comes to nearly the same for images of its size, and to another balance for others.
 
     Args:
         channels: of the maps.
@@ -131,7 +131,7 @@ def sample_anchors(
     truths: PaddedTruths,
     frames: Float[Tensor, "B 4"],
     *,
-    anchors_per_picture: int,
+    anchors_per_image: int,
     positive_iou: float,
     negative_iou: float,
     crossing: bool,
@@ -141,20 +141,20 @@ def sample_anchors(
 
     An anchor is positive if its IoU with an object is `positive_iou` or more, or the greatest that
     this object has with any; negative if that with all is less than `negative_iou`. Those that
-    cross the border of their picture take no part, nor does what lies beyond it.
+    cross the border of their image take no part, nor does what lies beyond it.
 
     Args:
         anchors: of all levels.
-        truths: of the pictures.
-        frames: what each picture fills of the input.
-        anchors_per_picture: the number wanted.
+        truths: of the images.
+        frames: what each image fills of the input.
+        anchors_per_image: the number wanted.
         positive_iou: see above; the paper's is exclusive, which differs for exact ties alone.
         negative_iou: see above.
         crossing: whether anchors that cross the border take part all the same.
         generator: the source of the draw, on the device of the anchors.
     """
     low, high = frames[:, None, :2], frames[:, None, 2:]  # [B, 1, 2]
-    if crossing:  # those that touch the picture
+    if crossing:  # those that touch the image
         is_inside = ((anchors[:, 2:] > low) & (anchors[:, :2] < high)).all(dim=-1)  # [B, N]
     else:
         is_inside = ((anchors[:, :2] >= low) & (anchors[:, 2:] <= high)).all(dim=-1)
@@ -163,13 +163,13 @@ def sample_anchors(
     sample = sample_balanced_batch(
         is_inside & (objects.indices >= 0),
         is_inside & (objects.indices == BACKGROUND),
-        anchors_per_picture,
+        anchors_per_image,
         POSITIVE_FRACTION,
         generator,
     )
-    pictures = torch.arange(len(frames), device=anchors.device)[:, None]
+    image_index = torch.arange(len(frames), device=anchors.device)[:, None]
     meant = objects.indices.gather(1, sample.indices).clamp(min=0)
-    deltas = encode_deltas(truths.boxes[pictures, meant], anchors[sample.indices])
+    deltas = encode_deltas(truths.boxes[image_index, meant], anchors[sample.indices])
     is_learned = sample.is_positive & sample.is_drawn
     return AnchorTargets(sample, torch.where(is_learned[:, :, None], deltas, 0.0))
 
@@ -184,9 +184,9 @@ def anchor_losses(
     objectness = functional.binary_cross_entropy_with_logits(
         logits, sample.is_positive.to(logits), reduction="none"
     )
-    pictures = torch.arange(len(logits), device=logits.device)[:, None]
+    image_index = torch.arange(len(logits), device=logits.device)[:, None]
     errors = functional.smooth_l1_loss(
-        outputs.deltas[pictures, sample.indices], targets.deltas, reduction="none", beta=BOX_BETA
+        outputs.deltas[image_index, sample.indices], targets.deltas, reduction="none", beta=BOX_BETA
     ).sum(dim=-1)
     is_learned = sample.is_positive & sample.is_drawn
     return (objectness * sample.is_drawn).sum() / count, (errors * is_learned).sum() / count
@@ -202,17 +202,17 @@ def select_proposals(
     iou_threshold: float,
     min_size: float,
 ) -> PaddedProposals:
-    """The best boxes of each picture after suppression (section 3.3, "sharing features").
+    """The best boxes of each image after suppression (section 3.3, "sharing features").
 
     Args:
         outputs: of all anchors.
-        frames: what each picture fills of the input; boxes are clipped to it.
+        frames: what each image fills of the input; boxes are clipped to it.
         num_before: of each level that go into the suppression.
-        num_after: of each picture that are left.
+        num_after: of each image that are left.
         iou_threshold: of the suppression, within a level.
         min_size: boxes with a shorter side are left out, in pixels.
     """
-    num_pictures, num_levels = len(frames), len(outputs.counts)
+    num_images, num_levels = len(frames), len(outputs.counts)
     best, levels = [], []
     start = 0
     for level, count in enumerate(outputs.counts):
@@ -222,31 +222,34 @@ def select_proposals(
         levels.append(torch.full_like(found, level))
         start += count
     chosen = torch.cat(best, dim=1)  # [B, K]
-    pictures = torch.arange(num_pictures, device=chosen.device)[:, None].expand_as(chosen)
-    boxes = decode_deltas(outputs.deltas[pictures, chosen], outputs.anchors[chosen])
+    image_index = torch.arange(num_images, device=chosen.device)[:, None].expand_as(chosen)
+    boxes = decode_deltas(outputs.deltas[image_index, chosen], outputs.anchors[chosen])
     boxes = clip_to_frames(boxes, frames[:, None])
-    scores = outputs.logits[pictures, chosen]
+    scores = outputs.logits[image_index, chosen]
     is_large = ((boxes[..., 2:] - boxes[..., :2]) >= min_size).all(dim=-1)
-    pictures, groups = pictures[is_large], (pictures * num_levels + torch.cat(levels, 1))[is_large]
+    image_index, groups = (
+        image_index[is_large],
+        (image_index * num_levels + torch.cat(levels, 1))[is_large],
+    )
     boxes, scores = boxes[is_large], scores[is_large]
-    # by falling score; of a picture no more than of any of its levels are wanted
+    # by falling score; of an image no more than of any of its levels are wanted
     kept = grouped_nms(boxes, scores, groups, iou_threshold, max_kept=num_after)
-    ranks = rank_in_picture(pictures[kept], num_pictures)
-    return _packed(boxes[kept], pictures[kept], ranks, num_pictures, num_after)
+    ranks = rank_in_image(image_index[kept], num_images)
+    return _packed(boxes[kept], image_index[kept], ranks, num_images, num_after)
 
 
 def _packed(
     boxes: Float[Tensor, "N 4"],
-    pictures: Int[Tensor, "N"],
+    image_index: Int[Tensor, "N"],
     ranks: Int[Tensor, "N"],
-    num_pictures: int,
+    num_images: int,
     most: int,
 ) -> PaddedProposals:
     is_kept = ranks < most
-    boxes, pictures, ranks = boxes[is_kept], pictures[is_kept], ranks[is_kept]
+    boxes, image_index, ranks = boxes[is_kept], image_index[is_kept], ranks[is_kept]
     length = int(ranks.max()) + 1 if len(ranks) else 0
-    values = boxes.new_zeros(num_pictures, length, 4)
-    is_there = torch.zeros(num_pictures, length, dtype=torch.bool, device=boxes.device)
-    values[pictures, ranks] = boxes
-    is_there[pictures, ranks] = True
-    return PaddedProposals(values, is_there)
+    values = boxes.new_zeros(num_images, length, 4)
+    valid = torch.zeros(num_images, length, dtype=torch.bool, device=boxes.device)
+    values[image_index, ranks] = boxes
+    valid[image_index, ranks] = True
+    return PaddedProposals(values, valid)

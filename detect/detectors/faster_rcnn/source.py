@@ -33,7 +33,7 @@ class RPNProposals:
     def __call__(
         self, image: UInt8[np.ndarray, "H W 3"], image_id: str
     ) -> Float32[np.ndarray, "N 4"]:
-        """Boxes of a picture of any size, best first."""
+        """Boxes of an image of any size, best first."""
         size = (image.shape[0], image.shape[1])
         sample = Sample(image, GroundTruth.empty(), ImageMeta(image_id, None, size, size))
         fitted = fit_to_input(sample, self.detector.input_spec)

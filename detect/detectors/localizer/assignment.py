@@ -1,4 +1,4 @@
-"""Which of the K boxes that a localizer predicts stands for which object of a picture."""
+"""Which of the K boxes that a localizer predicts stands for which object of an image."""
 
 from typing import Literal
 
@@ -27,7 +27,7 @@ def ordered_slots(truth: GroundTruth, count: int, assignment: Assignment) -> Int
     """The objects of slots 0 … N−1, N ≤ K; the slots behind them stand for nothing.
 
     Args:
-        truth: of the picture.
+        truth: of the image.
         count: K.
         assignment: `left_to_right` by the center, `by_size` the largest first.
     """
@@ -47,7 +47,7 @@ def hungarian_slots(
     The assignment of Kuhn (1955), as set prediction has it (Carion et al. 2020, section 3.1).
 
     Args:
-        truth: of the picture.
+        truth: of the image.
         boxes: that the slots predict, in pixels.
         probabilities: that they give each class.
     """

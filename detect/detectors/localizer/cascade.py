@@ -29,7 +29,7 @@ class RefinementStage(nn.Module):
     square; that of the joint in its middle counts. A stage whose `measure_errors` has not been
     called is left out when joints are refined.
 
-    Deviation: the squares are cut out of the input, not of the original picture, so that a larger
+    Deviation: the squares are cut out of the input, not of the original image, so that a larger
     input is what shows a joint in more detail.
 
     Args:
@@ -40,7 +40,7 @@ class RefinementStage(nn.Module):
 
     Attributes:
         error_mean: `[J, 2]`; what the stage before is wrong by on average, in units of the square.
-        error_std: `[J, 2]`; by how much that differs. Both are measured on the training pictures.
+        error_std: `[J, 2]`; by how much that differs. Both are measured on the training images.
         is_measured: whether they have been.
     """
 
@@ -75,7 +75,7 @@ class RefinementStage(nn.Module):
 
         Args:
             images: in 0…1.
-            joints: of one person in each picture, as the stage before has found them.
+            joints: of one person in each image, as the stage before has found them.
         """
         if not self.is_measured:
             return joints
@@ -94,17 +94,17 @@ class RefinementStage(nn.Module):
         Args:
             images: in 0…1.
             joints: the middles of the squares.
-            sides: of the squares of each picture, in pixels.
+            sides: of the squares of each image, in pixels.
         """
         size = sides[:, None, None].expand_as(joints)
         squares = from_center_size(torch.cat((joints, size), dim=-1))  # [B, J, 4]
-        pictures = torch.arange(len(images), device=images.device).repeat_interleave(
+        image_index = torch.arange(len(images), device=images.device).repeat_interleave(
             self.num_joints
         )
         crops = warp_regions(
             images,
             squares.flatten(0, 1),
-            pictures,
+            image_index,
             self.backbone.image_size,
             context=0,
             fill=self.backbone.mean,
@@ -118,7 +118,7 @@ class RefinementStage(nn.Module):
     def sides(
         self, joints: Float[Tensor, "B J 2"], input_size: Iterable[int]
     ) -> Float[Tensor, "B"]:
-        """Of the squares of each picture, in pixels of the input."""
+        """Of the squares of each image, in pixels of the input."""
         first, second = self.diameter_joints
         diameters: Tensor = torch.linalg.vector_norm(joints[:, first] - joints[:, second], dim=-1)
         return (self.context * diameters).clamp(min=MIN_SIDE * min(input_size))
@@ -127,12 +127,12 @@ class RefinementStage(nn.Module):
         """Half the squared error of the displacement, over the joints that are labeled.
 
         The squares lie around simulated predictions: the true joints, displaced at random as the
-        stage before errs, each square as large as the true pose says. Pictures in which a joint
+        stage before errs, each square as large as the true pose says. Images in which a joint
         across the torso is not labeled teach nothing.
 
         Args:
-            batch: the pictures.
-            labeled: `[B, J, 3]`, x, y and visibility of the joints of each picture's person.
+            batch: the images.
+            labeled: `[B, J, 3]`, x, y and visibility of the joints of each image's person.
         """
         images, truth = batch.unit_images(), labeled[..., :2]
         is_labeled = self.is_learned_from(labeled)
@@ -144,7 +144,7 @@ class RefinementStage(nn.Module):
         return losses.sum() / divisor_over_processes(is_labeled.sum())
 
     def is_learned_from(self, labeled: Float[Tensor, "B J 3"]) -> Bool[Tensor, "B J"]:
-        """Which joints are labeled, in pictures with a torso."""
+        """Which joints are labeled, in images with a torso."""
         is_labeled = labeled[..., 2] > 0
         has_torso = is_labeled[:, list(self.diameter_joints)].all(dim=1)
         return is_labeled & has_torso[:, None]

@@ -1,4 +1,4 @@
-"""Localization by regression: a class and a box for each picture, from one network with two heads.
+"""Localization by regression: a class and a box for each image, from one network with two heads.
 
 The lecture's recipe and its papers: Krizhevsky et al. 2012 and Simonyan & Zisserman 2015 for
 ILSVRC's localization task, Sermanet et al. 2014 (OverFeat) for a regression head on the trunk,
@@ -43,13 +43,13 @@ OVERFEAT_HIDDEN = (4096, 1024)
 
 
 class Targets(NamedTuple):
-    """What the heads should say of each picture and slot.
+    """What the heads should say of each image and slot.
 
     Attributes:
         labels: `[B, K]`; the class, C for nothing (K > 1), −1 for no say (K = 1, no object).
         boxes: `[B, K, 4]` pixels of the input; zeros where there is no object.
         has_object: `[B, K]`.
-        joints: `[B, J, 3]` of the picture's object, x, y and visibility; zeros where there is none.
+        joints: `[B, J, 3]` of the image's object, x, y and visibility; zeros where there is none.
     """
 
     labels: Int[Tensor, "B K"]
@@ -65,7 +65,7 @@ class Localizer(Detector):
     A box is predicted as (center x, center y, width, height) in units of the input's width and
     height, by linear outputs.
 
-    With one object (K = 1), the class head names the picture's object, and a picture without
+    With one object (K = 1), the class head names the image's object, and an image without
     objects teaches nothing. Its detections are the five most probable classes, each with its box:
     the five guesses of ILSVRC. With K objects, each of K slots has a box and scores for C classes
     and "nothing", slots stand for objects by `assignment`, and detections are suppressed by class.
@@ -79,16 +79,16 @@ class Localizer(Detector):
         hidden_features: of the regression head's hidden layers; None gives OverFeat's 4,096 and
             1,024 on the trunk, and behind the head none, as DeepPose has it.
         reduced_channels: on the trunk, a 1×1 convolution first brings the map to so many channels.
-            It is the same at all places, so that fewer pictures teach the rest (not in the papers).
+            It is the same at all places, so that fewer images teach the rest (not in the papers).
         class_specific: a box for each class (4 × C numbers) instead of one for all (4).
-        num_objects: K, boxes for each picture.
-        num_joints: J, joints (x, y) that the regression head gives of the picture's one object
+        num_objects: K, boxes for each image.
+        num_joints: J, joints (x, y) that the regression head gives of the image's one object
             besides its box, in units of the input (Toshev & Szegedy 2014, section 3.1: "a joint
             regression problem"); only labeled ones are learned from. None for data without joints.
         assignment: of the objects to the slots: `left_to_right`, `by_size` (the largest first) or
             `hungarian` (least cost); with more than K objects, the K largest count.
-        object_choice: which object of a picture is meant where K = 1: the `largest`, or its
-            `single` one, where pictures with several teach nothing.
+        object_choice: which object of an image is meant where K = 1: the `largest`, or its
+            `single` one, where images with several teach nothing.
         box_loss: `l2` is the papers'; `smooth_l1` (Girshick 2015), or 1 − `iou`, `giou`, `diou`,
             `ciou`.
         box_weight: of the box loss beside the classification loss.
@@ -100,7 +100,7 @@ class Localizer(Detector):
         stage_context: side of the square that such a stage looks at, over that distance.
         recipe: the order of the training: `frozen` is the lecture's and OverFeat's, classification
             first, then the regression head alone; see `recipe_phases`.
-        guesses: detections of a picture where K = 1 (ILSVRC: 5).
+        guesses: detections of an image where K = 1 (ILSVRC: 5).
         score_threshold: with K > 1, detections below are left out, in 0…1.
         iou_threshold: with K > 1, of the suppression among detections of a class.
 
@@ -139,7 +139,7 @@ class Localizer(Detector):
         super().__init__()
         if num_joints and num_objects > 1:
             raise DetectError(
-                f"detector.num_joints: joints are of one object a picture, found "
+                f"detector.num_joints: joints are of one object an image, found "
                 f"detector.num_objects = {num_objects}; set it to 1"
             )
         check_input_size(backbone, input_size)
@@ -295,7 +295,7 @@ class Localizer(Detector):
 
     @torch.no_grad()
     def _measure_errors(self, number: int, batches: BatchSource, watch: Watch) -> None:
-        # what the stages up to this one are wrong by, on an epoch of training pictures
+        # what the stages up to this one are wrong by, on an epoch of training images
         def pairs() -> Iterator[tuple[Tensor, Tensor]]:
             for done, batch in enumerate(batches.epoch(0)):
                 watch(done, len(batches))
@@ -328,7 +328,7 @@ class Localizer(Detector):
             to_center_size(own) / scale, to_center_size(targets.boxes) / scale, self.box_loss
         )
         has_object = targets.has_object
-        # boxes of pictures without an object are not looked at, whatever their values
+        # boxes of images without an object are not looked at, whatever their values
         losses = torch.where(has_object, losses, 0)
         return self.box_weight * losses.sum() / divisor_over_processes(has_object.sum())
 
@@ -403,7 +403,7 @@ class Localizer(Detector):
             boxes = boxes.expand(-1, -1, self.num_classes, -1)
             if self.num_objects == 1:
                 return self._guess(probabilities[:, 0], boxes[:, 0], joints)
-            return [self._suppress(*picture) for picture in zip(probabilities, boxes, strict=True)]
+            return [self._suppress(*image) for image in zip(probabilities, boxes, strict=True)]
 
     def _guess(
         self,
@@ -463,7 +463,7 @@ def build_regressor(
     outputs: int,
     reduced_channels: int | None = None,
 ) -> nn.Sequential:
-    """The regression head, which begins at the middle of the picture.
+    """The regression head, which begins at the middle of the image.
 
     On the trunk it takes the flattened k×k map, and has two hidden layers by default (Sermanet et
     al. 2014, section 4.1: 4,096 and 1,024). Behind the head it is one linear layer by default

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from detect.backbones import Backbone
 from detect.detectors.base import DETECTORS, Detector, evaluating
-from detect.detectors.pictures import clip_to_frames, frames_of, unit_pictures
+from detect.detectors.images import clip_to_frames, frames_of, unit_images
 from detect.detectors.proposing import FittedSource, build_source, find_in_batch
 from detect.detectors.ranges import (
     Count,
@@ -66,12 +66,12 @@ class Windows(NamedTuple):
 
     Attributes:
         boxes: `[N, 4]` xyxy pixels of the input.
-        pictures: `[N]`; the picture of the batch that each is of.
+        image_index: `[N]`; the image of the batch that each is of.
         labels: `[N]`; the class, C for background.
     """
 
     boxes: Float[Tensor, "N 4"]
-    pictures: Int[Tensor, "N"]
+    image_index: Int[Tensor, "N"]
     labels: Int[Tensor, "N"]
 
 
@@ -96,18 +96,18 @@ class RCNN(Detector):
     regions train an SVM for each class, and the trunk's features ridge regressions that move the
     boxes. What they leave behind are two linear layers.
 
-    Deviations. The windows of a step come from the pictures of a batch, not from all pictures of
+    Deviations. The windows of a step come from the images of a batch, not from all images of
     the set. Hard negatives are shared by the classes (see `mine_svms`).
 
     Args:
         backbone: its trunk and head are used, at the input size that it was designed for.
         num_classes: C.
-        input_size: side of the square that pictures are letterboxed to, in pixels; proposals are
-            searched and regions cut out there. The paper searches pictures 500 pixels wide.
+        input_size: side of the square that images are letterboxed to, in pixels; proposals are
+            searched and regions cut out there. The paper searches images 500 pixels wide.
         proposals: the name of a proposal method, the path of a file of boxes (.npz, .mat) that has
-            those of every picture, or `rpn:RUN` for those of a Faster R-CNN.
+            those of every image, or `rpn:RUN` for those of a Faster R-CNN.
         proposal_options: of the method, such as `{mode: quality}`; see docs/proposals.md.
-        max_proposals: the best ones of each picture that are used.
+        max_proposals: the best ones of each image that are used.
         warp: how a region becomes a square (appendix A); see `warp_regions`.
         context: pixels of the warped square, on each side, that show what surrounds the region.
         feature_layer: of the SVMs: the `trunk`'s map (the paper's pool5), `fc6`, where the head
@@ -119,7 +119,7 @@ class RCNN(Detector):
         svm_cost: C of the SVMs, on features of mean length 20.
         negative_iou: IoU with every object of a class below which a region is a negative of its
             SVM (0.3: section 2.3).
-        mining_epochs: how often all pictures are looked through for hard negatives.
+        mining_epochs: how often all images are looked through for hard negatives.
         box_regression: whether boxes are moved (appendix C).
         regression_iou: least IoU with its object of a proposal that the regressors learn from.
         regression_strength: λ of the ridge regressions.
@@ -129,7 +129,7 @@ class RCNN(Detector):
         score_threshold: scores below are left out; None takes a margin of −1.5 with SVMs and a
             probability of 0.01 with the softmax.
         iou_threshold: of the suppression among detections of a class.
-        max_detections: kept for each picture.
+        max_detections: kept for each image.
 
     Attributes:
         has_svms: whether the SVMs have been trained.
@@ -222,11 +222,11 @@ class RCNN(Detector):
         """What is switched on and has not been trained."""
         missing = [
             (name, key)
-            for name, key, is_wanted, is_there in (
+            for name, key, is_wanted, valid in (
                 ("SVMs", "svm", self.svm, self.has_svms),
                 ("box regressors", "box_regression", self.box_regression, self.has_regressors),
             )
-            if is_wanted and not is_there
+            if is_wanted and not valid
         ]
         if not missing:
             return None
@@ -236,9 +236,9 @@ class RCNN(Detector):
 
     # --- the network ------------------------------------------------------------------------------
 
-    def pictures(self, batch: Batch) -> Float[Tensor, "B 3 H W"]:
-        """The input in 0…1; beyond the border of each picture is the mean color."""
-        return unit_pictures(batch, self.backbone.mean)
+    def images(self, batch: Batch) -> Float[Tensor, "B 3 H W"]:
+        """The input in 0…1; beyond the border of each image is the mean color."""
+        return unit_images(batch, self.backbone.mean)
 
     def warped(
         self,
@@ -246,7 +246,7 @@ class RCNN(Detector):
         boxes: Float[Tensor, "N 4"],
         numbers: Int[Tensor, "N"],
     ) -> Float[Tensor, "N 3 S S"]:
-        """Regions of `pictures`, each of the picture of its number, as the network takes them."""
+        """Regions of `images`, each of the image of its number, as the network takes them."""
         return warp_regions(
             images,
             boxes,
@@ -293,12 +293,12 @@ class RCNN(Detector):
     # --- training ---------------------------------------------------------------------------------
 
     def loss(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """Term `classification`, of windows of the batch's pictures."""
+        """Term `classification`, of windows of the batch's images."""
         windows = self._sample_windows(batch)
         count = divisor_over_processes(len(windows.labels))
         if len(windows.labels) == 0:
             return {"classification": 0 * self.classifier.bias.sum()}
-        crops = self.warped(self.pictures(batch), windows.boxes, windows.pictures)
+        crops = self.warped(self.images(batch), windows.boxes, windows.image_index)
         is_mirrored = torch.rand(len(crops), device=crops.device) < MIRRORED
         crops = torch.where(is_mirrored[:, None, None, None], crops.flip(-1), crops)
         features = self.backbone.head_features(self.backbone(crops))
@@ -333,7 +333,7 @@ class RCNN(Detector):
 
     @torch.no_grad()
     def _sample_windows(self, batch: Batch) -> Windows:
-        boxes, labels, pictures = [], [], []
+        boxes, labels, image_index = [], [], []
         proposals = find_in_batch(self.proposal_source, batch)
         for number, (truth, found) in enumerate(zip(batch.truths, proposals, strict=True)):
             candidates = regions_of(truth, found)
@@ -344,8 +344,8 @@ class RCNN(Detector):
             classes[is_positive] = truth.labels[objects[is_positive]]
             boxes.append(candidates)
             labels.append(classes)
-            pictures.append(torch.full_like(classes, number))
-        windows = Windows(torch.cat(boxes), torch.cat(pictures), torch.cat(labels))
+            image_index.append(torch.full_like(classes, number))
+        windows = Windows(torch.cat(boxes), torch.cat(image_index), torch.cat(labels))
         is_positive = windows.labels < self.num_classes
         chosen = torch.cat(
             sample_balanced(
@@ -382,7 +382,7 @@ class RCNN(Detector):
         device = self.classifier.weight.device
         batch, boxes = batch.to(device), boxes.to(device)
         with evaluating(self):
-            images = self.pictures(batch)
+            images = self.images(batch)
             numbers = torch.zeros(len(boxes), dtype=torch.int64, device=device)
             parts = [
                 self.embed(self.warped(images, *part))
@@ -419,18 +419,16 @@ class RCNN(Detector):
             outputs = self.outputs(batch, proposals)
         with timed("post-processing"):
             frames = frames_of(batch)
-            return [
-                self.suppress(*picture) for picture in zip(proposals, outputs, frames, strict=True)
-            ]
+            return [self.suppress(*image) for image in zip(proposals, outputs, frames, strict=True)]
 
     def outputs(self, batch: Batch, proposals: Sequence[Float[Tensor, "_ 4"]]) -> list[Outputs]:
-        """What is said of the proposals of each picture."""
+        """What is said of the proposals of each image."""
         counts = [len(boxes) for boxes in proposals]
         boxes = torch.cat(list(proposals))
         numbers = torch.arange(len(counts), device=boxes.device).repeat_interleave(
             torch.tensor(counts, device=boxes.device)
         )
-        images = self.pictures(batch)
+        images = self.images(batch)
         # asked once, since the answer is on the device
         uses_svms, moves = self._uses_svms, self.box_regression and bool(self.has_regressors)
         parts = [
@@ -466,7 +464,7 @@ class RCNN(Detector):
     def suppress(
         self, proposals: Float[Tensor, "N 4"], outputs: Outputs, frame: Float[Tensor, "4"]
     ) -> Detections:
-        """The detections of a picture: boxes moved, clipped to it, and suppressed by class."""
+        """The detections of an image: boxes moved, clipped to it, and suppressed by class."""
         threshold = self.score_threshold
         if threshold is None:
             threshold = LEAST_MARGIN if self._uses_svms else LEAST_PROBABILITY

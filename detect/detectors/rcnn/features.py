@@ -1,7 +1,7 @@
-"""Features of all regions of the training pictures: kept on the disk, or computed when needed.
+"""Features of all regions of the training images: kept on the disk, or computed when needed.
 
 Features are float16 in both cases, so that both give the same SVMs. On the disk they lie in a
-folder whose name is made of all that they depend on. They are appended picture by picture, and how
+folder whose name is made of all that they depend on. They are appended image by image, and how
 far that has come is written after them, so that a run that is killed loses some seconds of it.
 """
 
@@ -26,7 +26,7 @@ from detect.detectors.rcnn.regions import RegionTable, regions_of
 from detect.errors import DetectError
 from detect.files import read_json, write_json
 from detect.structures import Batch
-from detect.training import PictureSource, Watch
+from detect.training import ImageSource, Watch
 
 # To be raised when the same address begins to mean other features.
 REVISION = 1
@@ -37,7 +37,7 @@ WRITE_INTERVAL = 5.0
 GIGABYTE = 1e9
 
 # The features of regions `[N, D]` and the trunk's for box regression `[N, P]`, of boxes `[N, 4]` in
-# a batch of one picture.
+# a batch of one image.
 Embed = Callable[[Batch, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -46,14 +46,14 @@ class FeatureSizes:
     """How much there is to be kept.
 
     Attributes:
-        num_pictures: P.
-        num_regions: R, of all pictures together.
+        num_images: P.
+        num_regions: R, of all images together.
         dim: D, numbers of a region's features.
         num_regressed: Q, regions that box regression learns from.
         trunk_dim: numbers of the trunk's features.
     """
 
-    num_pictures: int
+    num_images: int
     num_regions: int
     dim: int
     num_regressed: int
@@ -65,10 +65,10 @@ class FeatureSizes:
         return 2 * (self.num_regions * self.dim + self.num_regressed * self.trunk_dim)
 
     def __str__(self) -> str:
-        mean = self.num_regions / max(1, self.num_pictures)
+        mean = self.num_regions / max(1, self.num_images)
         size = 2 * self.num_regions * self.dim
         text = (
-            f"{self.num_pictures:,} pictures × {mean:,.1f} regions × {self.dim:,} numbers × 2 "
+            f"{self.num_images:,} images × {mean:,.1f} regions × {self.dim:,} numbers × 2 "
             f"bytes = {size / GIGABYTE:,.2f} GB"
         )
         if self.num_regressed:
@@ -87,7 +87,7 @@ class RegionFeatures(Protocol):
     def rows(
         self, wanted: Bool[Tensor, "R"], watch: Watch
     ) -> Iterator[tuple[Int[Tensor, "N"], Float16[Tensor, "N D"]]]:
-        """Row numbers and features of each picture that has any wanted ones, in order."""
+        """Row numbers and features of each image that has any wanted ones, in order."""
         ...
 
     def regressed(self, watch: Watch) -> Float16[Tensor, "Q T"]:
@@ -98,8 +98,8 @@ class RegionFeatures(Protocol):
 class StreamedFeatures:
     """Features that are computed whenever they are asked for; nothing is kept."""
 
-    def __init__(self, pictures: PictureSource, table: RegionTable, embed: Embed) -> None:
-        self.pictures, self.table, self.embed = pictures, table, embed
+    def __init__(self, images: ImageSource, table: RegionTable, embed: Embed) -> None:
+        self.images, self.table, self.embed = images, table, embed
 
     def rows(
         self, wanted: Bool[Tensor, "R"], watch: Watch
@@ -116,13 +116,13 @@ class StreamedFeatures:
     def _computed(
         self, wanted: Bool[Tensor, "R"], watch: Watch
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for picture, batch in enumerate(self.pictures.batches()):
-            watch(picture, len(self.pictures))
-            of_picture = self.table.rows_of(picture)
-            chosen = wanted[of_picture].nonzero().flatten()
+        for image, batch in enumerate(self.images.batches()):
+            watch(image, len(self.images))
+            of_image = self.table.rows_of(image)
+            chosen = wanted[of_image].nonzero().flatten()
             if len(chosen):
                 features, trunk = embed_rows(batch, chosen, self.embed)
-                yield chosen + of_picture.start, features, trunk
+                yield chosen + of_image.start, features, trunk
 
 
 class StoredFeatures:
@@ -131,7 +131,7 @@ class StoredFeatures:
     Args:
         folder: of its own.
         sizes: of all there is to be kept.
-        pictures: to compute what is missing from.
+        images: to compute what is missing from.
         table: of the regions.
         embed: computes.
         budget: the most bytes that may be taken.
@@ -141,13 +141,13 @@ class StoredFeatures:
         self,
         folder: Path,
         sizes: FeatureSizes,
-        pictures: PictureSource,
+        images: ImageSource,
         table: RegionTable,
         embed: Embed,
         budget: float,
     ) -> None:
         self.folder, self.sizes, self.budget = folder, sizes, budget
-        self.pictures, self.table, self.embed = pictures, table, embed
+        self.images, self.table, self.embed = images, table, embed
         self._files = (folder / "features.f16", folder / "regressed.f16")
         self._progress = folder / "progress.json"
 
@@ -158,7 +158,7 @@ class StoredFeatures:
             DetectError: it takes more than the budget or the disk has, or cannot be written.
         """
         start = self._num_done()
-        if start == len(self.pictures):
+        if start == len(self.images):
             return
         self._check_room(start)
         begin = self._ends(start)
@@ -185,12 +185,12 @@ class StoredFeatures:
         """See `RegionFeatures`."""
         self.complete(watch)
         kept = self._read(0, (self.sizes.num_regions, self.sizes.dim))
-        for picture in range(self.table.num_pictures):
-            watch(picture, self.table.num_pictures)
-            of_picture = self.table.rows_of(picture)
-            chosen = wanted[of_picture].nonzero().flatten()
+        for image in range(self.table.num_images):
+            watch(image, self.table.num_images)
+            of_image = self.table.rows_of(image)
+            chosen = wanted[of_image].nonzero().flatten()
             if len(chosen):
-                rows = chosen + of_picture.start
+                rows = chosen + of_image.start
                 yield rows, torch.from_numpy(kept[rows.numpy()])
 
     def regressed(self, watch: Watch) -> Float16[Tensor, "Q T"]:
@@ -211,17 +211,17 @@ class StoredFeatures:
             for file in files:
                 file.flush()
                 os.fsync(file.fileno())
-            write_json(self._progress, {"num_pictures": done})
+            write_json(self._progress, {"num_images": done})
 
         try:
-            for picture, batch in enumerate(self.pictures.batches(start), start):
-                watch(picture, len(self.pictures))
-                of_picture = self.table.rows_of(picture)
-                everything = torch.arange(of_picture.stop - of_picture.start)
+            for image, batch in enumerate(self.images.batches(start), start):
+                watch(image, len(self.images))
+                of_image = self.table.rows_of(image)
+                everything = torch.arange(of_image.stop - of_image.start)
                 features, trunk = embed_rows(batch, everything, self.embed)
                 files[0].write(features.numpy().tobytes())
-                files[1].write(trunk[self.table.regressed[of_picture]].numpy().tobytes())
-                done = picture + 1
+                files[1].write(trunk[self.table.regressed[of_image]].numpy().tobytes())
+                done = image + 1
                 if time.monotonic() - written > WRITE_INTERVAL:
                     note()
                     written = time.monotonic()
@@ -232,23 +232,23 @@ class StoredFeatures:
         note()
 
     def _num_done(self) -> int:
-        """Pictures that are kept whole; 0 where the files say something else than the note."""
+        """Images that are kept whole; 0 where the files say something else than the note."""
         if not self._progress.is_file():
             return 0
         try:
-            done = int(read_json(self._progress)["num_pictures"])
+            done = int(read_json(self._progress)["num_images"])
         except (DetectError, KeyError, TypeError, ValueError):
             return 0
-        if not 0 <= done <= len(self.pictures):
+        if not 0 <= done <= len(self.images):
             return 0
         for path, size in zip(self._files, self._ends(done), strict=True):
             if not path.is_file() or path.stat().st_size < size:
                 return 0
         return done
 
-    def _ends(self, num_pictures: int) -> tuple[int, int]:
-        # bytes of both files when so many pictures are written
-        num_rows = int(self.table.offsets[num_pictures])
+    def _ends(self, num_images: int) -> tuple[int, int]:
+        # bytes of both files when so many images are written
+        num_rows = int(self.table.offsets[num_images])
         num_regressed = int(self.table.regressed[:num_rows].sum())
         return 2 * num_rows * self.sizes.dim, 2 * num_regressed * self.sizes.trunk_dim
 
@@ -282,7 +282,7 @@ class StoredFeatures:
 def embed_rows(
     batch: Batch, chosen: Int[Tensor, "N"], embed: Embed
 ) -> tuple[Float16[Tensor, "N D"], Float16[Tensor, "N T"]]:
-    """The features of some of a picture's regions, on the CPU."""
+    """The features of some of an image's regions, on the CPU."""
     assert batch.proposals is not None
     boxes = regions_of(batch.truths[0], batch.proposals[0])[chosen]
     features, trunk = embed(batch, boxes)

@@ -1,6 +1,6 @@
 """One linear SVM for each class, trained with hard negatives (Girshick et al. 2014, section 2.3).
 
-The negatives are far too many for memory: they are looked through picture by picture, those that
+The negatives are far too many for memory: they are looked through image by image, those that
 the SVMs do not yet reject clearly are kept, and when enough new ones have come the SVMs are trained
 again and the kept ones that have become easy are given up (Felzenszwalb et al. 2010, section 4.3).
 """
@@ -19,7 +19,7 @@ from detect.training import Watch
 # Of the release: features are scaled so that their mean length is this one (rcnn_features.m), on
 # which the costs of the SVMs and of the ridge regressions depend.
 FEATURE_LENGTH = 20.0
-# Pictures, spread over all, whose regions the mean is taken of.
+# Images, spread over all, whose regions the mean is taken of.
 NUM_MEASURED = 100
 
 # Of the release (rcnn_train.m): the weight of positives, the factor of the bias, the margin below
@@ -66,7 +66,7 @@ def mine_svms(
         features: of its rows.
         device: that the work is done on.
         cost: C of the SVMs; the release has 0.001.
-        num_epochs: how often all pictures are looked through; the release has 1.
+        num_epochs: how often all images are looked through; the release has 1.
         watch: of the progress.
     """
     scale = FEATURE_LENGTH / mean_length(table, features, watch)
@@ -189,11 +189,11 @@ class _Miner:
 
 
 def mean_length(table: RegionTable, features: RegionFeatures, watch: Watch) -> float:
-    """The mean length of the features of pictures that are spread over all; 1 if there are none."""
-    step = max(1, table.num_pictures // NUM_MEASURED)
+    """The mean length of the features of images that are spread over all; 1 if there are none."""
+    step = max(1, table.num_images // NUM_MEASURED)
     wanted = torch.zeros(table.num_regions, dtype=torch.bool)
-    for picture in range(0, table.num_pictures, step):
-        wanted[table.rows_of(picture)] = True
+    for image in range(0, table.num_images, step):
+        wanted[table.rows_of(image)] = True
     lengths = [
         torch.linalg.vector_norm(values.float(), dim=1)
         for _, values in features.rows(wanted, watch)

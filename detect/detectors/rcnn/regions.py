@@ -1,4 +1,4 @@
-"""What the regions of the training pictures are to the SVMs and to the box regressors."""
+"""What the regions of the training images are to the SVMs and to the box regressors."""
 
 from typing import NamedTuple
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 from detect.ops import box_iou, encode_deltas
 from detect.structures import GroundTruth
-from detect.training import PictureSource, Watch
+from detect.training import ImageSource, Watch
 
 
 class RegionTable(NamedTuple):
-    """All regions of the training pictures: of each its objects, then its proposals.
+    """All regions of the training images: of each its objects, then its proposals.
 
     Attributes:
-        offsets: `[P + 1]`; the rows of picture p are `offsets[p]` to `offsets[p + 1]`.
+        offsets: `[P + 1]`; the rows of image p are `offsets[p]` to `offsets[p + 1]`.
         labels: `[R]` int16; the class of an object, −1 for a proposal.
         negatives: `[R, C]`; whether the region overlaps every object of the class by less than the
             threshold: a negative of that class's SVM.
@@ -32,7 +32,7 @@ class RegionTable(NamedTuple):
     deltas: Float[Tensor, "Q 4"]
 
     @property
-    def num_pictures(self) -> int:
+    def num_images(self) -> int:
         """P."""
         return len(self.offsets) - 1
 
@@ -41,34 +41,34 @@ class RegionTable(NamedTuple):
         """R."""
         return len(self.labels)
 
-    def rows_of(self, picture: int) -> slice:
-        """The rows of a picture."""
-        return slice(int(self.offsets[picture]), int(self.offsets[picture + 1]))
+    def rows_of(self, image: int) -> slice:
+        """The rows of an image."""
+        return slice(int(self.offsets[image]), int(self.offsets[image + 1]))
 
 
 def regions_of(truth: GroundTruth, proposals: Float[Tensor, "N 4"]) -> Float[Tensor, "R 4"]:
-    """The boxes of a picture's rows."""
+    """The boxes of an image's rows."""
     return torch.cat((truth.boxes, proposals))
 
 
 def tabulate_regions(
-    pictures: PictureSource,
+    images: ImageSource,
     num_classes: int,
     max_proposals: int,
     negative_iou: float,
     regression_iou: float,
     watch: Watch,
 ) -> RegionTable:
-    """Label all regions by their overlaps with the objects of their picture.
+    """Label all regions by their overlaps with the objects of their image.
 
     Section 2.3 of the paper for the SVMs: an object is a positive of its class, a region that
     overlaps all objects of a class by less than 0.3 a negative; others are ignored. Appendix C for
     the regressors: a proposal learns from the object that it overlaps most, by 0.6 at least.
     """
     counts, labels, negatives, regressed, classes, deltas = [0], [], [], [], [], []
-    for picture in range(len(pictures)):
-        watch(picture, len(pictures))
-        truth, proposals = pictures.regions(picture)
+    for image in range(len(images)):
+        watch(image, len(images))
+        truth, proposals = images.regions(image)
         boxes = regions_of(truth, proposals[:max_proposals])
         iou = box_iou(boxes, truth.boxes)  # [R, M]
         best, objects = (

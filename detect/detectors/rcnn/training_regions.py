@@ -1,4 +1,4 @@
-"""The regions of all training pictures with their features, found when they are asked for."""
+"""The regions of all training images with their features, found when they are asked for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from detect.detectors.rcnn.features import (
 )
 from detect.detectors.rcnn.mining import mine_svms
 from detect.detectors.rcnn.regions import RegionTable, tabulate_regions
-from detect.training import PictureSource, Plan, Watch
+from detect.training import ImageSource, Plan, Watch
 
 FeatureCache = Literal["disk", "none"]
 
@@ -30,7 +30,7 @@ class RegionSettings:
 
     Attributes:
         num_classes: C.
-        max_proposals: of each picture.
+        max_proposals: of each image.
         negative_iou: IoU below which a region is a negative of a class's SVM.
         regression_iou: least IoU with its object of a proposal that box regression learns from.
         dim: numbers of a region's features.
@@ -50,11 +50,11 @@ class RegionSettings:
 
 
 class TrainingRegions:
-    """All regions of the training pictures and their features.
+    """All regions of the training images and their features.
 
     Args:
         settings: what is wanted.
-        plan: gives the pictures, and the folder where features are kept.
+        plan: gives the images, and the folder where features are kept.
         embed: gives the features.
         network: that they are computed by.
         address: further settings that they depend on.
@@ -68,11 +68,11 @@ class TrainingRegions:
         network: nn.Module,
         address: Mapping[str, Any],
     ) -> None:
-        if plan.pictures is None or plan.cache is None:
-            raise ValueError("the plan needs the training pictures and a folder for features")
+        if plan.images is None or plan.cache is None:
+            raise ValueError("the plan needs the training images and a folder for features")
         self.settings = settings
         self.embed, self.network, self.address = embed, network, address
-        self.source: PictureSource = plan.pictures
+        self.source: ImageSource = plan.images
         self.cache: Path = plan.cache
         self._table: RegionTable | None = None
         self._features: RegionFeatures | None = None
@@ -143,7 +143,7 @@ class TrainingRegions:
 
     def _sizes(self, table: RegionTable) -> FeatureSizes:
         return FeatureSizes(
-            table.num_pictures,
+            table.num_images,
             table.num_regions,
             self.settings.dim,
             len(table.classes) if self.settings.trunk_dim else 0,
@@ -153,7 +153,7 @@ class TrainingRegions:
     def _address(self) -> str:
         settings = {
             **self.address,
-            "pictures": self.source.fingerprint,
+            "images": self.source.fingerprint,
             "max_proposals": self.settings.max_proposals,
             "box_regression": self.settings.trunk_dim > 0,
             "regression_iou": self.settings.regression_iou,

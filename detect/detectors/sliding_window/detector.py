@@ -11,10 +11,10 @@ from torch.nn import functional
 from detect.backbones import Backbone
 from detect.backbones.base import head_as_convolutions
 from detect.detectors.base import DETECTORS, Detector, evaluating
+from detect.detectors.images import pad_to
 from detect.detectors.localizer.detector import build_regressor
 from detect.detectors.localizer.losses import BoxLoss, box_regression_loss
 from detect.detectors.localizer.recipes import PHASE_NAMES, Recipe, recipe_phases
-from detect.detectors.pictures import pad_to
 from detect.detectors.ranges import Count, Positives, Share, Weight, in_ranges
 from detect.detectors.sliding_window.windows import (
     WindowGrid,
@@ -40,7 +40,7 @@ class Predictions(NamedTuple):
     Attributes:
         grid: where the windows lie.
         logits: `[B, h, w, S]`; of the classes, the background last if there is one.
-        boxes: `[B, h, w, N, 4]`; for each class or one for all, xyxy pixels of the picture.
+        boxes: `[B, h, w, N, 4]`; for each class or one for all, xyxy pixels of the image.
     """
 
     grid: WindowGrid
@@ -66,17 +66,17 @@ class Examples(NamedTuple):
 
 @DETECTORS.register("sliding_window")
 class SlidingWindow(Detector):
-    """A localizer looking through every window of a picture, at several scales, in one pass each.
+    """A localizer looking through every window of an image, at several scales, in one pass each.
 
     The backbone's fully connected layers become convolutions (`dense_head`), so that a large
-    picture gives class scores and a box for every window position at once (section 3.5). The window
+    image gives class scores and a box for every window position at once (section 3.5). The window
     is the square input that the backbone was designed for. Its parameters have the names of a
     `Localizer` of that input size, so that the weights of one can be run as the other
     (`initial_weights`).
 
     On a trunk without padding this gives what cutting the windows out would give; with padding, a
-    window that was cut out sees zeros around it, where the dense pass sees the picture. Training
-    therefore looks at windows as the dense pass does: it runs the trunk over the whole picture,
+    window that was cut out sees zeros around it, where the dense pass sees the image. Training
+    therefore looks at windows as the dense pass does: it runs the trunk over the whole image,
     scaled and shifted at random, and learns from windows of that map.
 
     Training for detection. A window shows the object that it overlaps by an IoU of at least
@@ -92,7 +92,7 @@ class SlidingWindow(Detector):
     Args:
         backbone: its trunk and head are used.
         num_classes: C.
-        input_size: side of the square that pictures are letterboxed to, in pixels, before scaling.
+        input_size: side of the square that images are letterboxed to, in pixels, before scaling.
         scales: factors of the input; the same window sees smaller objects at greater ones.
         offsets: n; windows at n × n fractions of the stride, by pooling at shifted positions
             (section 3.3, figure 3) where the trunk ends in a pool. The paper has 3.
@@ -113,7 +113,7 @@ class SlidingWindow(Detector):
         score_threshold: class scores below are left out, in 0…1.
         match_threshold: up to which predictions are merged; see `merge_predictions`.
         iou_threshold: of the suppression.
-        max_detections: kept for each picture.
+        max_detections: kept for each image.
 
     Attributes:
         num_windows_shown: int64; windows with an object that training has seen, of all scales.
@@ -193,10 +193,10 @@ class SlidingWindow(Detector):
         self.register_buffer("num_objects_shown", torch.tensor(0))
         self._dense: tuple[tuple[int, ...], nn.Module, nn.Module, nn.Module] | None = None
 
-    # --- all windows of a picture -----------------------------------------------------------------
+    # --- all windows of an image -----------------------------------------------------------------
 
     def look(self, images: Float[Tensor, "B 3 H W"]) -> Iterator[Predictions]:
-        """What every window of pictures in 0…1 says, scale by scale and offset by offset."""
+        """What every window of images in 0…1 says, scale by scale and offset by offset."""
         for scale in self.scales:
             scaled, factors = scale_images(images, scale, self.backbone.mean, self.window)
             for offset, features in self._maps(scaled):
@@ -208,7 +208,7 @@ class SlidingWindow(Detector):
                     offset,
                     factors,
                 )
-                yield Predictions(grid, logits, grid.to_picture(units))
+                yield Predictions(grid, logits, grid.to_image(units))
 
     def _maps(
         self, images: Float[Tensor, "B 3 H W"]
@@ -367,8 +367,8 @@ class SlidingWindow(Detector):
             self.num_windows_shown += ((labels >= 0) & (labels < self.num_classes)).sum()
             self.num_objects_shown += (~torch.cat([truth.difficult for truth in truths])).sum()
         rows = self._choose(windows, labels)
-        picture, window = rows // labels.shape[1], rows % labels.shape[1]
-        maps = windows[picture, :, window // shape[1], window % shape[1]]
+        image, window = rows // labels.shape[1], rows % labels.shape[1]
+        maps = windows[image, :, window // shape[1], window % shape[1]]
         chosen = labels.flatten()[rows]
         is_positive = chosen < self.num_classes
         return Examples(maps, chosen, units.flatten(0, 1)[rows], is_positive)
@@ -415,11 +415,11 @@ class SlidingWindow(Detector):
         return torch.cat((positive, random, hardest))
 
     def _foreground(
-        self, windows: Float[Tensor, "B F h w k k"], rows: Int[Tensor, "N"], per_picture: int
+        self, windows: Float[Tensor, "B F h w k k"], rows: Int[Tensor, "N"], per_image: int
     ) -> Float[Tensor, "N"]:
         # probability that windows show any object
-        picture, window = rows // per_picture, rows % per_picture
-        maps = windows[picture, :, window // windows.shape[3], window % windows.shape[3]]
+        image, window = rows // per_image, rows % per_image
+        maps = windows[image, :, window // windows.shape[3], window % windows.shape[3]]
         logits: Tensor = self.classifier(self.backbone.head(maps)).float()
         return 1 - logits.softmax(dim=1)[:, -1]
 
@@ -427,25 +427,25 @@ class SlidingWindow(Detector):
 
     def _detect(self, batch: Batch) -> list[Detections]:
         images = batch.unit_images()
-        boxes, scores, labels, pictures = [], [], [], []
+        boxes, scores, labels, image_index = [], [], [], []
         with timed("network"):
             looks = list(self.look(images))
         with timed("post-processing"):
             for seen in looks:
                 probabilities = seen.logits.softmax(dim=-1)[..., : self.num_classes]
-                picture, row, column, label = (probabilities >= self.score_threshold).nonzero(
+                image, row, column, label = (probabilities >= self.score_threshold).nonzero(
                     as_tuple=True
                 )
                 own = label if self._num_boxes > 1 else torch.zeros_like(label)
-                boxes.append(seen.boxes[picture, row, column, own])
-                scores.append(probabilities[picture, row, column, label])
+                boxes.append(seen.boxes[image, row, column, own])
+                scores.append(probabilities[image, row, column, label])
                 labels.append(label)
-                pictures.append(picture)
+                image_index.append(image)
             return self._combine(
                 torch.cat(boxes),
                 torch.cat(scores),
                 torch.cat(labels),
-                torch.cat(pictures),
+                torch.cat(image_index),
                 len(images),
             )
 
@@ -459,10 +459,10 @@ class SlidingWindow(Detector):
         boxes: Float[Tensor, "N 4"],
         scores: Float[Tensor, "N"],
         labels: Int[Tensor, "N"],
-        pictures: Int[Tensor, "N"],
-        num_pictures: int,
+        image_index: Int[Tensor, "N"],
+        num_images: int,
     ) -> list[Detections]:
-        groups = pictures * self.num_classes + labels
+        groups = image_index * self.num_classes + labels
         if self.combine == "merge":
             boxes, scores, groups = merge_predictions(
                 boxes, scores, groups, max_match=self.match_threshold
@@ -472,8 +472,8 @@ class SlidingWindow(Detector):
             kept = grouped_nms(boxes, scores, groups, self.iou_threshold)
             boxes, scores, groups = boxes[kept], scores[kept], groups[kept]
         found = []
-        for picture in range(num_pictures):
-            rows = (groups // self.num_classes == picture).nonzero().squeeze(1)
+        for image in range(num_images):
+            rows = (groups // self.num_classes == image).nonzero().squeeze(1)
             rows = rows[scores[rows].argsort(descending=True, stable=True)[: self.max_detections]]
             found.append(
                 Detections.sorted(boxes[rows], scores[rows], groups[rows] % self.num_classes)

@@ -1,4 +1,4 @@
-"""Where the windows of a picture lie, and which of them show an object."""
+"""Where the windows of an image lie, and which of them show an object."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from detect.detectors.pictures import pad_to
+from detect.detectors.images import pad_to
 from detect.ops import box_iou
 from detect.structures import GroundTruth
 
@@ -18,16 +18,16 @@ IGNORED = -2
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """The windows that one pass over a scaled picture sees, and their place in the picture.
+    """The windows that one pass over a scaled image sees, and their place in the image.
 
-    Window (i, j) has its corner at pixel (offset + stride · (i, j)) of the scaled picture.
+    Window (i, j) has its corner at pixel (offset + stride · (i, j)) of the scaled image.
 
     Attributes:
         shape: (rows, columns) of windows.
-        window: side of a window in pixels of the scaled picture.
+        window: side of a window in pixels of the scaled image.
         stride: pixels from one window to the next.
         offset: (vertical, horizontal) pixels before the first window.
-        scale: (vertical, horizontal) pixels of the scaled picture per pixel of the picture.
+        scale: (vertical, horizontal) pixels of the scaled image per pixel of the image.
     """
 
     shape: tuple[int, int]
@@ -37,20 +37,20 @@ class WindowGrid:
     scale: tuple[float, float]
 
     def corners(self, device: torch.device) -> Float[Tensor, "h w 2"]:
-        """(x, y) of each window's corner in the scaled picture."""
+        """(x, y) of each window's corner in the scaled image."""
         rows = torch.arange(self.shape[0], device=device) * self.stride + self.offset[0]
         columns = torch.arange(self.shape[1], device=device) * self.stride + self.offset[1]
         y, x = torch.meshgrid(rows.float(), columns.float(), indexing="ij")
         return torch.stack((x, y), dim=-1)
 
     def boxes(self, device: torch.device) -> Float[Tensor, "h w 4"]:
-        """Each window as a box of the picture."""
+        """Each window as a box of the image."""
         corners = self.corners(device)
         scaled = torch.cat((corners, corners + self.window), dim=-1)
         return scaled / self._factors(scaled)
 
-    def to_picture(self, units: Float[Tensor, "*B h w N 4"]) -> Float[Tensor, "*B h w N 4"]:
-        """Boxes (center, size) in units of their window as xyxy pixels of the picture."""
+    def to_image(self, units: Float[Tensor, "*B h w N 4"]) -> Float[Tensor, "*B h w N 4"]:
+        """Boxes (center, size) in units of their window as xyxy pixels of the image."""
         corners = self.corners(units.device)[:, :, None]
         centers = units[..., :2] * self.window + corners
         half = units[..., 2:] * self.window / 2
@@ -60,7 +60,7 @@ class WindowGrid:
     def to_units(
         self, boxes: Float[Tensor, "N 4"], windows: Int[Tensor, "N"]
     ) -> Float[Tensor, "N 4"]:
-        """Boxes of the picture as (center, size) in units of a window each, by flat number."""
+        """Boxes of the image as (center, size) in units of a window each, by flat number."""
         scaled = boxes * self._factors(boxes)
         corners = self.corners(boxes.device).flatten(0, 1)[windows]
         centers = (scaled[:, :2] + scaled[:, 2:]) / 2 - corners
@@ -72,7 +72,7 @@ class WindowGrid:
 
 
 class WindowLabels(NamedTuple):
-    """For each window of a picture, in flat order, what it shows.
+    """For each window of an image, in flat order, what it shows.
 
     Attributes:
         objects: `[N]`; the number of the object, `BACKGROUND` or `IGNORED`.
@@ -105,15 +105,15 @@ def label_windows(
 def scale_images(
     images: Float[Tensor, "B 3 H W"], scale: float, fill: Float[Tensor, "3 1 1"], window: int
 ) -> tuple[Float[Tensor, "B 3 h w"], tuple[float, float]]:
-    """Scale pictures and pad them below and to the right until a window fits.
+    """Scale images and pad them below and to the right until a window fits.
 
     Returns:
-        The pictures and the factors (vertical, horizontal) after rounding to whole pixels.
+        The images and the factors (vertical, horizontal) after rounding to whole pixels.
     """
     height, width = images.shape[2:]
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     if size != (height, width):
-        # antialiased where it shrinks, as a picture that is resized before the network is
+        # antialiased where it shrinks, as an image that is resized before the network is
         images = functional.interpolate(
             images, size, mode="bilinear", align_corners=False, antialias=scale < 1
         )

@@ -24,7 +24,7 @@ class YOLO(Detector):
     each class, shared by the boxes of the cell (section 2).
 
     `variant="paper"` is the paper's: linear outputs, `x, y` in cells from the cell's corner,
-    `w, h` as square roots of the share of the picture, the sum-squared loss of equation 3.
+    `w, h` as square roots of the share of the image, the sum-squared loss of equation 3.
 
     `variant="modern"` keeps the tensor and the responsible predictor and changes three things.
     An object is given to all cells whose centers lie within 1.5 cells of its own center and inside
@@ -55,7 +55,7 @@ class YOLO(Detector):
         score_threshold: detections below are left out, in 0…1.
         iou_threshold: of the suppression among detections of a class, in 0…1; the paper gives none,
             its released code has 0.5.
-        max_detections: kept for each picture.
+        max_detections: kept for each image.
 
     Raises:
         DetectError: a grid stride that the trunk does not have, or an input too small for it.

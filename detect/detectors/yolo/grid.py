@@ -35,7 +35,7 @@ class Assignment:
     """The P pairs of a cell and the object that it is to predict, over a whole batch.
 
     Attributes:
-        image: `[P]` index of the picture in the batch.
+        image: `[P]` index of the image in the batch.
         row: `[P]` of the cell.
         column: `[P]` of the cell.
         boxes: `[P, 4]` of the object, xyxy pixels.
@@ -55,7 +55,7 @@ def assign_to_center_cell(
     """Each object to the cell that its center falls into (section 2).
 
     A cell has one set of class scores, so it can stand for one object: of several that fall into
-    it, the first of the picture gets it, as in the authors' code; the paper is silent.
+    it, the first of the image gets it, as in the authors' code; the paper is silent.
     """
     image, boxes, labels = _flatten(truths, device)
     centers = to_center_size(boxes)[:, :2]
@@ -120,7 +120,7 @@ def cell_centers(grid: Grid, device: torch.device) -> Float[Tensor, "S T 2"]:
 def _flatten(
     truths: tuple[GroundTruth, ...], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    # the objects of all pictures in one row: image index [N], boxes [N, 4], labels [N]
+    # the objects of all images in one row: image index [N], boxes [N, 4], labels [N]
     counts = torch.tensor([len(truth) for truth in truths], device=device)
     image = torch.arange(len(truths), device=device).repeat_interleave(counts)
     boxes = torch.cat([truth.boxes for truth in truths]).to(device)
@@ -129,7 +129,7 @@ def _flatten(
 
 
 def _cell_of(centers: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    # a center on the lower or right edge of the picture belongs to the last cell
+    # a center on the lower or right edge of the image belongs to the last cell
     cell_height, cell_width = grid.cell
     column = (centers[:, 0] / cell_width).long().clamp(0, grid.columns - 1)
     row = (centers[:, 1] / cell_height).long().clamp(0, grid.rows - 1)

@@ -120,10 +120,10 @@ class Variant(ABC):
 
 
 class PaperVariant(Variant):
-    """Section 2.2 and equation 3: sums of squares, over a picture, averaged over the batch.
+    """Section 2.2 and equation 3: sums of squares, over an image, averaged over the batch.
 
     A box is `(x, y, √w, √h)`: the center from the cell's upper left corner in cells, the size as a
-    share of the picture. All outputs are linear.
+    share of the image. All outputs are linear.
     """
 
     def decode(
@@ -170,7 +170,7 @@ class PaperVariant(Variant):
         }
 
     def divisor(self, assignment: Assignment, num_images: int) -> int:  # noqa: ARG002
-        """The pictures of the batch."""
+        """The images of the batch."""
         return num_images
 
 

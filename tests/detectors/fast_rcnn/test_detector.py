@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tests.detectors.rcnn.training_images import SIZE, DrawnImages, Silent
 from torch.testing import assert_close
 
 from detect.backbones import build_backbone
@@ -10,8 +11,7 @@ from detect.errors import DetectError
 from detect.ops import box_iou
 from detect.structures import Batch, GroundTruth, ImageMeta, Sample
 from detect.training import GradientSettings, Plan
-from tests.contracts import NoBatches, picture_batch, some_truth
-from tests.detectors.rcnn.training_pictures import SIZE, DrawnPictures, Silent
+from tests.contracts import NoBatches, image_batch, some_truth
 
 NUM_CLASSES = 2
 RANDOM = {"proposals": "random-boxes", "proposal_options": {"count": 40}}
@@ -46,7 +46,7 @@ def batch_of(sizes, num_objects=2, spec=None):
         ({"scales": ()}, "detector.scales: expected at least one number"),
         ({"truncated_svd": (8, 8)}, "each of the 1 fully connected"),
         ({"truncated_svd": (5000,)}, "expected 1 to 256 singular values"),
-        ({"regions_per_picture": 0}, "detector.regions_per_picture: expected 1 or more"),
+        ({"regions_per_image": 0}, "detector.regions_per_image: expected 1 or more"),
         ({"head": "mlp", "hidden_features": ()}, "hidden_features: expected at least one number"),
         ({"proposals": "rpm:runs/a"}, "rpn:RUN"),
     ],
@@ -68,8 +68,8 @@ def test_vgg_is_cut_before_its_last_pool_and_pools_regions_to_7():
 # --- training -------------------------------------------------------------------------------------
 
 
-def test_a_step_learns_from_so_many_regions_of_each_picture():
-    detector = build(regions_per_picture=12, background_iou=(0.0, 0.5)).train()
+def test_a_step_learns_from_so_many_regions_of_each_image():
+    detector = build(regions_per_image=12, background_iou=(0.0, 0.5)).train()
     seen = []
     detector.classifier.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     detector.loss(batch_of([(64, 64), (50, 60)], spec=detector.input_spec))
@@ -99,7 +99,7 @@ def test_a_lesser_beta_asks_more_of_small_errors():
     assert_close(losses[1]["classification"], losses[0]["classification"])
 
 
-def test_the_trunk_sees_each_picture_once():
+def test_the_trunk_sees_each_image_once():
     detector = build()
     seen = []
     detector.backbone.trunk[0].register_forward_hook(
@@ -140,7 +140,7 @@ def test_large_regions_are_taken_from_small_scales():
 
 
 @pytest.mark.parametrize("num_objects", [0, 1, 300])
-def test_odd_pictures_train_and_detect(num_objects):
+def test_odd_images_train_and_detect(num_objects):
     detector = build(input_size=128, shorter_side=64, head="mlp", hidden_features=(8,))
     batch = batch_of([(30, 2000), (2000, 30), (64, 64)], num_objects, detector.input_spec)
     assert batch.metas[0].input_size == (2, 128)
@@ -155,7 +155,7 @@ def test_odd_pictures_train_and_detect(num_objects):
 
 
 @pytest.mark.parametrize("backbone", ["lenet", "alexnet", "vgg11", "resnet18"])
-def test_a_narrow_picture_alone_leaves_a_map_at_each_scale(backbone):
+def test_a_narrow_image_alone_leaves_a_map_at_each_scale(backbone):
     options = {"head": "mlp", "hidden_features": (8,), "scales": (0.4, 1.0)}
     detector = build(backbone, input_size=200, shorter_side=100, **options)
     for size in [(30, 2000), (2000, 30)]:
@@ -167,7 +167,7 @@ def test_a_narrow_picture_alone_leaves_a_map_at_each_scale(backbone):
 
 def test_no_proposals_at_all():
     detector = build()
-    batch = picture_batch(SIZE, (GroundTruth.empty(),) * 2)
+    batch = image_batch(SIZE, (GroundTruth.empty(),) * 2)
     empty = Batch(batch.images, batch.truths, batch.metas, (torch.zeros(0, 4),) * 2)
     assert [len(found) for found in detector.detect(empty)] == [0, 0]
     assert all(float(term.detach()) == 0 for term in detector.loss(empty).values())
@@ -179,20 +179,20 @@ def test_no_proposals_at_all():
 
 def test_svms_take_the_place_of_the_softmax(tmp_path):
     detector = build(svm=True, svm_cost=1.0, background_iou=(0.0, 0.5))
-    pictures = DrawnPictures()
-    plan = Plan({"train": GradientSettings()}, lambda _: NoBatches(), pictures, tmp_path)
+    images = DrawnImages()
+    plan = Plan({"train": GradientSettings()}, lambda _: NoBatches(), images, tmp_path)
     phases = detector.phases(plan)
     assert [phase.name for phase in phases] == ["train", "features", "svms"]
     assert "SVMs have not been trained" in detector.lacks()
     told = [phase.fit(Silent()) for phase in phases[1:]]
     num_regions = sum(
         len(truth) + len(found)
-        for truth, found in zip(pictures.truths, pictures.proposals, strict=True)
+        for truth, found in zip(images.truths, images.proposals, strict=True)
     )
     assert told[0] == {"cache_bytes": 2 * num_regions * detector.feature_dim}
     assert not list(tmp_path.iterdir())  # given back
     assert detector.lacks() is None
-    batch = next(iter(pictures.batches(1)))
+    batch = next(iter(images.batches(1)))
     boxes, numbers = batch.truths[0].boxes, torch.zeros(len(batch.truths[0])).long()
     maps = detector._all_maps(batch)
     scores, _ = detector.outputs(maps, boxes, numbers, scales=detector.scales)
@@ -209,26 +209,26 @@ def test_truncated_layers_are_used_in_detection_alone():
     layers = {"head": "mlp", "hidden_features": (96, 64)}
     plain, exact = build(**layers), build(**layers, truncated_svd=(96, 64))
     coarse = build(**layers, truncated_svd=(2, 2))
-    batch = picture_batch(SIZE, (some_truth(SIZE, NUM_CLASSES, 2),) * 2)
+    batch = image_batch(SIZE, (some_truth(SIZE, NUM_CLASSES, 2),) * 2)
     for detector in (exact, coarse):
         detector.load_state_dict(plain.state_dict())
-    boxes, pictures = torch.tensor([[3.0, 4, 40, 50], [10, 10, 60, 30]]), torch.tensor([0, 1])
+    boxes, images = torch.tensor([[3.0, 4, 40, 50], [10, 10, 60, 30]]), torch.tensor([0, 1])
     maps = plain._all_maps(batch)
-    features = [d.region_features(maps, boxes, pictures) for d in (plain, exact, coarse)]
+    features = [d.region_features(maps, boxes, images) for d in (plain, exact, coarse)]
     assert_close(features[1], features[0], atol=1e-4, rtol=1e-4)
     assert not torch.allclose(features[2], features[0], atol=1e-3)
-    trained = coarse.train().region_features(maps, boxes, pictures)
+    trained = coarse.train().region_features(maps, boxes, images)
     assert_close(trained, features[0])
     # when the layers change, the thin ones follow
     with torch.no_grad():
         exact.hidden[1].weight.mul_(2)
-    changed = exact.eval().region_features(maps, boxes, pictures)
+    changed = exact.eval().region_features(maps, boxes, images)
     assert not torch.allclose(changed, features[0])
 
 
 def test_detections_overlap_little_within_a_class():
     detector = build(iou_threshold=0.2, score_threshold=0.0)
-    batch = picture_batch(SIZE, (GroundTruth.empty(),) * 3)
+    batch = image_batch(SIZE, (GroundTruth.empty(),) * 3)
     for found in detector.detect(batch):
         assert 0 < len(found) <= 100
         for label in range(NUM_CLASSES):

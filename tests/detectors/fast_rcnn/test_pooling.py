@@ -25,7 +25,7 @@ def random_map(height, width, scale, count=2, channels=3, seed=0):
     return FeatureMap(values, scale)
 
 
-def pictures_of(boxes, count=2):
+def images_of(boxes, count=2):
     return torch.arange(len(boxes)) % count
 
 
@@ -97,11 +97,11 @@ def test_max_pooling_is_that_of_caffe(kind, size, scale):
     boxes[:2] = boxes[:2].floor() + torch.tensor([0.0, 0.0, 0.5, 0.5])  # less than a pixel
     boxes[2] = torch.tensor([0.0, 0.0, 0.25, 0.25])
     source = random_map(13, 9, scale)
-    pictures = pictures_of(boxes)
-    found = pool_regions([source], None, boxes, pictures, size, "max")
+    images = images_of(boxes)
+    found = pool_regions([source], None, boxes, images, size, "max")
     expected = [
-        pooled_as_caffe(source.values[picture].numpy(), box, scale, size)
-        for box, picture in zip(boxes.tolist(), pictures.tolist(), strict=True)
+        pooled_as_caffe(source.values[image].numpy(), box, scale, size)
+        for box, image in zip(boxes.tolist(), images.tolist(), strict=True)
     ]
     assert_close(found, torch.from_numpy(np.stack(expected)), rtol=0, atol=0)
     assert (found == 0).any() or size == 1  # some lie partly outside the map
@@ -126,11 +126,11 @@ def test_corners_of_max_pooling_are_rounded_and_the_last_pixel_belongs_to_a_regi
 def test_align_samples_the_map_at_exact_points(size, scale):
     boxes = (real_boxes(40, 2) / 8 - 1) / scale  # some reach beyond the map of 13×9
     source = random_map(13, 9, scale)
-    pictures = pictures_of(boxes)
-    found = pool_regions([source], None, boxes, pictures, size, "align")
+    images = images_of(boxes)
+    found = pool_regions([source], None, boxes, images, size, "align")
     expected = [
-        aligned(source.values[picture].double().numpy(), box, scale, size)
-        for box, picture in zip(boxes.tolist(), pictures.tolist(), strict=True)
+        aligned(source.values[image].double().numpy(), box, scale, size)
+        for box, image in zip(boxes.tolist(), images.tolist(), strict=True)
     ]
     # points within a rounding error of a position away from the map would be a jump: there are none
     assert_close(found.double(), torch.from_numpy(np.stack(expected)), rtol=1e-5, atol=1e-5)
@@ -157,15 +157,15 @@ def test_align_of_a_linear_map_is_its_value_at_the_center_of_each_part():
 def test_regions_of_several_maps_are_pooled_one_by_one(count, pooling):
     # nobody takes a region from the last map
     maps = [random_map(80 // 2**n, 96 // 2**n, 0.5**n, count=3, seed=n) for n in range(4)]
-    boxes, pictures = real_boxes(count, 3), pictures_of(real_boxes(count, 3), count=3)
+    boxes, images = real_boxes(count, 3), images_of(real_boxes(count, 3), count=3)
     choice = torch.randint(0, 3, (count,), generator=torch.Generator().manual_seed(4))
-    found = pool_regions(maps, choice, boxes, pictures, 3, pooling)
+    found = pool_regions(maps, choice, boxes, images, 3, pooling)
     assert found.shape == (count, 3, 3, 3)
     for row in range(count):
         one = slice(row, row + 1)
         source = maps[int(choice[row])]
-        alone = FeatureMap(source.values[int(pictures[row])][None], source.scale)
-        expected = pool_regions([alone], None, boxes[one], pictures[:1] * 0, 3, pooling)
+        alone = FeatureMap(source.values[int(images[row])][None], source.scale)
+        expected = pool_regions([alone], None, boxes[one], images[:1] * 0, 3, pooling)
         assert_close(found[one], expected, rtol=1e-6, atol=1e-6)
 
 

@@ -12,8 +12,8 @@ from detect.errors import DetectError
 from detect.ops import box_iou
 from detect.structures import Batch, GroundTruth, ImageMeta, Sample
 from detect.training import FitPhase, GradientSettings, Plan
-from tests.contracts import NoBatches, picture_batch, some_truth
-from tests.detectors.rcnn.training_pictures import Silent
+from tests.contracts import NoBatches, image_batch, some_truth
+from tests.detectors.rcnn.training_images import Silent
 
 NUM_CLASSES = 2
 SIZE = (64, 64)
@@ -24,7 +24,7 @@ SMALL = {
     "hidden_features": (16,),
     "rpn_channels": 16,
     "anchor_sizes": (16, 24),
-    "regions_per_picture": 16,
+    "regions_per_image": 16,
 }
 FPN = {"neck": "fpn", "neck_channels": 8, "anchor_sizes": (12, 20, 32, 48)}
 SETTINGS = {name: GradientSettings() for name in FasterRCNN.phase_names}
@@ -41,7 +41,7 @@ def phases_of(detector):
 
 def some_batch(num_objects=2):
     truths = tuple(some_truth(SIZE, NUM_CLASSES, num_objects, seed) for seed in range(2))
-    return picture_batch(SIZE, truths)
+    return image_batch(SIZE, truths)
 
 
 # --- settings -------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def test_joint_training_has_four_losses_and_reaches_the_trunk_through_both():
 
 @pytest.mark.parametrize("options", [{}, FPN, {"crossing_anchors": True}], ids=str)
 @pytest.mark.parametrize("num_objects", [0, 1, 300])
-def test_odd_pictures_train_and_detect(num_objects, options):
+def test_odd_images_train_and_detect(num_objects, options):
     detector = build(input_size=128, shorter_side=64, **options)
     generator = torch.Generator().manual_seed(0)
     samples = []
@@ -111,7 +111,7 @@ def test_odd_pictures_train_and_detect(num_objects, options):
 
 @pytest.mark.parametrize("backbone", ["lenet", "alexnet", "vgg11", "resnet18"])
 @pytest.mark.parametrize("size", [(30, 2000), (2000, 30), (3, 2000), (1, 1)])
-def test_narrow_pictures_alone_leave_a_map(size, backbone):
+def test_narrow_images_alone_leave_a_map(size, backbone):
     torch.manual_seed(0)
     options = {"head": "mlp", "hidden_features": (8,), "rpn_channels": 8}
     detector = FasterRCNN(
@@ -140,7 +140,7 @@ def test_no_proposal_survives():
     sum(terms.values()).backward()
 
 
-def test_proposals_of_a_picture_do_not_depend_on_the_others():
+def test_proposals_of_an_image_do_not_depend_on_the_others():
     detector = build(test_proposals=(40, 7), proposal_iou=0.5)
     batch = some_batch()
     together = detector.propose(batch)
@@ -225,7 +225,7 @@ def test_before_they_share_proposals_come_from_the_other_trunk():
 # --- as a source ----------------------------------------------------------------------------------
 
 
-def test_proposals_for_others_are_in_the_frame_of_the_picture():
+def test_proposals_for_others_are_in_the_frame_of_the_image():
     detector = build()
     image = torch.randint(0, 256, (100, 40, 3), dtype=torch.uint8).numpy()
     found = torch.from_numpy(RPNProposals(detector, "0")(image, "a"))

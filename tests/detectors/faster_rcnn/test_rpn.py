@@ -43,7 +43,7 @@ def some_truths():
 
 def draw(count=10_000, **options):
     settings = {
-        "anchors_per_picture": count,
+        "anchors_per_image": count,
         "positive_iou": 0.7,
         "negative_iou": 0.3,
         "crossing": False,
@@ -132,12 +132,12 @@ def test_half_of_the_drawn_anchors_are_positive_at_most():
     few = draw(12, positive_iou=0.31, crossing=True).sample
     assert int(few.is_drawn[0].sum()) == 12
     assert int((few.is_positive & few.is_drawn)[0].sum()) == 6
-    # a picture without objects gives background alone
+    # an image without objects gives background alone
     assert int(few.is_drawn[1].sum()) == 12
     assert not (few.is_positive & few.is_drawn)[1].any()
 
 
-def test_no_anchor_of_a_narrow_picture_is_inside():
+def test_no_anchor_of_a_narrow_image_is_inside():
     assert not draw().sample.is_drawn[2].any()
     assert draw(crossing=True).sample.is_drawn[2].any()
 
@@ -198,9 +198,9 @@ def test_proposals_equal_the_oracle(settings):
             frame,
             *settings,
         )
-        own = found.boxes[row][found.is_there[row]]
+        own = found.boxes[row][found.valid[row]]
         assert_close(own, torch.tensor(expected).reshape(-1, 4), atol=1e-3, rtol=1e-5)
-    assert found.boxes.shape[1] == int(found.is_there.sum(dim=1).max())
+    assert found.boxes.shape[1] == int(found.valid.sum(dim=1).max())
 
 
 def test_levels_do_not_suppress_each_other():
@@ -214,13 +214,13 @@ def test_levels_do_not_suppress_each_other():
     options = {"num_before": 50, "num_after": 1000, "iou_threshold": 0.5, "min_size": 1.0}
     frames = torch.tensor(FRAMES)
     once, both = (select_proposals(o, frames, **options) for o in (outputs, twice))
-    assert both.is_there.sum(dim=1).tolist() == (2 * once.is_there.sum(dim=1)).tolist()
+    assert both.valid.sum(dim=1).tolist() == (2 * once.valid.sum(dim=1)).tolist()
 
 
-def test_a_picture_where_no_proposal_survives():
+def test_an_image_where_no_proposal_survives():
     options = {"num_before": 50, "num_after": 10, "iou_threshold": 0.7}
     frames = torch.tensor(FRAMES)
     found = select_proposals(some_outputs(), frames, min_size=20.0, **options)
-    assert found.is_there.any(dim=1).tolist() == [True, True, False]  # 10 pixels high
+    assert found.valid.any(dim=1).tolist() == [True, True, False]  # 10 pixels high
     nothing = select_proposals(some_outputs(), frames, min_size=500.0, **options)
     assert nothing.boxes.shape == (3, 0, 4)

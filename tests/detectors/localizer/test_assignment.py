@@ -48,7 +48,7 @@ def test_of_too_many_objects_the_largest_count():
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_picture_without_objects(count):
+def test_an_image_without_objects(count):
     truth = GroundTruth.empty()
     assert ordered_slots(truth, count, "left_to_right").tolist() == []
     boxes, probabilities = torch.rand(count, 4), torch.rand(count, 2)

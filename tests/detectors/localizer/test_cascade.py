@@ -10,10 +10,11 @@ from detect.config import Config, Settings, resolve
 from detect.detectors import Localizer
 from detect.detectors.localizer.cascade import RefinementStage
 from detect.errors import DetectError
-from detect.experiment import load, train
+from detect.experiment.model import load
+from detect.experiment.training import train
 from detect.structures import GroundTruth
 from detect.training import FitPhase, GradientSettings, Plan
-from tests.contracts import NoBatches, picture_batch, some_truth
+from tests.contracts import NoBatches, image_batch, some_truth
 
 SIZE = (64, 64)
 NUM_JOINTS = 4
@@ -77,7 +78,7 @@ def test_a_square_shows_what_lies_around_its_joint():
     seen = []
     stage.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     images = torch.zeros(2, 3, *SIZE)
-    images[1, :, 27:33, 27:33] = 1.0  # around joint 2 of the second picture
+    images[1, :, 27:33, 27:33] = 1.0  # around joint 2 of the second image
     stage.refine(images, labeled()[..., :2].expand(2, -1, -1))
     (crops,) = seen
     assert crops.shape == (2 * NUM_JOINTS, 3, 64, 64)
@@ -85,7 +86,7 @@ def test_a_square_shows_what_lies_around_its_joint():
     assert middles.round().tolist() == [0, 0, 0, 0, 0, 0, 1, 0]
 
 
-def test_outside_the_picture_a_square_has_the_mean_color():
+def test_outside_the_image_a_square_has_the_mean_color():
     stage = build_stage()
     seen = []
     stage.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -115,15 +116,15 @@ def test_joints_without_a_label_or_a_torso_are_neither_measured_nor_learned():
     assert_close(stage.error_mean[:, 0], torch.tensor([0.5, 0.5, 0.0, 0.5]))
     assert_close(stage.error_std, torch.zeros(NUM_JOINTS, 2))
     set_displacements(stage, [[0.0, 0.0], [0.0, 0.0], [9.0, 9.0], [0.0, 0.0]])
-    batch = picture_batch(SIZE, (GroundTruth.empty(), GroundTruth.empty()))
-    # what is left to say is the error itself, at three joints of the first picture
+    batch = image_batch(SIZE, (GroundTruth.empty(), GroundTruth.empty()))
+    # what is left to say is the error itself, at three joints of the first image
     assert_close(stage.loss(batch, truth), torch.tensor(0.5**2 / 2))
 
 
 def test_the_loss_falls_to_zero_when_the_errors_are_undone():
     stage = build_stage()
     stage.error_mean.copy_(torch.tensor([[0.1, 0.2], [-0.3, 0.0], [0.0, 0.4], [0.2, 0.2]]))
-    batch = picture_batch(SIZE, (GroundTruth.empty(),))
+    batch = image_batch(SIZE, (GroundTruth.empty(),))
     set_displacements(stage, (-stage.error_mean).tolist())
     assert_close(stage.loss(batch, labeled()), torch.tensor(0.0))
 
@@ -131,7 +132,7 @@ def test_the_loss_falls_to_zero_when_the_errors_are_undone():
 def test_later_stages_stay_out_until_they_are_measured():
     localizer = build()
     set_displacements(localizer.stages[0], [[1.0, 1.0]] * NUM_JOINTS)
-    batch = picture_batch(SIZE, (GroundTruth.empty(),))
+    batch = image_batch(SIZE, (GroundTruth.empty(),))
     before = localizer.detect(batch)[0].joints
     localizer.stages[0].is_measured.fill_(True)
     after = localizer.detect(batch)[0].joints
@@ -164,7 +165,7 @@ def test_a_stage_learns_and_no_other_part():
     truth = GroundTruth(truth.boxes, truth.labels, truth.difficult, labeled())
     phase = phases_of(localizer)[3]
     assert phase.name == "refine_2"
-    phase.loss(picture_batch(SIZE, (truth,)))["joints"].backward()
+    phase.loss(image_batch(SIZE, (truth,)))["joints"].backward()
     learned = {name for name, p in localizer.named_parameters() if p.grad is not None}
     assert learned == {f"stages.0.{name}" for name, _ in localizer.stages[0].named_parameters()}
 

@@ -6,7 +6,7 @@ from detect.backbones import build_backbone
 from detect.detectors import Localizer, predict
 from detect.errors import DetectError
 from detect.structures import Batch, GroundTruth
-from tests.contracts import picture_batch, some_truth
+from tests.contracts import image_batch, some_truth
 
 SIZE = (64, 64)
 NUM_JOINTS = 5
@@ -38,7 +38,7 @@ BOX = (0.5, 0.5, 0.5, 0.5)
 def test_joints_are_shares_of_the_input(attach):
     localizer = build(attach=attach)
     set_outputs(localizer, BOX, POINTS)
-    batch = picture_batch(SIZE, (GroundTruth.empty(),), original_sizes=((32, 128),))
+    batch = image_batch(SIZE, (GroundTruth.empty(),), original_sizes=((32, 128),))
     (found,) = localizer.detect(batch)
     assert found.joints.shape == (len(found), NUM_JOINTS, 2)
     assert_close(found.joints[0], torch.tensor(POINTS) * 64)
@@ -50,7 +50,7 @@ def test_the_loss_is_half_the_squared_distance_of_labeled_joints():
     localizer = build(joint_weight=3.0)
     set_outputs(localizer, BOX, POINTS)
     joints = [[[16.0, 35.2, 2], [32, 32, 1], [0, 0, 0], [6.4, 57.6, 2], [48, 22.4, 1]]]
-    terms = localizer.loss(picture_batch(SIZE, (truth_with(joints),)))
+    terms = localizer.loss(image_batch(SIZE, (truth_with(joints),)))
     expected = 3 * (0.05**2 / 2 + 0.1**2 / 2) / 4  # four are labeled
     assert_close(terms["joints"], torch.tensor(expected), rtol=1e-4, atol=1e-7)
 
@@ -59,7 +59,7 @@ def test_the_loss_is_half_the_squared_distance_of_labeled_joints():
 def test_no_visible_joint(visibility):
     localizer = build()
     joints = [[[10.0, 10.0, visibility]] * NUM_JOINTS]
-    terms = localizer.loss(picture_batch(SIZE, (truth_with(joints), GroundTruth.empty())))
+    terms = localizer.loss(image_batch(SIZE, (truth_with(joints), GroundTruth.empty())))
     assert all(term.isfinite() for term in terms.values())
     assert (float(terms["joints"].detach()) > 0) == (visibility > 0)
 
@@ -74,26 +74,26 @@ def test_the_joints_are_those_of_the_largest_object():
 
 
 def test_data_without_joints_is_refused():
-    batch = picture_batch(SIZE, (some_truth(SIZE, 2, 1),))
+    batch = image_batch(SIZE, (some_truth(SIZE, 2, 1),))
     with pytest.raises(DetectError, match="expected data with 5 joints an object, found none"):
         build().loss(batch)
 
 
 def test_another_number_of_joints_is_refused():
-    batch = picture_batch(SIZE, (truth_with([[[1.0, 1.0, 2.0]] * 3]),))
+    batch = image_batch(SIZE, (truth_with([[[1.0, 1.0, 2.0]] * 3]),))
     with pytest.raises(DetectError, match="5 joints an object, found 3"):
         build().loss(batch)
 
 
 def test_joints_of_several_objects_are_refused():
-    with pytest.raises(DetectError, match="joints are of one object a picture"):
+    with pytest.raises(DetectError, match="joints are of one object an image"):
         build(num_objects=2)
 
 
 def test_the_regression_phase_learns_joints():
     localizer = build()
     truth = truth_with([[[10.0, 20.0, 2.0]] * NUM_JOINTS])
-    batch = picture_batch(SIZE, (truth,))
+    batch = image_batch(SIZE, (truth,))
     terms = localizer.regression_loss(Batch(batch.images, batch.truths, batch.metas))
     assert set(terms) == {"boxes", "joints"}
     terms["joints"].backward()

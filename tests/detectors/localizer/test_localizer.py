@@ -12,7 +12,7 @@ from detect.errors import DetectError
 from detect.ops import elementwise_box_iou
 from detect.structures import Batch, GroundTruth
 from detect.training import GradientSettings, Plan
-from tests.contracts import NoBatches, picture_batch, some_truth
+from tests.contracts import NoBatches, image_batch, some_truth
 
 SIZE = (64, 64)
 NUM_CLASSES = 4
@@ -29,7 +29,7 @@ def truths(*counts):
 
 
 def set_boxes(localizer, units):
-    """Make the regression head give these (center, size) for any picture."""
+    """Make the regression head give these (center, size) for any image."""
     with torch.no_grad():
         last = localizer.regressor[-1]
         last.weight.zero_()
@@ -71,7 +71,7 @@ def test_the_hidden_layers_are_those_of_the_papers_by_default(attach, hidden):
 def test_a_box_is_center_and_size_in_units_of_the_input():
     localizer = build()
     set_boxes(localizer, [0.5, 0.25, 0.5, 0.125])
-    found = localizer.detect(picture_batch(SIZE, truths(0)))[0]
+    found = localizer.detect(image_batch(SIZE, truths(0)))[0]
     assert_close(found.boxes[0], torch.tensor([16.0, 12.0, 48.0, 20.0]))
 
 
@@ -85,7 +85,7 @@ def test_five_guesses_are_the_most_probable_classes():
     units = torch.full((7, 4), 0.5)
     units[:, 0] = torch.arange(7) / 10
     set_boxes(localizer, units)
-    (found,) = localizer.detect(picture_batch(SIZE, truths(0)))
+    (found,) = localizer.detect(image_batch(SIZE, truths(0)))
     assert found.labels.tolist() == [3, 5, 1, 2, 4]  # ties go to the lower class
     assert_close(found.scores, torch.tensor(logits).softmax(0)[found.labels])
     centers = (found.boxes[:, 0] + found.boxes[:, 2]) / 2
@@ -95,7 +95,7 @@ def test_five_guesses_are_the_most_probable_classes():
 def test_the_target_is_the_largest_object():
     localizer = build()
     (truth,) = truths(3)
-    batch = picture_batch(SIZE, (truth,))
+    batch = image_batch(SIZE, (truth,))
     area = (truth.boxes[:, 2:] - truth.boxes[:, :2]).prod(dim=1)
     largest = int(area.argmax())
     alone = GroundTruth(truth.boxes[[largest]], truth.labels[[largest]], truth.difficult[[largest]])
@@ -105,15 +105,15 @@ def test_the_target_is_the_largest_object():
         assert_close(term, localizer.loss(other)[name])
 
 
-def test_pictures_with_several_objects_can_be_left_out():
+def test_images_with_several_objects_can_be_left_out():
     localizer = build(object_choice="single").eval()
     several, one = truths(3, 1)
-    both = localizer.loss(picture_batch(SIZE, (several, one)))
-    batch = picture_batch(SIZE, (several, one))
+    both = localizer.loss(image_batch(SIZE, (several, one)))
+    batch = image_batch(SIZE, (several, one))
     alone = localizer.loss(Batch(batch.images[1:], (one,), batch.metas[1:]))
     for name, term in both.items():
         assert_close(term, alone[name])
-    nothing = localizer.loss(picture_batch(SIZE, (several,)))
+    nothing = localizer.loss(image_batch(SIZE, (several,)))
     assert all(term.item() == 0 for term in nothing.values())
 
 
@@ -136,7 +136,7 @@ def test_the_box_loss_is_that_of_the_formula(kind, class_specific):
     else:
         corners = torch.tensor([0.25, 0.35, 0.55, 0.55])
         expected = 1 - elementwise_box_iou(corners, box, kind)
-    found = localizer.loss(picture_batch(SIZE, (truth,)))["boxes"]
+    found = localizer.loss(image_batch(SIZE, (truth,)))["boxes"]
     assert_close(found, 2 * expected, rtol=1e-5, atol=1e-5)
 
 
@@ -155,7 +155,7 @@ def test_with_several_slots_the_rest_stand_for_nothing():
 @pytest.mark.parametrize("count", [0, 1, 3, 6])
 def test_any_number_of_objects_is_legal(assignment, count):
     localizer = build(num_objects=3, assignment=assignment)
-    terms = localizer.loss(picture_batch(SIZE, truths(count, 1)))
+    terms = localizer.loss(image_batch(SIZE, truths(count, 1)))
     assert all(term.isfinite() for term in terms.values())
 
 
@@ -167,11 +167,11 @@ def test_hungarian_slots_follow_the_predictions():
     )
     units = torch.tensor([[50, 50, 20, 20], [12, 12, 16, 16]]) / 64  # the right one first
     set_boxes(localizer, units)
-    found = localizer.loss(picture_batch(SIZE, (truth,)))["boxes"]
+    found = localizer.loss(image_batch(SIZE, (truth,)))["boxes"]
     assert_close(found, torch.tensor(0.0), atol=1e-6, rtol=0)
     in_order = build(num_objects=2, assignment="left_to_right").eval()
     set_boxes(in_order, units)
-    assert in_order.loss(picture_batch(SIZE, (truth,)))["boxes"] > 0.1
+    assert in_order.loss(image_batch(SIZE, (truth,)))["boxes"] > 0.1
 
 
 def test_detections_of_several_slots_are_suppressed_by_class():
@@ -181,7 +181,7 @@ def test_detections_of_several_slots_are_suppressed_by_class():
     logits[0, 1], logits[1, 1], logits[2, 2] = 5.0, 4.0, 5.0
     logits[1, NUM_CLASSES] = 3.0
     set_logits(localizer, logits)
-    (found,) = localizer.detect(picture_batch(SIZE, truths(0)))
+    (found,) = localizer.detect(image_batch(SIZE, truths(0)))
     assert sorted(found.labels.tolist()) == [1, 2]
 
 
@@ -218,7 +218,7 @@ def step(phase, batch):
 def test_each_phase_trains_its_own_part_and_nothing_else(attach):
     localizer = build(recipe="finetune_all", attach=attach)
     phases = phases_of(localizer)
-    batch = picture_batch(SIZE, truths(1, 2))
+    batch = image_batch(SIZE, truths(1, 2))
 
     def changed_by(name):
         before = copy.deepcopy(localizer.state_dict())
@@ -239,7 +239,7 @@ def test_each_phase_trains_its_own_part_and_nothing_else(attach):
 @pytest.mark.parametrize("attach", ["trunk", "head"])
 def test_the_gradient_of_the_regression_phase_ends_at_its_head(attach):
     localizer = build(attach=attach)
-    sum(localizer.regression_loss(picture_batch(SIZE, truths(1))).values()).backward()
+    sum(localizer.regression_loss(image_batch(SIZE, truths(1))).values()).backward()
     assert all(parameter.grad is not None for parameter in localizer.regressor.parameters())
     assert all(parameter.grad is None for parameter in localizer.backbone.parameters())
 
@@ -250,7 +250,7 @@ def test_a_map_of_fewer_channels():
     assert (first.kernel_size, first.out_channels) == ((1, 1), 6)
     linear = [layer for layer in localizer.regressor if isinstance(layer, nn.Linear)]
     assert [layer.in_features for layer in linear] == [6 * 16, 16, 8]
-    assert localizer.loss(picture_batch(SIZE, truths(1)))["boxes"].isfinite()
+    assert localizer.loss(image_batch(SIZE, truths(1)))["boxes"].isfinite()
 
 
 def test_behind_the_head_there_is_no_map_to_reduce():
@@ -259,10 +259,10 @@ def test_behind_the_head_there_is_no_map_to_reduce():
 
 
 @pytest.mark.parametrize("make", [partial(build), partial(build, num_objects=3)])
-def test_tiny_pictures_are_scaled_up(make):
+def test_tiny_images_are_scaled_up(make):
     from detect.detectors import predict
 
     localizer = make()
-    batch = picture_batch(SIZE, truths(0), original_sizes=((1, 1),))
+    batch = image_batch(SIZE, truths(0), original_sizes=((1, 1),))
     (found,) = predict(localizer, batch)
     assert (found.boxes <= 1).all()

@@ -11,8 +11,8 @@ from detect.ops import box_iou
 from detect.proposals import Proposals, RandomBoxes, SelectiveSearch, write_proposals
 from detect.structures import Batch, GroundTruth, ImageMeta, InputSpec, Sample
 from detect.training import GradientSettings, Plan
-from tests.contracts import NoBatches, picture_batch, some_truth
-from tests.detectors.rcnn.training_pictures import SIZE, DrawnPictures, Silent
+from tests.contracts import NoBatches, image_batch, some_truth
+from tests.detectors.rcnn.training_images import SIZE, DrawnImages, Silent
 
 NUM_CLASSES = 2
 RANDOM = {"proposals": "random-boxes", "proposal_options": {"count": 40}}
@@ -24,15 +24,15 @@ def build(backbone="tiny", seed=0, **options) -> RCNN:
     return RCNN(build_backbone(backbone), NUM_CLASSES, **settings).eval()
 
 
-def phases_of(detector, pictures, cache):
+def phases_of(detector, photos, cache):
     settings = {"finetune": GradientSettings()}
-    return detector.phases(Plan(settings, lambda _: NoBatches(), pictures, cache))
+    return detector.phases(Plan(settings, lambda _: NoBatches(), photos, cache))
 
 
-def fit(detector, pictures, cache):
+def fit(detector, photos, cache):
     """All phases that fit, one after another."""
     watch = Silent()
-    for phase in phases_of(detector, pictures, cache):
+    for phase in phases_of(detector, photos, cache):
         if phase.name != "finetune":
             phase.fit(watch)
     return watch
@@ -48,7 +48,7 @@ def truth():
 
 def test_proposals_of_a_batch_are_taken_and_else_found():
     detector = build()
-    batch = picture_batch(SIZE, (GroundTruth.empty(),) * 2)
+    batch = image_batch(SIZE, (GroundTruth.empty(),) * 2)
     found = find_in_batch(detector.proposal_source, batch)
     assert [len(boxes) for boxes in found] == [40, 40]
     given = Batch(batch.images, batch.truths, batch.metas, tuple(boxes[:7] for boxes in found))
@@ -58,10 +58,10 @@ def test_proposals_of_a_batch_are_taken_and_else_found():
 
 
 @pytest.mark.parametrize("size", [(90, 40), (50, 120), (64, 64)])
-def test_a_picture_gives_the_same_boxes_beforehand_and_now(size):
+def test_an_image_gives_the_same_boxes_beforehand_and_now(size):
     spec = InputSpec((96, 96), keep_aspect_ratio=True)
     source = FittedSource(SelectiveSearch(min_size=8), spec, 50)
-    batch = picture_batch(size, (GroundTruth.empty(),))
+    batch = image_batch(size, (GroundTruth.empty(),))
     image = batch.images[0].permute(1, 2, 0).contiguous().numpy()
     sample = Sample(image, GroundTruth.empty(), ImageMeta("0", None, size, size))
     beforehand = torch.from_numpy(source(image, "0"))
@@ -72,9 +72,9 @@ def test_a_picture_gives_the_same_boxes_beforehand_and_now(size):
     assert_close(now, fitted.meta.to_input(beforehand), atol=1e-3, rtol=0)
 
 
-def test_boxes_of_a_file_are_in_the_frame_of_the_picture(tmp_path):
+def test_boxes_of_a_file_are_in_the_frame_of_the_image(tmp_path):
     boxes = torch.tensor([[10.0, 20.0, 30.0, 40.0], [0.0, 0.0, 100.0, 50.0]])
-    proposals = Proposals.of_pictures({"0": boxes.numpy()}, {"method": "mine"})
+    proposals = Proposals.of_images({"0": boxes.numpy()}, {"method": "mine"})
     write_proposals(tmp_path / "boxes.npz", proposals)
     detector = build(proposals=str(tmp_path / "boxes.npz"), proposal_options={})
     meta = ImageMeta("0", None, (50, 100), (64, 64), (0.64, 0.64), (16.0, 0.0))
@@ -110,24 +110,24 @@ def test_a_source_that_is_not_to_be_had(options, message):
 
 def test_windows_are_a_quarter_objects_at_most(truth):
     detector = build(windows_per_step=40, proposal_options={"count": 400})
-    batch = picture_batch(SIZE, (truth, GroundTruth.empty()))
+    batch = image_batch(SIZE, (truth, GroundTruth.empty()))
     windows = detector._sample_windows(batch)
     assert len(windows.labels) == 40
     is_object = windows.labels < NUM_CLASSES
     assert 3 <= is_object.sum() <= 10
-    assert (windows.pictures[is_object] == 0).all()  # the other picture has no objects
+    assert (windows.image_index[is_object] == 0).all()  # the other image has no objects
     iou = box_iou(windows.boxes, truth.boxes)
     best, meant = iou.max(dim=1)
     assert (best[is_object] >= 0.5).all()
     assert torch.equal(windows.labels[is_object], truth.labels[meant[is_object]])
-    background = ~is_object & (windows.pictures == 0)
+    background = ~is_object & (windows.image_index == 0)
     assert (best[background] < 0.5).all()
-    assert {0, 1} == set(windows.pictures.tolist())
+    assert {0, 1} == set(windows.image_index.tolist())
 
 
-def test_a_picture_without_any_region_teaches_nothing():
+def test_an_image_without_any_region_teaches_nothing():
     detector = build()
-    batch = picture_batch(SIZE, (GroundTruth.empty(),))
+    batch = image_batch(SIZE, (GroundTruth.empty(),))
     batch = Batch(batch.images, batch.truths, batch.metas, (torch.zeros(0, 4),))
     loss = detector.train().loss(batch)["classification"]
     loss.backward()
@@ -135,16 +135,16 @@ def test_a_picture_without_any_region_teaches_nothing():
     assert len(detector.detect(batch)[0]) == 0
 
 
-def test_beyond_a_picture_is_the_mean_color():
+def test_beyond_an_image_is_the_mean_color():
     detector = build()
     meta = ImageMeta("0", None, (32, 64), (64, 64), (1.0, 1.0), (16.0, 0.0))
     images = torch.full((1, 3, 64, 64), 114, dtype=torch.uint8)
     images[:, :, 16:48] = 255
-    pictures = detector.pictures(Batch(images, (GroundTruth.empty(),), (meta,)))
+    photos = detector.images(Batch(images, (GroundTruth.empty(),), (meta,)))
     mean = detector.backbone.mean.flatten()
-    assert_close(pictures[0, :, 15, 5], mean)
-    assert_close(pictures[0, :, 48, 5], mean)
-    assert (pictures[0, :, 16:48] == 1).all()
+    assert_close(photos[0, :, 15, 5], mean)
+    assert_close(photos[0, :, 48, 5], mean)
+    assert (photos[0, :, 16:48] == 1).all()
 
 
 # --- the phases that fit --------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_beyond_a_picture_is_the_mean_color():
 
 def test_the_phases_are_the_papers(tmp_path):
     def names(**options):
-        return [phase.name for phase in phases_of(build(**options), DrawnPictures(), tmp_path)]
+        return [phase.name for phase in phases_of(build(**options), DrawnImages(), tmp_path)]
 
     assert names() == ["finetune", "features", "svms", "box_regression"]
     assert names(finetune=False) == ["features", "svms", "box_regression"]
@@ -163,18 +163,18 @@ def test_the_phases_are_the_papers(tmp_path):
 
 @pytest.mark.parametrize("layer", ["trunk", "head"])
 def test_the_fitted_layers_do_not_depend_on_where_features_are_kept(layer, tmp_path):
-    pictures = DrawnPictures(6)
+    photos = DrawnImages(6)
     kept, streamed = build(feature_layer=layer), build(feature_layer=layer, feature_cache="none")
-    said = fit(kept, pictures, tmp_path)
-    fit(streamed, pictures, tmp_path)
+    said = fit(kept, photos, tmp_path)
+    fit(streamed, photos, tmp_path)
     # other rows go through the network together, which rounds otherwise, to half precision at that
-    batch = next(iter(DrawnPictures(6).batches(3)))
+    batch = next(iter(DrawnImages(6).batches(3)))
     mine, theirs = kept.detect(batch)[0], streamed.detect(batch)[0]
     assert_close(mine.scores, theirs.scores, atol=5e-3, rtol=0)
     assert_close(kept.svms.bias, streamed.svms.bias, atol=5e-3, rtol=0)
     assert kept.svms.weight.any()
     assert kept.regressors.bias.any()
-    assert "6 pictures × " in said.lines[0]
+    assert "6 images × " in said.lines[0]
     assert not list(tmp_path.iterdir())  # what was kept is given back
 
 
@@ -204,12 +204,12 @@ def test_other_settings_have_another_address(tmp_path):
         {"seed": 1},
     ]
     for options in variants:
-        regions = phases_of(build(**options), DrawnPictures(), tmp_path)[1].fit.__self__
+        regions = phases_of(build(**options), DrawnImages(), tmp_path)[1].fit.__self__
         addresses.add(regions._address())
-    other = phases_of(build(), DrawnPictures(seed=1), tmp_path)[1].fit.__self__
+    other = phases_of(build(), DrawnImages(seed=1), tmp_path)[1].fit.__self__
     addresses.add(other._address())
     assert len(addresses) == len(variants) + 1
-    again = phases_of(build(), DrawnPictures(), tmp_path)[1].fit.__self__
+    again = phases_of(build(), DrawnImages(), tmp_path)[1].fit.__self__
     assert again._address() in addresses
 
 
@@ -229,11 +229,11 @@ def with_layers(**options):
 
 def test_detections_are_what_the_paper_says():
     detector = with_layers(score_threshold=-0.5)
-    batch = picture_batch(SIZE, (GroundTruth.empty(),))
+    batch = image_batch(SIZE, (GroundTruth.empty(),))
     (found,) = detector.detect(batch)
     (proposals,) = find_in_batch(detector.proposal_source, batch)
     crops = detector.warped(
-        detector.pictures(batch), proposals, torch.zeros(len(proposals), dtype=torch.int64)
+        detector.images(batch), proposals, torch.zeros(len(proposals), dtype=torch.int64)
     )
     with torch.no_grad():
         features, trunk = detector.embed(crops)
@@ -266,7 +266,7 @@ def test_detections_are_what_the_paper_says():
 
 
 def test_each_part_can_be_switched_off():
-    batch = picture_batch(SIZE, (GroundTruth.empty(),))
+    batch = image_batch(SIZE, (GroundTruth.empty(),))
     (proposals,) = find_in_batch(build().proposal_source, batch)
     plain = with_layers(box_regression=False).detect(batch)[0]
     assert all(any(torch.equal(box, own) for own in proposals) for box in plain.boxes)

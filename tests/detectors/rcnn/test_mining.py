@@ -1,12 +1,12 @@
 import pytest
 import torch
+from tests.detectors.rcnn.training_images import Silent
 from torch.testing import assert_close
 
 from detect.detectors.rcnn import mining
 from detect.detectors.rcnn.mining import FEATURE_LENGTH, mine_svms
 from detect.detectors.rcnn.regions import RegionTable
 from detect.ops.svm import fit_linear_svms
-from tests.detectors.rcnn.training_pictures import Silent
 
 NUM_CLASSES, DIM = 3, 8
 
@@ -18,10 +18,10 @@ class InMemory:
         self.table, self.values = table, values
 
     def rows(self, wanted, watch):
-        for picture in range(self.table.num_pictures):
-            watch(picture, self.table.num_pictures)
-            rows = wanted[self.table.rows_of(picture)].nonzero().flatten()
-            rows = rows + self.table.rows_of(picture).start
+        for image in range(self.table.num_images):
+            watch(image, self.table.num_images)
+            rows = wanted[self.table.rows_of(image)].nonzero().flatten()
+            rows = rows + self.table.rows_of(image).start
             if len(rows):
                 yield rows, self.values[rows]
 
@@ -29,13 +29,13 @@ class InMemory:
         raise NotImplementedError
 
 
-def problem(num_pictures=30, num_regions=40, seed=0, distance=1.5):
-    """Pictures with one object each, and regions most of which show nothing."""
+def problem(num_images=30, num_regions=40, seed=0, distance=1.5):
+    """Images with one object each, and regions most of which show nothing."""
     generator = torch.Generator().manual_seed(seed)
-    count = num_pictures * num_regions
+    count = num_images * num_regions
     labels = torch.full((count,), -1, dtype=torch.int16)
-    objects = torch.arange(num_pictures) * num_regions
-    labels[objects] = (torch.arange(num_pictures) % NUM_CLASSES).to(torch.int16)
+    objects = torch.arange(num_images) * num_regions
+    labels[objects] = (torch.arange(num_images) % NUM_CLASSES).to(torch.int16)
     directions = torch.randn(NUM_CLASSES, DIM, generator=generator)
     values = torch.randn(count, DIM, generator=generator)
     values[objects] += distance * directions[labels[objects].long()]
@@ -43,7 +43,7 @@ def problem(num_pictures=30, num_regions=40, seed=0, distance=1.5):
     negatives[objects] = True
     negatives[objects, labels[objects].long()] = False
     table = RegionTable(
-        torch.arange(num_pictures + 1) * num_regions,
+        torch.arange(num_images + 1) * num_regions,
         labels,
         negatives,
         torch.zeros(count, dtype=torch.bool),

@@ -1,23 +1,23 @@
 import torch
+from tests.detectors.rcnn.training_images import DrawnImages, Silent
 from torch.testing import assert_close
 
 from detect.detectors.rcnn.regions import tabulate_regions
 from detect.ops import decode_deltas
-from tests.detectors.rcnn.training_pictures import DrawnPictures, Silent
 from tests.reference.boxes import iou as reference_iou
 
 
-def tabulate(pictures, **options):
+def tabulate(images, **options):
     values = {"max_proposals": 100, "negative_iou": 0.3, "regression_iou": 0.6, **options}
-    return tabulate_regions(pictures, 2, watch=Silent(), **values)
+    return tabulate_regions(images, 2, watch=Silent(), **values)
 
 
 def test_the_table_says_what_the_paper_says_of_each_region():
-    pictures = DrawnPictures(8)
-    table = tabulate(pictures)
+    images = DrawnImages(8)
+    table = tabulate(images)
     row = entry = 0
-    for number in range(len(pictures)):
-        truth, proposals = pictures.regions(number)
+    for number in range(len(images)):
+        truth, proposals = images.regions(number)
         assert table.rows_of(number) == slice(row, row + len(truth) + len(proposals))
         boxes = [*truth.boxes.tolist(), *proposals.tolist()]
         for place, box in enumerate(boxes):
@@ -41,16 +41,16 @@ def test_the_table_says_what_the_paper_says_of_each_region():
 
 
 def test_no_more_proposals_than_asked_for():
-    pictures = DrawnPictures(4)
-    table = tabulate(pictures, max_proposals=2)
-    counts = [len(truth) + 2 for truth in pictures.truths]
+    images = DrawnImages(4)
+    table = tabulate(images, max_proposals=2)
+    counts = [len(truth) + 2 for truth in images.truths]
     assert table.offsets.tolist() == [0, *torch.tensor(counts).cumsum(0).tolist()]
 
 
-def test_pictures_without_objects_and_without_proposals():
-    pictures = DrawnPictures(1)  # its only picture has no object
-    table = tabulate(pictures)
+def test_images_without_objects_and_without_proposals():
+    images = DrawnImages(1)  # its only image has no object
+    table = tabulate(images)
     assert table.negatives.all()
     assert not table.regressed.any()
-    pictures.proposals[0] = torch.zeros(0, 4)
-    assert tabulate(pictures).num_regions == 0
+    images.proposals[0] = torch.zeros(0, 4)
+    assert tabulate(images).num_regions == 0

@@ -7,7 +7,7 @@ from detect.backbones import Backbone, build_backbone
 from detect.detectors import Localizer, SlidingWindow, predict
 from detect.errors import DetectError
 from detect.structures import Batch, GroundTruth, ImageMeta
-from tests.contracts import picture_batch, some_truth
+from tests.contracts import image_batch, some_truth
 
 NUM_CLASSES = 3
 
@@ -35,9 +35,9 @@ def images(height=80, width=96):
 
 
 @torch.no_grad()
-def look(detector, pictures, mode="dense"):
+def look(detector, photos, mode="dense"):
     detector.mode = mode
-    return list(detector.look(pictures))
+    return list(detector.look(photos))
 
 
 @pytest.mark.parametrize("attach", ["trunk", "head"])
@@ -64,7 +64,7 @@ def test_dense_equals_crops_with_a_map_of_fewer_channels():
 def test_the_gradient_of_the_loss_of_the_heads_ends_at_the_trunk():
     detector = build(attach="head", positive_iou=0.1, negative_iou=0.1).train()
     truths = tuple(some_truth((80, 96), NUM_CLASSES, 2, seed) for seed in range(2))
-    terms = detector.heads_loss(picture_batch((80, 96), truths))
+    terms = detector.heads_loss(image_batch((80, 96), truths))
     assert set(terms) == {"classification", "boxes"}
     sum(terms.values()).backward()
     learned = {name.split(".")[0] for name, p in detector.named_parameters() if p.grad is not None}
@@ -79,7 +79,7 @@ def test_offsets_lie_between_the_steps():
     assert torch.stack(corners).tolist() == [[0, 0], [4, 0], [0, 4], [4, 4]]
 
 
-def test_offsets_without_a_pool_shift_the_picture():
+def test_offsets_without_a_pool_shift_the_image():
     torch.manual_seed(0)
     trunk = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 8, 4, stride=2))
     backbone = Backbone(trunk, nn.Sequential(nn.Flatten(), nn.Linear(72, 6)), image_size=17)
@@ -96,10 +96,10 @@ def test_a_localizer_sees_what_its_window_shows():
     different = detector.load_state_dict(localizer.state_dict(), strict=False)
     assert set(different.missing_keys) == {"num_windows_shown", "num_objects_shown"}
     assert not different.unexpected_keys
-    pictures = (images() * 255).round().to(torch.uint8)
-    seen = look(detector, pictures.float() / 255)[0]
+    photos = (images() * 255).round().to(torch.uint8)
+    seen = look(detector, photos.float() / 255)[0]
     row, column = 2, 3
-    crop = pictures[:, :, 16 : 16 + 33, 24 : 24 + 33]
+    crop = photos[:, :, 16 : 16 + 33, 24 : 24 + 33]
     metas = (ImageMeta("a", None, (33, 33), (33, 33)),) * 2
     guesses = localizer.eval().detect(Batch(crop, (GroundTruth.empty(),) * 2, metas))
     shift = torch.tensor([24.0, 16.0, 24.0, 16.0])
@@ -123,9 +123,9 @@ def test_changed_weights_reach_the_dense_pass():
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 200), (20, 20)])
 @pytest.mark.parametrize("combine", ["merge", "nms"])
-def test_pictures_smaller_than_a_window(size, combine):
+def test_images_smaller_than_a_window(size, combine):
     detector = build(combine=combine, score_threshold=0.0)
-    batch = picture_batch(size, (GroundTruth.empty(),))
+    batch = image_batch(size, (GroundTruth.empty(),))
     (found,) = detector.detect(batch)
     assert len(found) > 0
     (inside,) = predict(detector, batch)
@@ -138,7 +138,7 @@ def test_pictures_smaller_than_a_window(size, combine):
 def test_examples_are_windows_of_the_dense_pass():
     detector = build(build_backbone("tiny"), input_size=96, scales=(1.3,), scales_per_step=1)
     truths = tuple(some_truth((96, 96), NUM_CLASSES, 2, seed) for seed in range(2))
-    batch = picture_batch((96, 96), truths)
+    batch = image_batch((96, 96), truths)
     torch.manual_seed(4)
     examples = detector._examples(batch)
     count = len(examples.labels)
@@ -150,7 +150,7 @@ def test_examples_are_windows_of_the_dense_pass():
 def one_large_object(size=64):
     box = torch.tensor([[4.0, 4.0, 60.0, 60.0]])
     truth = GroundTruth(box, torch.tensor([1]), torch.tensor([False]))
-    return picture_batch((size, size), (truth,))
+    return image_batch((size, size), (truth,))
 
 
 def test_positive_windows_have_the_object_in_their_units():
@@ -167,7 +167,7 @@ def test_positive_windows_have_the_object_in_their_units():
         assert_close(units[:, 2:], torch.full_like(units[:, 2:], 56 / 64))
         assert (examples.labels[examples.is_positive] == 1).all()
         found |= {tuple(row) for row in units[:, :2].tolist()}
-    assert len(found) > 3  # the shift of the picture differs
+    assert len(found) > 3  # the shift of the image differs
 
 
 def test_the_hardest_background_is_among_the_examples():
@@ -198,12 +198,12 @@ def test_merged_scores_are_in_units_of_the_windows_that_show_an_object():
     torch.manual_seed(0)
     options = {"input_size": 96, "scales": (1.0, 1.5), "positive_iou": 0.2, "negative_iou": 0.2}
     detector = build(build_backbone("tiny"), **options)
-    batch = picture_batch((96, 96), (some_truth((96, 96), NUM_CLASSES, 2, 1),) * 2)
+    batch = image_batch((96, 96), (some_truth((96, 96), NUM_CLASSES, 2, 1),) * 2)
     plain = detector.detect(batch)
     detector.loss(batch)  # in evaluation mode nothing is counted
     assert int(detector.num_objects_shown) == 0
     detector.train().loss(batch)
-    assert int(detector.num_objects_shown) == 8  # two pictures of two objects at two scales
+    assert int(detector.num_objects_shown) == 8  # two images of two objects at two scales
     assert int(detector.num_windows_shown) > 8
     per_object = 2 * int(detector.num_windows_shown) / 8
     fresh = build(build_backbone("tiny"), **options)
@@ -216,9 +216,9 @@ def test_merged_scores_are_in_units_of_the_windows_that_show_an_object():
     assert len(plain[0]) > 0
 
 
-def test_a_picture_without_objects_teaches_background():
+def test_an_image_without_objects_teaches_background():
     detector = build(build_backbone("tiny"), input_size=96)
-    terms = detector.loss(picture_batch((96, 96), (GroundTruth.empty(),)))
+    terms = detector.loss(image_batch((96, 96), (GroundTruth.empty(),)))
     assert terms["classification"].item() > 0
     assert terms["boxes"].item() == 0
 

@@ -14,15 +14,15 @@ FILL = torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)
 def test_the_place_of_a_window():
     boxes = GRID.boxes(torch.device("cpu"))
     assert boxes.shape == (3, 4, 4)
-    # row 2, column 1: corner (2 + 8, 4 + 16) in the scaled picture
+    # row 2, column 1: corner (2 + 8, 4 + 16) in the scaled image
     assert_close(boxes[2, 1], torch.tensor([10 / 0.5, 20 / 2, 42 / 0.5, 52 / 2]))
 
 
-def test_units_lead_to_the_picture_and_back():
+def test_units_lead_to_the_image_and_back():
     boxes = some_truth((40, 120), 2, 12).boxes
     windows = torch.arange(12)
     units = GRID.to_units(boxes, windows)
-    back = GRID.to_picture(units.view(3, 4, 1, 4)).flatten(0, 2)
+    back = GRID.to_image(units.view(3, 4, 1, 4)).flatten(0, 2)
     assert_close(back, boxes, rtol=1e-5, atol=1e-4)
     itself = GRID.to_units(GRID.boxes(torch.device("cpu")).flatten(0, 1), windows)
     assert_close(itself, torch.tensor([0.5, 0.5, 1.0, 1.0]).expand(12, 4))
@@ -50,7 +50,7 @@ def test_without_objects_all_is_background():
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 1.7])
-def test_a_scaled_picture_has_room_for_a_window(scale):
+def test_a_scaled_image_has_room_for_a_window(scale):
     images = torch.rand(2, 3, 20, 50)
     scaled, factors = scale_images(images, scale, FILL, window=40)
     height, width = round(20 * scale), round(50 * scale)

@@ -1,0 +1,1 @@
+"""Analyses of what was judged: kinds of errors, curves, calibration, significance."""

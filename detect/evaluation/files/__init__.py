@@ -1,0 +1,1 @@
+"""Files of detections: our JSON, COCO's results, VOC's comp4, CSV."""

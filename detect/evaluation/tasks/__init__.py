@@ -1,0 +1,1 @@
+"""Evaluators of other tasks than detection: localization, pose, classification."""
