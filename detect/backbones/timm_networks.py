@@ -12,6 +12,7 @@ from detect.backbones.registry import BACKBONES
 from detect.backbones.splitting import split
 from detect.errors import DetectError
 from detect.registry import nearest
+from detect.version import install_command
 
 
 def names() -> list[str]:
@@ -54,7 +55,7 @@ def _timm() -> Any:
     except ImportError as error:
         raise DetectError(
             "backbones under timm/ need the library timm, which is not installed: "
-            'pip install -e ".[timm]"'
+            + install_command("timm")
         ) from error
     return timm
 

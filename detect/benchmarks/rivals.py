@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from detect.errors import DetectError
+from detect.version import install_command
 
 # The name to import → the name to install.
 RIVALS = {
@@ -37,5 +38,5 @@ def check_rivals(modules: Sequence[str] | None = None) -> None:
     if missing:
         raise DetectError(
             f"the benchmark compares with {', '.join(missing)}, which is not installed: "
-            'pip install "detect[bench]"'
+            + install_command("bench")
         )

@@ -578,9 +578,9 @@ def bench(
     json: JSONFile = None,
     device: Annotated[str, typer.Option(help="Of ours: auto, cpu, cuda or cuda:N.")] = "cpu",
 ) -> None:
-    r"""Time parts of the toolkit beside other libraries, whose results must be the same.
+    """Time parts of the toolkit beside other libraries, whose results must be the same.
 
-    The other libraries come with: pip install "detect\[bench]"
+    The other libraries come with the extra "bench"; if one is missing, the message says how.
     """
     from detect.cli.bench import run_benchmarks
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from detect.experiment.run import choose_device, describe_device
+from detect.version import __version__, install_command
 
 REQUIRED = (
     "torch",
@@ -31,11 +32,11 @@ OPENCV_WHEELS = (
 
 def examine(console: Console) -> bool:
     """Print versions, devices and faults; returns whether all is well."""
-    console.print(f"detect {_version('detect')}, Python {platform.python_version()} ({sys.prefix})")
+    console.print(f"detect {__version__}, Python {platform.python_version()} ({sys.prefix})")
     for name in REQUIRED:
         console.print(f"  {name} {_version(name) or 'missing'}", highlight=False)
     for name, extra in OPTIONAL.items():
-        state = _version(name) or f'not installed (optional): pip install "detect[{extra}]"'
+        state = _version(name) or f"not installed (optional): {install_command(extra)}"
         console.print(f"  {name} {state}", highlight=False, markup=False)
     console.print(f"Device chosen by 'auto': {describe_device(choose_device('auto'))}")
     faults = list(find_faults())

@@ -12,6 +12,7 @@ from torchvision.transforms.functional import normalize
 from detect.backbones import BACKBONES
 from detect.backbones.splitting import split
 from detect.errors import DetectError
+from detect.version import install_command
 
 LIGHT = [
     "torchvision/mobilenet_v3_small",
@@ -354,9 +355,7 @@ def test_without_timm_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(DetectError) as caught:
         BACKBONES["timm/resnet18"]()
-    assert str(caught.value).endswith(
-        'the library timm, which is not installed: pip install -e ".[timm]"'
-    )
+    assert str(caught.value).endswith(install_command("timm"))
     assert BACKBONES["torchvision/squeezenet1_1"]().stride == 16  # the others do without
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from detect.cli import main
 from detect.errors import DetectError
 from detect.evaluation import VOCEvaluator
 from detect.structures import Detections, GroundTruth
+from detect.version import install_command
 from tests.evaluation.voc_cases import Case, slow_average_precisions, slow_class
 
 CPU = torch.device("cpu")
@@ -88,7 +90,9 @@ def test_different_results_end_the_benchmark():
 
 def test_a_missing_rival_is_named_with_the_remedy(monkeypatch):
     monkeypatch.setitem(rivals.RIVALS, "no_such_library", "no-such-library")
-    with pytest.raises(DetectError, match=r'no-such-library, .*pip install "detect\[bench\]"'):
+    with pytest.raises(
+        DetectError, match=rf"no-such-library, .*{re.escape(install_command('bench'))}"
+    ):
         bench_evaluate(2, 2, 2)
 
 

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from tests.detectors.rcnn.training_images import SIZE, DrawnImages, Silent
 from torch.testing import assert_close
 
 from detect.backbones import build_backbone
@@ -12,6 +11,7 @@ from detect.ops import box_iou
 from detect.structures import Batch, GroundTruth, ImageMeta, Sample
 from detect.training import GradientSettings, Plan
 from tests.contracts import NoBatches, image_batch, some_truth
+from tests.detectors.rcnn.training_images import SIZE, DrawnImages, Silent
 
 NUM_CLASSES = 2
 RANDOM = {"proposals": "random-boxes", "proposal_options": {"count": 40}}

@@ -4,7 +4,6 @@ from collections import namedtuple
 
 import pytest
 import torch
-from tests.detectors.rcnn.training_images import DrawnImages, Silent
 from torch.testing import assert_close
 
 from detect.detectors.rcnn import features as module
@@ -17,6 +16,7 @@ from detect.detectors.rcnn.features import (
 )
 from detect.detectors.rcnn.regions import tabulate_regions
 from detect.errors import DetectError
+from tests.detectors.rcnn.training_images import DrawnImages, Silent
 
 DIM, TRUNK_DIM = 3, 5
 

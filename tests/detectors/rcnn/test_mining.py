@@ -1,12 +1,12 @@
 import pytest
 import torch
-from tests.detectors.rcnn.training_images import Silent
 from torch.testing import assert_close
 
 from detect.detectors.rcnn import mining
 from detect.detectors.rcnn.mining import FEATURE_LENGTH, mine_svms
 from detect.detectors.rcnn.regions import RegionTable
 from detect.ops.svm import fit_linear_svms
+from tests.detectors.rcnn.training_images import Silent
 
 NUM_CLASSES, DIM = 3, 8
 

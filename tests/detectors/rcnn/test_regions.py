@@ -1,9 +1,9 @@
 import torch
-from tests.detectors.rcnn.training_images import DrawnImages, Silent
 from torch.testing import assert_close
 
 from detect.detectors.rcnn.regions import tabulate_regions
 from detect.ops import decode_deltas
+from tests.detectors.rcnn.training_images import DrawnImages, Silent
 from tests.reference.boxes import iou as reference_iou
 
 
