@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "detect"
 FLOORS = {
     "version": 0,
+    "wording": 0,
     "errors": 0,
     "registry": 0,
     "files": 0,

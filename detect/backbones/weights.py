@@ -18,6 +18,7 @@ from detect.backbones.base import Backbone, Published
 from detect.backbones.download import cache_folder, fetch_file, verify_hash
 from detect.backbones.registry import BACKBONES
 from detect.errors import DetectError
+from detect.wording import counted
 
 # Where files keep their state dict: our checkpoints of detectors and classifiers, then the names
 # that other training code commonly uses.
@@ -231,7 +232,7 @@ def _compare_own(backbone: Backbone, own: dict[str, Tensor], rest: dict[str, Ten
     num_drawn = sum(key.startswith("head.") for key in whole.keys() - expected.keys())
     if num_drawn:
         remarks.append(
-            f"it has no head: that of the backbone ({_counted(num_drawn, 'tensor')}) keeps its "
+            f"it has no head: that of the backbone ({counted(num_drawn, 'tensor')}) keeps its "
             "random weights, which matters to a detector that uses it"
         )
     statistics = [key for key in ("mean", "std") if key in absent]
@@ -259,7 +260,7 @@ def _remarks_on(
     layer = [key for key in state if classifier and key.startswith(classifier)]
     weight = state.get(f"{classifier}weight")
     if layer and weight is not None and weight.ndim > 0:
-        remarks.append(f"its last layer, for {len(weight)} classes, is left out")
+        remarks.append(f"its last layer, for {counted(len(weight), 'class')}, is left out")
     elif layer:
         remarks.append(f"its last layer ({_grouped(layer, layer)}) is left out")
     keys = [key for key in state if key.startswith(auxiliaries)]
@@ -326,7 +327,3 @@ def _without_numbers(build: Callable[[], Backbone]) -> Backbone | None:
             return build()
     except Exception:  # whatever a network does with its numbers when it is built
         return None
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

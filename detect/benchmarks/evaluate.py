@@ -30,6 +30,7 @@ from detect.benchmarks.timing import Row, row_of, time_in_turn
 from detect.errors import DetectError
 from detect.evaluation import COCOEvaluator, COCOReport, VOCEvaluator, VOCReport, bootstrap_map
 from detect.experiment.run import choose_device
+from detect.wording import counted
 
 TEN_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 NUM_RESAMPLINGS = 1000
@@ -306,7 +307,7 @@ def _more_detections(
             repeats,
             device,
         )
-        beside = f"ours, {len(scene.scores):,} detections"
+        beside = f"ours, {counted(len(scene.scores), 'detection')}"
         rows.append(row_of(name, large.in_words(), times["large"], beside, times["small"]))
     return rows
 

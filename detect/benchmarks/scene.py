@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
 
+from detect.wording import counted
+
 WIDTH, HEIGHT = 500, 375  # pixels of every image, those of most of VOC's
 OBJECTS_PER_IMAGE = 3.03  # of VOC 2007 test: 14,976 objects in 4,952 images
 CROWD_SHARE = 0.01
@@ -53,8 +55,8 @@ class Scene:
     def in_words(self) -> str:
         """The sizes."""
         return (
-            f"{self.num_images:,} images, {len(self.truth_labels):,} objects, "
-            f"{len(self.scores):,} detections, {self.num_classes} classes"
+            f"{counted(self.num_images, 'image')}, {counted(len(self.truth_labels), 'object')}, "
+            f"{counted(len(self.scores), 'detection')}, {counted(self.num_classes, 'class')}"
         )
 
     def first_images(self, count: int) -> "Scene":

@@ -26,6 +26,7 @@ from detect.visualization import (
     draw_score_curves,
     draw_tide,
 )
+from detect.wording import counted
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,10 @@ def run_analysis(request: Request, console: Console) -> None:
             similar_classes=_sets(request.similar),
         )
     console.print(
-        f"{title}: {analysis.num_images} images, {analysis.num_objects} objects and "
-        f"{analysis.num_difficult} difficult ones, {analysis.num_detections} detections",
+        f"{title}: {counted(analysis.num_images, 'image')}, "
+        f"{counted(analysis.num_objects, 'object')} and "
+        f"{counted(analysis.num_difficult, 'difficult one')}, "
+        f"{counted(analysis.num_detections, 'detection')}",
         highlight=False,
         markup=False,
     )

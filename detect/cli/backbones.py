@@ -10,6 +10,7 @@ from detect.backbones import BACKBONES
 from detect.backbones.layers import Layer, Summary, summarize
 from detect.errors import DetectError
 from detect.files import write_json
+from detect.wording import counted
 
 # Columns that a layer table needs; where the output is no terminal, it gets them.
 TABLE_WIDTH = 132
@@ -26,7 +27,7 @@ def list_backbones(patterns: Sequence[str], json_file: Path | None, console: Con
                 summaries.append(summarize(name))
             except DetectError as error:
                 refused.append(str(error))
-    table = Table(title=f"{len(summaries)} backbones", title_justify="left")
+    table = Table(title=counted(len(summaries), "backbone"), title_justify="left")
     for heading in ("name", "parameters", "multiply-adds", "pixels", "stride", "grid"):
         table.add_column(heading, justify="left" if heading == "name" else "right", no_wrap=True)
     table.add_column("channels", justify="right")

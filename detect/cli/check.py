@@ -12,6 +12,7 @@ from detect.data.formats.voc import ClassNames
 from detect.data.reading import read_annotated
 from detect.files import write_json
 from detect.visualization.check_page import write_check_page
+from detect.wording import counted
 
 # Of one rule on the terminal: enough to see what it is about.
 NUM_SHOWN_PER_RULE = 10
@@ -73,10 +74,12 @@ def print_findings(report: CheckReport, show_all: bool, console: Console) -> Non
     if left_out:
         console.print(f"{left_out} are not shown; --all, --json FILE or --html FILE shows them")
     console.print(
-        f"{_printable(str(report.root))}: {report.num_images} images"
-        f" ({report.num_empty_images} without an object), {report.num_objects} objects of "
-        f"{len(report.class_names)} classes ({_printable(', '.join(report.class_names))}); "
-        f"{report.count('error')} errors, {report.count('warning')} warnings",
+        f"{_printable(str(report.root))}: {counted(report.num_images, 'image')}"
+        f" ({report.num_empty_images} without an object), "
+        f"{counted(report.num_objects, 'object')} of "
+        f"{counted(len(report.class_names), 'class')} "
+        f"({_printable(', '.join(report.class_names))}); "
+        f"{counted(report.count('error'), 'error')}, {counted(report.count('warning'), 'warning')}",
         highlight=False,
         markup=False,
         soft_wrap=True,

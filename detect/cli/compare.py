@@ -18,12 +18,13 @@ from detect.errors import DetectError
 from detect.experiment.datasets import read_split, sources
 from detect.experiment.evaluation import evaluate
 from detect.experiment.model import Model, load
-from detect.experiment.run import describe_device, describe_duration
+from detect.experiment.run import describe_device
 from detect.experiment.training import train
 from detect.files import read_json, write_json
 from detect.structures import Batch
 from detect.training import read_journal
 from detect.visualization import draw_comparison
+from detect.wording import counted, duration
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
 # Images that are looked at before the clock starts: the first ones compile and allocate.
@@ -213,7 +214,7 @@ def _time_parts(model: Model, dataset: VOCDataset, count: int) -> dict[str, floa
 def _table(entries: Sequence[Entry], num_images: int, device: str) -> Table:
     # a column for each run: the rows are many and the terminal may be narrow
     table = Table(
-        title=f"{num_images} images; PASCAL VOC protocol",
+        title=f"{counted(num_images, 'image')}; PASCAL VOC protocol",
         caption=f"Times are medians of one image at a time on {device}, without reading it.",
     )
     table.add_column("")
@@ -233,7 +234,7 @@ def _cache_size(entry: Entry) -> str:
 
 
 def _training_time(entry: Entry) -> str:
-    return "–" if entry.training_seconds is None else describe_duration(entry.training_seconds)
+    return "–" if entry.training_seconds is None else duration(entry.training_seconds)
 
 
 ROWS: dict[str, Callable[[Entry], str]] = {

@@ -27,6 +27,7 @@ from detect.experiment.model import build_detector
 from detect.files import write_json
 from detect.structures import Sample
 from detect.visualization import contact_sheet, draw_truth, save_image
+from detect.wording import counted
 
 
 def print_statistics(
@@ -48,7 +49,9 @@ def print_statistics(
     for key in ("num_images", "num_empty_images", "num_objects", "image_sizes", "object_sizes"):
         console.print(f"{key.replace('_', ' ')}: {_in_words(statistics[key])}", highlight=False)
     if statistics["num_faults"]:
-        console.print(f"{statistics['num_faults']} faults; 'detect data check {root}' lists them")
+        console.print(
+            f"{counted(statistics['num_faults'], 'fault')}; 'detect data check {root}' lists them"
+        )
     if json_file is not None:
         write_json(json_file, statistics)
 
@@ -118,7 +121,7 @@ def show_training_images(
         shown.append(fit_to_input(sample, spec))
     images = [draw_truth(sample.image, sample.truth, dataset.class_names) for sample in shown]
     save_image(out, contact_sheet(images, [sample.meta.image_id for sample in shown]))
-    console.print(f"{len(images)} training images: {out}", highlight=False)
+    console.print(f"{counted(len(images), 'training image')}: {out}", highlight=False)
 
 
 def draw_shapes_set(folder: Path, num_images: int, seed: int, size: int, console: Console) -> None:
@@ -148,7 +151,9 @@ def _draw_set(
             (size, size),
             progress=lambda done, _: progress.update(task, completed=done),
         )
-    console.print(f"{num_images} images of {size}×{size} pixels: {folder}", highlight=False)
+    console.print(
+        f"{counted(num_images, 'image')} of {size}×{size} pixels: {folder}", highlight=False
+    )
 
 
 def as_classes(text: str) -> ClassNames:

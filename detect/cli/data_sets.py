@@ -23,6 +23,7 @@ from detect.data import (
     write_splits,
 )
 from detect.errors import DetectError
+from detect.wording import counted
 
 OnError = Literal["stop", "skip"]
 
@@ -106,8 +107,8 @@ def _read(
         console.print(str(fault), highlight=False, markup=False, soft_wrap=True)
     if errors:
         console.print(
-            f"left out as faulty: {annotated.num_skipped_images} images, "
-            f"{annotated.num_skipped_objects} objects",
+            f"left out as faulty: {counted(annotated.num_skipped_images, 'image')}, "
+            f"{counted(annotated.num_skipped_objects, 'object')}",
             highlight=False,
         )
     return annotated
@@ -133,8 +134,9 @@ def _say_written(written: Written, annotated: AnnotatedSet, console: Console) ->
     lines = [f"not kept: {loss}" for loss in written.losses]
     lines += [f"note: {note}" for note in written.notes]
     lines.append(
-        f"{written.root}: {written.num_images} images, {written.num_objects} objects of "
-        f"{len(annotated.class_names)} classes, {splits}, as {written.data_format}"
+        f"{written.root}: {counted(written.num_images, 'image')}, "
+        f"{counted(written.num_objects, 'object')} of "
+        f"{counted(len(annotated.class_names), 'class')}, {splits}, as {written.data_format}"
     )
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

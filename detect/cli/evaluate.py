@@ -29,6 +29,7 @@ from detect.experiment.evaluation import evaluate
 from detect.experiment.model import Model, load
 from detect.files import write_json
 from detect.training import present_processes
+from detect.wording import counted
 
 DEFAULT_IOU_THRESHOLD = 0.5
 
@@ -183,7 +184,7 @@ def _look(
         assert own.dataset is not None
         dataset = own.dataset
     config = _with_threshold(model.config, iou_threshold)
-    with console.status(f"Running the detector over {len(dataset)} images"):
+    with console.status(f"Running the detector over {counted(len(dataset), 'image')}"):
         evaluation = evaluate(model.detector, dataset, config, model.device)
     return Contestant(str(path), evaluation.detections, evaluation)
 
@@ -207,7 +208,7 @@ def _resample(
     """Print how sure the mAP of one is, or the difference of two, at each threshold."""
     reports: list[BootstrapReport | RunComparison] = []
     for threshold in thresholds:
-        with console.status(f"Drawing {request.resamplings} samples of the images"):
+        with console.status(f"Drawing {counted(request.resamplings, 'sample')} of the images"):
             report, table = _resampled_at(threshold, request, contestants, split)
         console.print(table)
         reports.append(report)

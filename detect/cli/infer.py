@@ -26,6 +26,7 @@ from detect.files import write_text
 from detect.structures import Detections
 from detect.training import present_processes
 from detect.visualization import crop_detections, draw_detections, save_image
+from detect.wording import counted
 
 VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -195,7 +196,7 @@ def run_inference(
     files = find_images(sources)
     model = load(path, device)
     processes = present_processes()
-    console.print(f"Device: {describe_device(model.device)}; {len(files)} images")
+    console.print(f"Device: {describe_device(model.device)}; {counted(len(files), 'image')}")
     writers = [WRITERS[kind](out, model.class_names) for kind in kinds]
     own_unreadable: list[str] = []
     batches = processes.share(_batches(model, files))
@@ -213,12 +214,14 @@ def run_inference(
     num_found = sum(len(found) for _, found in findings)
     num_read = len(files) - len(unreadable)
     console.print(
-        f"{num_found} objects in {num_read} images ({', '.join(kinds)}): {out}", highlight=False
+        f"{counted(num_found, 'object')} in {counted(num_read, 'image')} "
+        f"({', '.join(kinds)}): {out}",
+        highlight=False,
     )
     for message in unreadable:
         console.print(f"unreadable: {message}", style="red", markup=False, soft_wrap=True)
     if unreadable:
-        console.print(f"{len(unreadable)} of {len(files)} images could not be read")
+        console.print(f"{len(unreadable)} of {counted(len(files), 'image')} could not be read")
     return len(unreadable)
 
 

@@ -26,6 +26,7 @@ from detect.errors import DetectError
 from detect.experiment.datasets import Images, format_of_kind, read_split, report_skipped, sources
 from detect.experiment.model import Model
 from detect.structures import GroundTruth
+from detect.wording import counted
 
 OnError = Literal["stop", "skip"]
 
@@ -185,8 +186,9 @@ def _report_faults(truths: COCOTruths, console: Console) -> None:
     if not truths.faults:
         return
     console.print(
-        f"  left out as faulty (--on-error skip): {truths.num_skipped_images} images, "
-        f"{truths.num_skipped_objects} objects:"
+        f"  left out as faulty (--on-error skip): "
+        f"{counted(truths.num_skipped_images, 'image')}, "
+        f"{counted(truths.num_skipped_objects, 'object')}:"
     )
     for fault in truths.faults:
         _print_fault(fault, console)

@@ -17,7 +17,6 @@ from detect.errors import DetectError
 from detect.experiment.datasets import read_split, report_skipped
 from detect.experiment.model import rpn_source
 from detect.experiment.proposing import is_network, showing_proposals
-from detect.experiment.run import describe_duration
 from detect.files import replacing, write_json
 from detect.proposals import (
     IOU_THRESHOLDS,
@@ -35,6 +34,7 @@ from detect.proposals import (
     write_proposals,
 )
 from detect.registry import nearest
+from detect.wording import counted, duration
 from detect.yaml_text import BrokenYAMLError, parse_yaml
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
@@ -87,7 +87,9 @@ def run_proposals(request: Request, console: Console) -> None:
         sizes = {meta.image_id: meta.original_size for meta in dataset.metas}
         proposals = read_proposals(request.boxes, sizes)
         if proposals.settings.get("num_repeated"):
-            console.print(f"  left out, repeated: {proposals.settings['num_repeated']} boxes")
+            console.print(
+                f"  left out, repeated: {counted(proposals.settings['num_repeated'], 'box')}"
+            )
     if request.max_boxes is not None:
         proposals = proposals.first(request.max_boxes)
     write_proposals(request.out, proposals)
@@ -231,8 +233,9 @@ def _show(
     coverage: Coverage, proposals: Proposals, computed: ComputedProposals | None, console: Console
 ) -> None:
     table = Table(
-        title=f"{proposals.settings['method']}: {coverage.num_images} images, "
-        f"{len(coverage.labels)} objects; {coverage.num_difficult} difficult ones are not counted"
+        title=f"{proposals.settings['method']}: "
+        f"{counted(coverage.num_images, 'image')}, {counted(len(coverage.labels), 'object')}; "
+        f"{counted(coverage.num_difficult, 'difficult one')} not counted"
     )
     recalls = [coverage.recall(threshold) for threshold in IOU_THRESHOLDS]
     for column in (
@@ -254,8 +257,8 @@ def _show(
     if computed is not None:
         line = (
             f"{np.median(computed.seconds):.2f} s an image (median), "
-            f"{describe_duration(computed.seconds.sum())} in all; "
-            f"{computed.num_reused} of {len(proposals)} images from the cache"
+            f"{duration(computed.seconds.sum())} in all; "
+            f"{computed.num_reused} of {counted(len(proposals), 'image')} from the cache"
         )
         if proposals.settings["method"] == "selective-search":
             kernels = "numba" if compiled_kernels() is not None else "plain numpy"

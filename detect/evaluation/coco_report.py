@@ -11,6 +11,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from detect.wording import counted
+
 SIZES = ("all", "small", "medium", "large")
 CROWD_RULE = "crowds and difficult objects are neither demanded nor punished"
 
@@ -55,10 +57,12 @@ class COCOProtocol:
         first, last = self.iou_thresholds[0], self.iou_thresholds[-1]
         return (
             f"COCO protocol, {len(self.iou_thresholds)} IoU thresholds from {first:g} to {last:g}, "
-            f"at most {self.max_detections[-1]} detections of an image and class; {CROWD_RULE}. "
-            f"{self.num_images} images, {self.num_objects} objects and {self.num_crowds} crowds, "
-            f"{self.num_detections} detections. Small objects have up to 32² square pixels, medium "
-            f"ones up to 96². A number that no object decides on is —."
+            f"at most {counted(self.max_detections[-1], 'detection')} per image and class; "
+            f"{CROWD_RULE}. "
+            f"{counted(self.num_images, 'image')}, {counted(self.num_objects, 'object')} and "
+            f"{counted(self.num_crowds, 'crowd')}, {counted(self.num_detections, 'detection')}. "
+            f"Small objects have up to 32² square pixels, medium ones up to "
+            f"96². A number that no object decides on is —."
         )
 
 
@@ -150,7 +154,7 @@ class COCOReport:
             "IoU 0.5",
             "IoU 0.75",
             *SIZES[1:],
-            *(f"{limit} detections" for limit in limits),
+            *(counted(limit, "detection") for limit in limits),
             *SIZES[1:],
         ]
         rows = list(zip(words, self.numbers.values(), strict=True))

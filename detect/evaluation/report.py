@@ -11,6 +11,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from detect.wording import counted
+
 METRICS = {
     "map_11point": "mean over the classes of the interpolated precision at the recalls "
     "0, 0.1, …, 1 (VOC 2007)",
@@ -60,8 +62,9 @@ class VOCProtocol:
         """The protocol as one paragraph."""
         return (
             f"PASCAL VOC protocol, IoU ≥ {self.iou_threshold:g}; {DIFFICULT_RULE}. "
-            f"{self.num_images} images, {self.num_objects} objects and {self.num_difficult} "
-            f"difficult ones, {self.num_detections} detections. AP 11-point is the metric of VOC "
+            f"{counted(self.num_images, 'image')}, {counted(self.num_objects, 'object')} and "
+            f"{counted(self.num_difficult, 'difficult one')}, "
+            f"{counted(self.num_detections, 'detection')}. AP 11-point is the metric of VOC "
             f"2007, AP area that of VOC 2010 and later; a class without objects has no AP and "
             f"stays out of the mean."
         )

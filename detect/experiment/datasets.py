@@ -24,6 +24,7 @@ from detect.data import (
     read_imagenet_localization,
 )
 from detect.errors import DetectError
+from detect.wording import counted
 
 # data sets of any kind, with or without joints
 Images = VOCDataset | KeypointDataset
@@ -122,7 +123,7 @@ def _read_imagenet(
         )
     _report_data(dataset, split, console)
     if dataset.num_without_box:
-        console.print(f"  left out, without a box: {dataset.num_without_box} images")
+        console.print(f"  left out, without a box: {counted(dataset.num_without_box, 'image')}")
     return dataset
 
 
@@ -184,7 +185,8 @@ def _draw_shapes(config: Experiment, console: Console) -> None:
 def _report_data(dataset: Images, split: str, console: Console) -> None:
     counts = ", ".join(f"{name} {count}" for name, count in dataset.class_counts().items())
     console.print(
-        f"{split.removesuffix('_split')}: {len(dataset)} images; {counts}", highlight=False
+        f"{split.removesuffix('_split')}: {counted(len(dataset), 'image')}; {counts}",
+        highlight=False,
     )
     report_skipped(dataset, console)
 
@@ -194,8 +196,9 @@ def report_skipped(dataset: Images, console: Console) -> None:
     if not dataset.num_skipped_images and not dataset.num_skipped_objects:
         return
     console.print(
-        f"  left out as faulty (on_error=skip): {dataset.num_skipped_images} images, "
-        f"{dataset.num_skipped_objects} objects:"
+        f"  left out as faulty (on_error=skip): "
+        f"{counted(dataset.num_skipped_images, 'image')}, "
+        f"{counted(dataset.num_skipped_objects, 'object')}:"
     )
     for fault in dataset.faults:
         if fault.severity == "error":

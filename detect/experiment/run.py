@@ -29,6 +29,7 @@ from detect.training import (
     save_checkpoint,
     synchronize_batch_norm,
 )
+from detect.wording import counted, duration
 
 # The folder of a run that holds its checkpoints.
 CHECKPOINTS = "checkpoints"
@@ -89,7 +90,7 @@ def describe_device(device: torch.device) -> str:
     """`cuda:0 (NVIDIA …)` or `cpu (2 threads)`."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)"
+    return f"{device} ({counted(torch.get_num_threads(), 'thread')})"
 
 
 def complete_run(run: TrainingRun, phases: Sequence[Phase], resume: bool) -> None:
@@ -104,9 +105,7 @@ def complete_run(run: TrainingRun, phases: Sequence[Phase], resume: bool) -> Non
         run.resume()
     begin = time.monotonic()
     run.run(phases)
-    run.display.say(
-        f"Trained in {describe_duration(time.monotonic() - begin)}; the run is in {run.folder}"
-    )
+    run.display.say(f"Trained in {duration(time.monotonic() - begin)}; the run is in {run.folder}")
     with run.processes.first_alone():
         # no evaluation chose one: it is the last
         if run.evaluate is None or not run.best.exists():
@@ -147,7 +146,7 @@ def prepare_run(
         _share_cores(config.data.num_workers)
     else:
         torch.cuda.set_device(target)
-    together = f", {processes.count} processes" if processes.count > 1 else ""
+    together = f", {counted(processes.count, 'process')}" if processes.count > 1 else ""
     console.print(f"Device: {describe_device(target)}{together}")
     return target
 
@@ -255,10 +254,3 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def describe_duration(seconds: float) -> str:
-    """Hours, minutes and seconds."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"

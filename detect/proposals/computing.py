@@ -29,6 +29,7 @@ from detect.errors import DetectError
 from detect.files import replacing
 from detect.proposals.base import ProposalSource
 from detect.proposals.collection import Proposals
+from detect.wording import counted
 
 # What an image is expected to take on the disk, in the cache and in the file together: 2,500 boxes
 # of 16 bytes, compressed to a third, measured on photographs in the mode fast.
@@ -216,7 +217,7 @@ def _check_disk(cache: Path, num_images: int) -> None:
     needed, free = num_images * BYTES_PER_IMAGE, shutil.disk_usage(place).free
     if needed > free:
         raise DetectError(
-            f"{cache}: the proposals of {num_images:,} images take about "
+            f"{cache}: the proposals of {counted(num_images, 'image')} take about "
             f"{needed / 2**20:,.0f} MiB, the disk has {free / 2**20:,.0f} MiB left; make room, or "
             "write to another disk"
         )

@@ -24,6 +24,7 @@ from detect.training.processes import ALONE, Processes
 from detect.training.progress import ProgressDisplay
 from detect.training.schedules import learning_rate_factor
 from detect.training.settings import EngineSettings
+from detect.wording import counted, duration
 
 DEFAULT_ENGINE = EngineSettings()
 
@@ -151,7 +152,7 @@ class TrainingRun:
         # nobody has gone on from here with so many: each draws numbers of its own
         torch.manual_seed(self.processes.rank + 1000 * self.position.step)
         self.display.say(
-            f"The run was begun by {len(generators)} processes and goes on with "
+            f"The run was begun by {counted(len(generators), 'process')} and goes on with "
             f"{self.processes.count}: it will not end in the same bits"
         )
 
@@ -215,7 +216,7 @@ class TrainingRun:
         if self.processes.is_first:  # it solves one problem: the others wait for what it leaves
             told = phase.fit(_Watch(self, phase.name, interruption))
         self.processes.copy_from_first(self.model)
-        self.display.say(f"{phase.name}: done in {time.perf_counter() - begin:.1f} s")
+        self.display.say(f"{phase.name}: done in {duration(time.perf_counter() - begin)}")
         return told or {}
 
     def _descend(self, phase: GradientPhase, interruption: Interruption) -> None:

@@ -17,6 +17,7 @@ from detect.data.checking import CheckReport, Finding
 from detect.data.faults import Fault
 from detect.files import write_text
 from detect.visualization.fault_thumbnails import draw_finding
+from detect.wording import counted
 
 # About 10 kB each: a page of them stays below what browsers open at ease.
 NUM_THUMBNAILS_PER_RULE = 200
@@ -76,10 +77,11 @@ def check_page(report: CheckReport) -> str:
 </head>
 <body>
 <h1>{title}</h1>
-<p>{report.num_images} images, {report.num_empty_images} of them without an object;
-{report.num_objects} objects of {len(report.class_names)} classes
+<p>{counted(report.num_images, "image")}, {report.num_empty_images} of them without an object;
+{counted(report.num_objects, "object")} of {counted(len(report.class_names), "class")}
 ({_text(", ".join(report.class_names))}).</p>
-<p><strong>{report.count("error")} errors, {report.count("warning")} warnings.</strong></p>
+<p><strong>{counted(report.count("error"), "error")},
+{counted(report.count("warning"), "warning")}.</strong></p>
 <input type="radio" name="severity" id="all" checked><label for="all">all</label>
 <input type="radio" name="severity" id="only-errors"><label for="only-errors">errors</label>
 <input type="radio" name="severity" id="only-warnings"><label for="only-warnings">warnings</label>

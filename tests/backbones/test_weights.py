@@ -181,7 +181,7 @@ def test_a_file_without_mean_and_std_leaves_those_of_the_backbone(tmp_path):
 def test_the_number_of_classes_that_are_left_out_is_said(tmp_path, name, num_classes):
     state = seeded_state(name, num_classes)
     _, remarks = loaded_with(name, state, tmp_path / "weights.pth")
-    assert remarks == [f"its last layer, for {num_classes} classes, is left out"]
+    assert remarks == [f"its last layer, for {num_classes:,} classes, is left out"]
     classifier = BACKBONES[name]().published.classifier
     trunk = {key: value for key, value in state.items() if not key.startswith(classifier)}
     assert loaded_with(name, trunk, tmp_path / "weights.pth")[1] == []
@@ -201,13 +201,13 @@ def test_auxiliary_classifiers_may_be_there_or_not(tmp_path):
     state = models.googlenet(aux_logits=True, init_weights=False).state_dict()
     loaded, remarks = loaded_with("googlenet", state, tmp_path / "weights.pth")
     assert remarks == [
-        "its last layer, for 1000 classes, is left out",
+        "its last layer, for 1,000 classes, is left out",
         "its auxiliary classifiers (aux1.* (10), aux2.* (10)) are left out",
     ]
     assert_close(loaded.trunk[0].conv.weight, state["conv1.conv.weight"], rtol=0, atol=0)
     state = {key: value for key, value in state.items() if not key.startswith("aux")}
     _, remarks = loaded_with("googlenet", state, tmp_path / "weights.pth")
-    assert remarks == ["its last layer, for 1000 classes, is left out"]
+    assert remarks == ["its last layer, for 1,000 classes, is left out"]
 
 
 def test_counters_of_batch_norm_load(tmp_path):
@@ -227,7 +227,7 @@ def test_a_nested_state_dict_loads(tmp_path, around, parallel):
     for key in around:
         content = {"epoch": 3, "arch": NAME, key: content}
     loaded, remarks = loaded_with(NAME, content, tmp_path / "weights.pth.tar")
-    assert remarks == ["its last layer, for 1000 classes, is left out"]
+    assert remarks == ["its last layer, for 1,000 classes, is left out"]
     assert_close(loaded.trunk[0].weight, expected, rtol=0, atol=0)
 
 
@@ -237,7 +237,7 @@ def test_safetensors_load(tmp_path):
     save_file(state, path)
     backbone = BACKBONES[NAME]()
     assert load_weights(backbone, NAME, str(path)) == [
-        f"{path}: its last layer, for 1000 classes, is left out"
+        f"{path}: its last layer, for 1,000 classes, is left out"
     ]
     assert_close(backbone.trunk[0].weight, state["features.0.weight"], rtol=0, atol=0)
 
@@ -521,7 +521,7 @@ def test_imagenet_weights_say_what_is_left_out(served, torch_home):  # noqa: ARG
     file = save_with_hash(folder, seeded_state())
     backbone = backbone_with_weights_at(f"{address}/{file.name}")
     assert load_weights(backbone, NAME, "imagenet") == [
-        f"the ImageNet weights of {NAME}: its last layer, for 1000 classes, is left out"
+        f"the ImageNet weights of {NAME}: its last layer, for 1,000 classes, is left out"
     ]
 
 
@@ -566,7 +566,7 @@ def fetching(fetch):
 def test_weights_that_another_library_fetches_load(torch_home):
     backbone = fetching(seeded_state)
     assert load_weights(backbone, NAME, "imagenet") == [
-        f"the ImageNet weights of {NAME}: its last layer, for 1000 classes, is left out"
+        f"the ImageNet weights of {NAME}: its last layer, for 1,000 classes, is left out"
     ]
     assert_close(backbone.trunk[0].weight, seeded_state()["features.0.weight"], rtol=0, atol=0)
     assert not torch_home.exists()

@@ -69,7 +69,7 @@ def test_conversion_of_a_faulty_set(roots, tmp_path):
     assert not (tmp_path / "voc").exists()
     printed = run(*arguments, "--on-error", "skip")
     assert "zero-size-box" in printed
-    assert "0 images, 1 objects" in printed
+    assert "0 images, 1 object" in printed
 
 
 def test_conversion_into_itself_or_from_another_format(roots, tmp_path):

@@ -271,7 +271,7 @@ def test_boxes_fit_the_turned_image_only(folder):
     # stored 120 wide and 160 high; the cat's box ends at x = 140
     folder.write(4, image=turned(scene(4, SIZE[::-1]), 6))
     finding = folder.only("rotated-images")
-    assert "turns 1 images" in finding.fault.value
+    assert "turns 1 image," in finding.fault.value
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
@@ -546,7 +546,7 @@ def test_images_without_objects_are_counted(folder):
     report = folder.check()
     assert (report.num_empty_images, report.findings) == (1, ())
     folder.add("000001", annotation_xml(size=SIZE), encoded(scene(1)))
-    assert "2 of 16 images have no object" in folder.only("many-empty-images").fault.value
+    assert "2 of 16 images without an object" in folder.only("many-empty-images").fault.value
 
 
 # ---- files that nobody lists ------------------------------------------------------------------

@@ -293,7 +293,7 @@ def test_class_of_which_no_image_can_be_read(root):
     write(root, "train/ant/2.png", b"")
     rules = [fault.rule for fault in faults_of(root)]
     assert rules == ["unreadable-image", "unreadable-image", "empty-class"]
-    assert "none of the 2 images" in faults_of(root)[2].value
+    assert "none of the class's 2 images" in faults_of(root)[2].value
     dataset = skipping(root)
     assert dataset.class_names == ("cat", "dog")
     assert dataset.labels.tolist() == [0, 0, 1, 1, 1]

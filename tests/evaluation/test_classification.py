@@ -92,7 +92,7 @@ def test_without_images():
         assert math.isnan(value)
     content = json.loads(json.dumps(report.as_dict(), allow_nan=False))
     assert content["top1"] is content["top5"] is content["mean_class_accuracy"] is None
-    assert "0 images" in printed(report)
+    assert "0 images" in " ".join(printed(report).split())
 
 
 # ---- against scikit-learn ---------------------------------------------------------------------
@@ -244,7 +244,7 @@ def test_the_table_says_all_numbers():
     assert rows["cow"] == ["—", "0"]
     assert rows["mean"] == ["/", "total", "0.8500", "14"]
     words = " ".join(printed(report).split())
-    assert "Top-1 accuracy 0.7857, top-5 1.0000 (there are only 3 classes), of 14 images" in words
+    assert "Top-1 accuracy 0.7857, top-5 1.0000 (of only 3 classes), of 14 images" in words
     assert "classes of equal logit rank by their number" in words
 
 

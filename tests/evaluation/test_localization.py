@@ -319,13 +319,13 @@ def test_the_table_says_all_numbers():
     assert rows["all"] == ["images", "0.6000", "0.3000", "0.2000", "0.1000", "0.6500", "10"]
     words = " ".join(printed(report).split())
     assert "Localization error top-1 0.6000, top-5 0.3000" in words
-    assert "classification error top-1 0.2000, top-5 0.1000 (there are only 3 classes)" in words
+    assert "classification error top-1 0.2000, top-5 0.1000 (of only 3 classes)" in words
     assert "mean IoU of the first box 0.6500" in words
     assert "IoU ≥ 0.5" in words
     assert "first five detections by score" in words
     assert "that of its largest object" in words
     assert "difficult objects count like others" in words
-    assert "10 images; 3 without an object are left out" in words
+    assert "10 images; left out as without an object: 3" in words
 
 
 def test_the_table_does_not_excuse_a_real_top5():

@@ -504,9 +504,7 @@ def test_the_table_says_all_numbers():
     words = " ".join(printed(report).split())
     assert "PCK@0.1 0.4167, PCK@0.5 0.9167 of all 12 labeled joints" in words
     assert "PCP 0.4000 of all 5 labeled limbs" in words
-    assert (
-        "10 persons in 9 images; 2 persons have no detection, 1 no size and are left out" in words
-    )
+    assert "10 persons in 9 images, 2 without a detection and 1 without a size, left out" in words
     assert "out of PCK. The size" in words
     assert "distance of left hip and right shoulder" in words
     assert "strict PCP" in words

@@ -55,7 +55,7 @@ def run(*arguments, **options):
 def test_proposals_of_a_folder(tmp_path, folder):
     out, report, plot = tmp_path / "p.npz", tmp_path / "r.json", tmp_path / "curve.png"
     printed = run(folder, out, json_file=report, plot=plot)
-    assert "selective-search: 2 images, 3 objects; 1 difficult ones are not counted" in printed
+    assert "selective-search: 2 images, 3 objects; 1 difficult one not counted" in printed
     assert "0 of 2 images from the cache" in printed
     assert "s an image (median)" in printed
     proposals = read_proposals(out, {"one": (60, 240), "two": (60, 240)})
@@ -108,7 +108,7 @@ def test_the_original_releases_boxes_are_judged_and_converted(tmp_path, folder):
     savemat(tmp_path / "theirs.mat", {"boxes": boxes, "images": images})
     out, report = tmp_path / "p.npz", tmp_path / "r.json"
     printed = run(folder, out, boxes=tmp_path / "theirs.mat", json_file=report, settings=[])
-    assert "left out, repeated: 1 boxes" in printed
+    assert "left out, repeated: 1 box\n" in printed
     assert read_proposals(out)["one"].tolist() == [[0, 0, 60, 60], [0, 0, 240, 60]]
     content = json.loads(report.read_text())
     assert content["recall_0.5"] == 1
@@ -173,7 +173,7 @@ def test_a_broken_image_is_named(tmp_path):
         run(voc.root, tmp_path / "p.npz")
     assert len(list((tmp_path / "p.cache").iterdir())) == 1
     printed = run(voc.root, tmp_path / "p.npz", on_error="skip")
-    assert "left out as faulty (on_error=skip): 1 images" in printed
+    assert "left out as faulty (on_error=skip): 1 image," in printed
     assert read_proposals(tmp_path / "p.npz").image_ids == ("good",)
 
 

@@ -79,7 +79,7 @@ def test_page_of_a_set_with_faults(tmp_path):
     write_check_page(file, folder.check())
     page = Page(file.read_text(encoding="utf-8"))
     assert "16 images, 0 of them without an object" in page.text
-    assert "1 errors, 1 warnings" in page.text
+    assert "1 error,\n1 warning." in page.text
     assert [link["href"] for link in page.all("a")] == ["#box-outside-image", "#identical-images"]
     assert [section["id"] for section in page.all("section")] == [
         "box-outside-image",

@@ -12,6 +12,7 @@ from detect.data.checking.finding import Finding, error, warning
 from detect.data.checking.inspection import InspectedImage, pixel_digest
 from detect.data.checking.similarity import find_similar
 from detect.data.checking.splits import separating_splits
+from detect.wording import counted
 
 _FORMATS_BY_SUFFIX = {
     ".jpg": "JPEG",
@@ -204,8 +205,8 @@ def _orientations(
             annotated.root,
             None,
             "rotated-images",
-            f"EXIF turns {len(sure)} images, the first {sure[0].image_path.name}; their boxes "
-            "fit them as displayed only",
+            f"EXIF turns {counted(len(sure), 'image')}, the first {sure[0].image_path.name}; the "
+            "boxes fit them as displayed only",
             "they are read right here; for programs that ignore EXIF, turn the pixels themselves",
             images=(sure[0].image_path,),
             boxes=tuple(item.box for item in sure[0].objects),

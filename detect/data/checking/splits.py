@@ -9,6 +9,7 @@ from pathlib import Path
 
 from detect.data.annotated import AnnotatedImage, AnnotatedSet
 from detect.data.checking.finding import Finding, error, warning
+from detect.wording import counted
 
 # The words that say what a split is for, alone or beside others, as in `train2017`.
 _PURPOSES = {
@@ -101,7 +102,7 @@ def check_splits(annotated: AnnotatedSet) -> Iterator[Finding]:
                 annotated.root,
                 None,
                 "rare-class",
-                f"class {name!r} has {_counted(counts_of_all[name], 'object')}",
+                f"class {name!r} has {counted(counts_of_all[name], 'object')}",
                 f"add images of it, or leave the class out: below {MIN_OBJECTS_OF_CLASS} "
                 "objects, its average precision hangs on single ones",
             )
@@ -129,8 +130,8 @@ def _empty_images(annotated: AnnotatedSet) -> Iterator[Finding]:
             annotated.root,
             None,
             "many-empty-images",
-            f"{len(empty)} of {len(annotated.images)} images have no object, the first "
-            f"{empty[0].image_id}",
+            f"{len(empty)} of {counted(len(annotated.images), 'image')} without an object, the "
+            f"first {empty[0].image_id}",
             "see whether they are annotated at all; if they are, this is no fault",
             images=tuple(image.image_path for image in empty[:1]),
         )
@@ -155,8 +156,4 @@ def _class_counts(annotated: AnnotatedSet, split: str | None) -> Counter[str]:
 
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:10])
-    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more classes"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return shown if len(names) <= 10 else f"{shown} and {counted(len(names) - 10, 'more class')}"

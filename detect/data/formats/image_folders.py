@@ -30,6 +30,7 @@ from detect.data.images import ImageError, read_image, read_image_size, verify_i
 from detect.errors import DetectError
 from detect.registry import nearest
 from detect.structures import ImageMeta, Sample, whole_image_truth
+from detect.wording import counted
 
 FILE_SUFFIXES = (*IMAGE_SUFFIXES, ".tif", ".tiff")
 
@@ -329,7 +330,9 @@ def _match_classes(
         hint = (
             f"did you mean {alike[0]!r}? " if alike else f"the classes are {_some(class_names)}; "
         )
-        value = f"unknown class {name!r}, a folder of {len(listing.image_ids[name])} images"
+        value = (
+            f"unknown class {name!r}, a folder of {counted(len(listing.image_ids[name]), 'image')}"
+        )
         remedy = f"{hint}rename the folder, or delete it"
         faults.append(Fault(str(folder / name), None, "unknown-class", value, remedy))
     for name in (name for name in class_names if name not in listing.image_ids):
@@ -403,7 +406,7 @@ def _empty_class(folder: Path, num_faulty: int, severity: Literal["error", "warn
     suffixes = ", ".join(FILE_SUFFIXES)
     value = f"no image ({suffixes}) in the class folder or below"
     if num_faulty:
-        value = f"none of the {num_faulty} images of the class can be read"
+        value = f"none of the class's {counted(num_faulty, 'image')} can be read"
     remedy = "add images, or delete the folder"
     return Fault(str(folder), None, "empty-class", value, remedy, severity)
 

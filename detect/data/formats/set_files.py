@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from detect.data.annotated import AnnotatedImage, AnnotatedSet
 from detect.data.formats.voc import IMAGE_SUFFIXES
+from detect.wording import counted
 
 # What stands in a list of images, one a line, as it is.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
@@ -32,11 +33,6 @@ class SetFiles:
 
 
 SetWriter = Callable[[AnnotatedSet], SetFiles]
-
-
-def count_of(number: int, noun: str) -> str:
-    """`1 image`, `2 images`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def split_names(annotated: AnnotatedSet) -> list[str]:
@@ -70,7 +66,7 @@ def with_writable_ids(annotated: AnnotatedSet) -> tuple[AnnotatedSet, list[str]]
             renamed += [image.image_id] * (free != image.image_id)
             images.append(replace(image, image_id=free))
     losses = [
-        f"{count_of(len(names), 'image')} {what}, such as {names[0]!r}"
+        f"{counted(len(names), 'image')} {what}, such as {names[0]!r}"
         for names, what in (
             (renamed, "renamed, since their ids are no plain paths or differ in case only"),
             (nameless, "left out, since no list can hold their names"),

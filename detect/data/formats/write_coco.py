@@ -10,13 +10,13 @@ from detect.data.formats.coco import ANNOTATION_FOLDER, CATEGORIES, FILES, IMAGE
 from detect.data.formats.numerals import plain_decimal
 from detect.data.formats.set_files import (
     SetFiles,
-    count_of,
     image_name,
     split_names,
     with_writable_ids,
 )
 from detect.data.formats.yolo_layout import YAML_EXTRAS
 from detect.data.identifiers import assign_ids, ids_of_names
+from detect.wording import counted
 
 _IMAGES = PurePosixPath(IMAGE_FOLDER)
 _ANNOTATIONS = PurePosixPath(ANNOTATION_FOLDER)
@@ -57,7 +57,7 @@ def coco_texts(
     object_ids, changed_objects = _object_ids(annotated.images)
     for number, what in ((changed, "image"), (changed_objects, "annotation")):
         if number:
-            losses.append(f"new ids for {count_of(number, what)}: theirs were taken in a split")
+            losses.append(f"new ids for {counted(number, what)}: theirs were taken in a split")
     entries: list[tuple[tuple[str, ...], str, list[str]]] = []
     ids = iter(object_ids)
     for image, file_name, image_id in zip(annotated.images, file_names, image_ids, strict=True):

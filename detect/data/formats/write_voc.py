@@ -9,7 +9,6 @@ from detect.data.formats.numerals import plain_decimal
 from detect.data.formats.set_extras import EXTRAS_FILE, SetExtras, set_extras_text
 from detect.data.formats.set_files import (
     SetFiles,
-    count_of,
     image_name,
     lines,
     split_names,
@@ -17,6 +16,7 @@ from detect.data.formats.set_files import (
 )
 from detect.data.formats.voc_extras import IMAGE_TAGS, OBJECT_TAGS, is_plain_text, write_extras
 from detect.errors import DetectError
+from detect.wording import counted
 
 _IMAGES = PurePosixPath("JPEGImages")
 _ANNOTATIONS = PurePosixPath("Annotations")
@@ -42,7 +42,7 @@ def voc_files(annotated: AnnotatedSet) -> SetFiles:
     num_thin = sum(_is_thin(item) for image in sound.images for item in image.objects)
     if num_thin:
         losses.append(
-            f"{count_of(num_thin, 'object')} left out: boxes of a pixel's width or height at most"
+            f"{counted(num_thin, 'object')} left out: boxes of a pixel's width or height at most"
         )
     num_objects = sum(len(image.objects) for image in sound.images)
     return SetFiles(

@@ -41,6 +41,7 @@ from detect.data.merging import merge_splits
 from detect.data.split_names import chosen_splits
 from detect.errors import DetectError
 from detect.registry import nearest
+from detect.wording import counted
 
 IMAGES, LABELS = "images", "labels"
 # What LabelImg leaves among the labels.
@@ -362,7 +363,7 @@ def _without_labels(records: Sequence[_Record]) -> list[Fault]:
         missing = [record for record in own if not record.has_labels and record.is_readable]
         where = missing[0].label_path if missing else None
         if len(missing) == len(own):
-            value = f"none of the {len(own)} images of the split {split!r} has a label file"
+            value = f"none of {counted(len(own), 'image')} of the split {split!r} has a label file"
             remedy = "put labels there; for a split of background alone, empty files"
             faults.append(Fault(str(where), None, "no-labels", value, remedy))
             for record in own:

@@ -44,6 +44,7 @@ from detect.ops import (
 from detect.ops.regions import Warp, warp_regions
 from detect.structures import Batch, Detections, InputSpec
 from detect.training import Fit, FitPhase, Phase, Plan, Watch
+from detect.wording import counted
 
 FeatureLayer = Literal["trunk", "fc6", "head"]
 
@@ -408,7 +409,7 @@ class RCNN(Detector):
         self.regressors.weight.copy_(fitted.weight.flatten(0, 1))
         self.regressors.bias.copy_(fitted.bias.flatten())
         self.has_regressors.fill_(True)
-        watch.say(f"learned from {len(table.classes):,} proposals")
+        watch.say(f"learned from {counted(len(table.classes), 'proposal')}")
 
     # --- inference --------------------------------------------------------------------------------
 

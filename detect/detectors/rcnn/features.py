@@ -27,6 +27,7 @@ from detect.errors import DetectError
 from detect.files import read_json, write_json
 from detect.structures import Batch
 from detect.training import ImageSource, Watch
+from detect.wording import counted
 
 # To be raised when the same address begins to mean other features.
 REVISION = 1
@@ -68,7 +69,7 @@ class FeatureSizes:
         mean = self.num_regions / max(1, self.num_images)
         size = 2 * self.num_regions * self.dim
         text = (
-            f"{self.num_images:,} images × {mean:,.1f} regions × {self.dim:,} numbers × 2 "
+            f"{counted(self.num_images, 'image')} × {mean:,.1f} regions × {self.dim:,} numbers × 2 "
             f"bytes = {size / GIGABYTE:,.2f} GB"
         )
         if self.num_regressed:

@@ -32,6 +32,7 @@ from detect.evaluation.ordering import order_by_group_and_score
 from detect.evaluation.ranking import best_from_each
 from detect.evaluation.voc import dense_verdict, judge
 from detect.structures import GroundTruth
+from detect.wording import counted
 
 # True positives × resamplings that are held at once: 2 MiB an array. With 32 MiB, a thousand
 # resamplings take four times as long, since every array is new memory from the system (measured).
@@ -130,8 +131,8 @@ class BootstrapReport:
             box=box.SIMPLE,
             pad_edge=False,
             caption=f"IoU ≥ {self.iou_threshold:g}. {interval.confidence:.0%} of "
-            f"{interval.num_resamplings} resamplings of the {self.num_images} images lie between "
-            "low and high.",
+            f"{counted(interval.num_resamplings, 'resampling')} of "
+            f"{counted(self.num_images, 'image')} lie between low and high.",
             caption_justify="left",
         )
         for header in ("", "mAP", "low", "high", "standard error"):

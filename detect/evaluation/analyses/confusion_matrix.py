@@ -25,6 +25,7 @@ from detect.evaluation.judged import check_iou_threshold
 from detect.evaluation.ordering import stable_order
 from detect.evaluation.pair_choices import match_in_order, stable_order_by_falling
 from detect.evaluation.pairs import overlapping_pairs
+from detect.wording import counted
 
 BACKGROUND_NAME = "background"
 
@@ -80,8 +81,8 @@ class ConfusionMatrix:
             caption_justify="left",
             pad_edge=False,
             collapse_padding=True,
-            caption=f"Rows are objects, columns detections. {self.num_ignored} detections that "
-            "only a difficult object explains do not count.",
+            caption=f"Rows are objects, columns detections. Ignored: "
+            f"{counted(self.num_ignored, 'detection')} that only a difficult object explains.",
         )
         table.add_column("object", overflow="fold", min_width=10)
         if len(self.class_names) > MAX_TABLE_CLASSES:

@@ -29,6 +29,7 @@ from detect.evaluation.files.detection_set import DetectionSet, flat_detections
 from detect.evaluation.flat import FlatDetections, FlatObjects
 from detect.evaluation.judged import check_iou_threshold
 from detect.structures import GroundTruth
+from detect.wording import counted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,8 +93,9 @@ class RunComparison:
         table = Table(
             box=box.SIMPLE,
             pad_edge=False,
-            caption=f"In brackets: {interval.confidence:.0%} of {interval.num_resamplings} "
-            f"resamplings of the {self.num_images} images, the same for both, IoU ≥ "
+            caption=f"In brackets: {interval.confidence:.0%} of "
+            f"{counted(interval.num_resamplings, 'resampling')} of "
+            f"{counted(self.num_images, 'image')}, the same for both, IoU ≥ "
             f"{self.iou_threshold:g}. p: how often exchanging the detections of images at random "
             "gives as large a difference.",
             caption_justify="left",

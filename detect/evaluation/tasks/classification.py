@@ -18,6 +18,7 @@ from rich.text import Text
 from torch import Tensor
 
 from detect.errors import DetectError
+from detect.wording import counted
 
 METRICS = {
     "top1": "share of the images whose class has the greatest logit",
@@ -109,11 +110,11 @@ class ClassificationReport:
         """Both accuracies and the protocol as one paragraph."""
         num_classes = len(self.class_names)
         # whatever the classifier does: the number says nothing of it
-        top5_note = f" (there are only {num_classes} classes)" if num_classes <= 5 else ""
+        top5_note = f" (of only {counted(num_classes, 'class')})" if num_classes <= 5 else ""
         return (
             f"Top-1 accuracy {_as_text(self.top1)}, top-5 {_as_text(self.top5)}{top5_note}, of "
-            f"{self.num_images} images. The accuracy of a class is its top-1; a class without "
-            f"images has none and stays out of the mean. Ties: {TIE_RULE}."
+            f"{counted(self.num_images, 'image')}. The accuracy of a class is its top-1; a class "
+            f"without images has none and stays out of the mean. Ties: {TIE_RULE}."
         )
 
     def table(self) -> Table:

@@ -25,6 +25,7 @@ from torch import Tensor
 from detect.errors import DetectError
 from detect.ops import box_area, elementwise_box_iou
 from detect.structures import Detections, GroundTruth
+from detect.wording import counted
 
 NUM_GUESSES = 5  # Russakovsky et al. 2015, section 4.2
 
@@ -178,15 +179,18 @@ class LocalizationReport:
         """The errors and the protocol as one paragraph."""
         num_classes = len(self.classes)
         # one guess for each of five classes cannot miss: the number says nothing of the classifier
-        top5_note = f" (there are only {num_classes} classes)" if num_classes <= NUM_GUESSES else ""
+        top5_note = (
+            f" (of only {counted(num_classes, 'class')})" if num_classes <= NUM_GUESSES else ""
+        )
         return (
             f"Localization error top-1 {_as_text(self.top1_localization_error)}, top-5 "
             f"{_as_text(self.top5_localization_error)}; classification error top-1 "
             f"{_as_text(self.top1_classification_error)}, top-5 "
             f"{_as_text(self.top5_classification_error)}{top5_note}; mean IoU of the first box "
             f"{_as_text(self.mean_iou)}. ImageNet localization, IoU ≥ {self.iou_threshold:g}: "
-            f"{GUESS_RULE}; {BOX_RULE}; {CLASS_RULE}; {DIFFICULT_RULE}. {self.num_images} images; "
-            f"{self.num_without_object} without an object are left out."
+            f"{GUESS_RULE}; {BOX_RULE}; {CLASS_RULE}; {DIFFICULT_RULE}. "
+            f"{counted(self.num_images, 'image')}; left out as without an object: "
+            f"{self.num_without_object}."
         )
 
     def table(self) -> Table:

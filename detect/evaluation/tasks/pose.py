@@ -33,6 +33,7 @@ from torch import Tensor
 from detect.errors import DetectError
 from detect.ops import box_iou
 from detect.structures import Detections, GroundTruth
+from detect.wording import counted
 
 Normalizer = Literal["torso", "box", "head"]
 
@@ -174,10 +175,11 @@ class PoseReport:
         )
         return (
             f"{shares} of all {sum(self.num_labeled)} labeled joints, PCP {_as_text(self.pcp)} of "
-            f"all {sum(self.num_limbs)} labeled limbs. {self.num_persons} persons in "
-            f"{self.num_images} images; {self.num_without_detection} persons have no detection, "
-            f"{self.num_without_size} no size and are left out of {self._metric}. The "
-            f"size is {_SIZES[self.normalizer]}; {JOINT_RULE}; {LIMB_RULE}; {MATCHING_RULE}; "
+            f"all {sum(self.num_limbs)} labeled limbs. "
+            f"{counted(self.num_persons, 'person')} in {counted(self.num_images, 'image')}, "
+            f"{self.num_without_detection} without a detection and "
+            f"{self.num_without_size} without a size, left out of {self._metric}. The size "
+            f"is {_SIZES[self.normalizer]}; {JOINT_RULE}; {LIMB_RULE}; {MATCHING_RULE}; "
             f"{LEFT_OUT_RULE} ({self.num_left_out} here); {MEAN_RULE}."
         )
 
