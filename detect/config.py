@@ -25,7 +25,7 @@ from pydantic import (
 from detect.data import Augmentation
 from detect.detectors import DETECTORS
 from detect.errors import DetectError
-from detect.registry import nearest
+from detect.registry import hint, nearest
 from detect.training import EngineSettings, GradientSettings
 from detect.yaml_text import BrokenYAMLError, parse_yaml
 
@@ -369,9 +369,8 @@ def read_settings(path: Path) -> Settings:
     except FileNotFoundError as error:
         folder = path.parent
         there = sorted(file.name for file in folder.glob("*.yaml")) if folder.is_dir() else []
-        alike = nearest(path.name, there)
-        hint = f"; did you mean {folder / alike[0]}?" if alike else ""
-        raise DetectError(f"{path}: no such config file{hint}") from error
+        alike = "".join(f"; did you mean {folder / name}?" for name in nearest(path.name, there, 1))
+        raise DetectError(f"{path}: no such config file{alike}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DetectError(f"{path}: expected a YAML file in UTF-8: {error}") from error
     try:
@@ -543,22 +542,23 @@ def _key_of(model: type[BaseModel], location: tuple[str | int, ...]) -> KeyPath:
 
 def unknown_key(key: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     """What to say of a key that does not exist: the nearest, or where else it belongs, or all."""
-    alike = nearest(key, known, count=1)
-    if alike:
-        return f"unknown key; did you mean {alike[0]!r}?"
-    homes = [
-        f"{name}.{key}"
-        for name, field in Config.model_fields.items()
-        if isinstance(field.annotation, type)
-        and issubclass(field.annotation, BaseModel)
-        and key in field.annotation.model_fields
-    ]
+    homes = (
+        []
+        if nearest(key, known)
+        else [
+            f"{name}.{key}"
+            for name, field in Config.model_fields.items()
+            if isinstance(field.annotation, type)
+            and issubclass(field.annotation, BaseModel)
+            and key in field.annotation.model_fields
+        ]
+    )
     for name, settings in (("training", GradientSettings), ("engine", EngineSettings)):
         if key in {field.name for field in dataclasses.fields(settings)}:
             homes.append(f"{name}.{key}")
     if homes:
         return f"unknown key; did you mean {' or '.join(homes)}?"
-    return f"unknown key; there are: {', '.join(known)}"
+    return f"unknown key; {hint(key, known)}"
 
 
 def _check_detector(checker: _Checker, section: dict[str, Any]) -> dict[str, Any]:

@@ -8,12 +8,40 @@ from detect.errors import DetectError
 
 T = TypeVar("T")
 
+# Names that a hint lists at most.
+MAX_LISTED = 40
+
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """Return up to `count` of the `known` names that look like `name`, the most alike first."""
+    """Up to `count` of the `known` names that look like `name`, and hardly less than the best."""
+    wanted = name.lower()
     by_lower_case = {candidate.lower(): candidate for candidate in known}
-    matches = difflib.get_close_matches(name.lower(), by_lower_case, n=count, cutoff=0.5)
-    return [by_lower_case[match] for match in matches]
+    matches = difflib.get_close_matches(wanted, by_lower_case, n=count, cutoff=0.5)
+    likeness = [difflib.SequenceMatcher(None, match, wanted).ratio() for match in matches]
+    return [
+        by_lower_case[match]
+        for match, ratio in zip(matches, likeness, strict=True)
+        if ratio > likeness[0] - 0.1
+    ]
+
+
+def hint(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """What to say of an unknown name: the known ones that look like it, or else which there are.
+
+    The known names are shown behind `prefix`.
+
+    >>> hint("circel", ["circle", "square"])
+    "did you mean 'circle'?"
+    >>> hint("xyz", ["circle", "square"])
+    'there are: circle, square'
+    """
+    names = list(known)
+    alike = nearest(name, names)
+    if alike:
+        return f"did you mean {' or '.join(repr(prefix + match) for match in alike)}?"
+    names = [prefix + known_name for known_name in names]
+    more = ", …" if len(names) > MAX_LISTED else ""
+    return f"there are: {', '.join(names[:MAX_LISTED])}{more}" if names else "there are none"
 
 
 class Registry(Generic[T]):
@@ -52,9 +80,7 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> T:
         if name in self._entries:
             return self._entries[name]
-        alike = " or ".join(repr(match) for match in nearest(name, self._entries))
-        hint = f"did you mean {alike}?" if alike else f"there are: {', '.join(sorted(self))}"
-        raise DetectError(f"unknown {self.kind} {name!r}; {hint}")
+        raise DetectError(f"unknown {self.kind} {name!r}; {hint(name, sorted(self))}")
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

@@ -1,7 +1,7 @@
 import pytest
 
 from detect.errors import DetectError
-from detect.registry import Registry, nearest
+from detect.registry import Registry, hint, nearest
 
 
 @pytest.fixture
@@ -52,7 +52,23 @@ def test_an_unknown_name_gets_help(shapes, name, message):
 
 
 def test_nearest_ignores_case_and_is_limited():
-    assert nearest("DOG", ["cat", "dog", "dogs"]) == ["dog", "dogs"]
+    assert nearest("DOG", ["cat", "dog", "dogs"]) == ["dog"]
     assert len(nearest("dog", ["dog1", "dog2", "dog3", "dog4"], count=2)) == 2
     assert nearest("zebra", ["cat", "dog"]) == []
     assert nearest("dog", []) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "expected"),
+    [
+        ("circel", ("square", "circle"), "did you mean 'circle'?"),
+        ("colour", ("color", "colours"), "did you mean 'colours' or 'color'?"),
+        ("x", ("square", "circle"), "there are: square, circle"),
+        ("x", (), "there are none"),
+        ("x", [f"number {n}" for n in range(50)], ", number 39, …"),
+    ],
+)
+def test_a_hint_has_the_nearest_names_or_all(name, known, expected):
+    found = hint(name, known)
+    assert found.endswith(expected)
+    assert found.startswith(expected) or len(known) == 50

@@ -17,7 +17,7 @@ from torchvision.models._api import WeightsEnum
 
 from detect.backbones.recomputation import recomputed
 from detect.errors import DetectError
-from detect.registry import nearest
+from detect.registry import hint
 
 # Channel statistics of ImageNet in 0…1, as torchvision's weights expect them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -308,9 +308,7 @@ class Backbone(nn.Module):
                 modules = list(self.trunk[: self._level_layers[part] + 1])
             else:
                 known = ["batch_norm", "trunk", *self.levels]
-                alike = nearest(part, known)
-                hint = f"did you mean {alike[0]!r}?" if alike else f"there are {', '.join(known)}"
-                raise DetectError(f"backbone.freeze: unknown part {part!r}; {hint}")
+                raise DetectError(f"backbone.freeze: unknown part {part!r}; {hint(part, known)}")
             for module in modules:
                 module.requires_grad_(False).eval()
             self._frozen.extend(modules)

@@ -11,7 +11,7 @@ from detect.backbones.base import Backbone
 from detect.backbones.registry import BACKBONES
 from detect.backbones.splitting import split
 from detect.errors import DetectError
-from detect.registry import nearest
+from detect.registry import hint
 from detect.version import install_command
 
 
@@ -33,9 +33,7 @@ def timm_network(name: str) -> Backbone:
     """
     timm = _timm()
     if not timm.is_model(name):
-        alike = " or ".join(f"'timm/{match}'" for match in nearest(name, names()))
-        hint = f"did you mean {alike}?" if alike else "timm.list_models() has their names"
-        raise DetectError(f"unknown backbone 'timm/{name}'; {hint}")
+        raise DetectError(f"unknown backbone 'timm/{name}'; {hint(name, names(), 'timm/')}")
     with torch.device("cpu"):  # the split compares numbers
         network = _create(timm, name)
         settings: Any = network.pretrained_cfg

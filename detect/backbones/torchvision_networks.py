@@ -7,7 +7,7 @@ from detect.backbones.base import Backbone
 from detect.backbones.registry import BACKBONES
 from detect.backbones.splitting import split
 from detect.errors import DetectError
-from detect.registry import nearest
+from detect.registry import hint
 
 
 def names() -> list[str]:
@@ -24,9 +24,8 @@ def torchvision_network(name: str) -> Backbone:
     """
     known = names()
     if name not in known:
-        alike = " or ".join(f"'torchvision/{match}'" for match in nearest(name, known))
-        hint = f"did you mean {alike}?" if alike else f"there are: {', '.join(known)}"
-        raise DetectError(f"unknown backbone 'torchvision/{name}'; {hint}")
+        remedy = hint(name, known, "torchvision/")
+        raise DetectError(f"unknown backbone 'torchvision/{name}'; {remedy}")
     weights = getattr(models.get_model_weights(name), "DEFAULT")  # noqa: B009
     preset = weights.transforms()
     arguments = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}

@@ -10,7 +10,7 @@ from detect.benchmarks.evaluate import bench_evaluate, bench_evaluate_small
 from detect.benchmarks.ops import bench_iou, bench_nms
 from detect.benchmarks.timing import Row
 from detect.errors import DetectError
-from detect.registry import nearest
+from detect.registry import hint
 
 # From the name of a device, the number of repeats and whether the task is to be tiny.
 Benchmark = Callable[[str, int, bool], list[Row]]
@@ -36,11 +36,7 @@ def named_benchmarks(name: str) -> Mapping[str, Benchmark]:
     if name == ALL:
         return BENCHMARKS
     if name not in BENCHMARKS:
-        alike = nearest(name, [*BENCHMARKS, ALL], count=1)
-        hint = f"did you mean {alike[0]!r}? " if alike else ""
-        raise DetectError(
-            f"there is no benchmark {name!r}; {hint}there are: {', '.join(BENCHMARKS)}, {ALL}"
-        )
+        raise DetectError(f"there is no benchmark {name!r}; {hint(name, [*BENCHMARKS, ALL])}")
     return {name: BENCHMARKS[name]}
 
 

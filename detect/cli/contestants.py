@@ -24,7 +24,7 @@ from detect.evaluation import (
 )
 from detect.experiment.evaluation import Evaluation
 from detect.files import read_json
-from detect.registry import nearest
+from detect.registry import hint
 
 DETECTION_SUFFIXES = (".json", ".csv", ".txt")
 COCO_RESULTS_SUFFIX = ".coco.json"
@@ -101,10 +101,9 @@ def read_contestant(path: Path, split: JudgedSplit, console: Console) -> Contest
                 )
     for name in detections.class_names:
         if name not in split.class_names:
-            alike = nearest(name, split.class_names, count=1)
-            hint = f"; did you mean {alike[0]!r}?" if alike else ""
             console.print(
-                f"note: {split.name} has no object of the class {name!r} of the detections{hint}",
+                f"note: {split.name} has no object of the class {name!r} of the detections; "
+                f"{hint(name, split.class_names)}",
                 markup=False,
             )
     return Contestant(str(path), detections, results=results)

@@ -33,7 +33,7 @@ from detect.proposals import (
     read_proposals,
     write_proposals,
 )
-from detect.registry import nearest
+from detect.registry import hint
 from detect.wording import counted, duration
 from detect.yaml_text import BrokenYAMLError, parse_yaml
 
@@ -168,9 +168,7 @@ def _build_source(request: Request, dataset: VOCDataset) -> ProposalSource:
         return rpn_source(request.method.removeprefix(RPN))
     if request.method not in SOURCES:
         known = [*SOURCES, JITTERED_TRUTH]
-        alike = " or ".join(repr(name) for name in nearest(request.method, known))
-        hint = f"did you mean {alike}?" if alike else f"there are: {', '.join(known)}"
-        raise DetectError(f"--method: unknown {request.method!r}; {hint}")
+        raise DetectError(f"--method: unknown {request.method!r}; {hint(request.method, known)}")
     build = SOURCES[request.method]
     source: ProposalSource = build(**_check_options(request.method, build, values))
     return source

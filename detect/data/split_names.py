@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from detect.errors import DetectError
-from detect.registry import nearest
+from detect.registry import hint
 
 
 def chosen_splits(root: Path, splits: Sequence[str] | None, known: Iterable[str]) -> list[str]:
@@ -19,8 +19,6 @@ def chosen_splits(root: Path, splits: Sequence[str] | None, known: Iterable[str]
         return there
     for split in splits:
         if split not in there:
-            there_are = f"there are: {', '.join(there)}" if there else no_splits
-            alike = nearest(split, there, count=1)
-            hint = f"did you mean {alike[0]!r}? {there_are}" if alike else there_are
-            raise DetectError(f"{root}: there is no split {split!r}; {hint}")
+            remedy = hint(split, there) if there else no_splits
+            raise DetectError(f"{root}: there is no split {split!r}; {remedy}")
     return list(dict.fromkeys(splits))

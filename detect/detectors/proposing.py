@@ -22,7 +22,7 @@ from detect.detectors.images import filled_part
 from detect.errors import DetectError
 from detect.ops import clip_boxes, has_area
 from detect.proposals import SOURCES, GivenBoxes, ProposalSource, read_proposals
-from detect.registry import nearest
+from detect.registry import hint
 from detect.structures import Batch, GroundTruth, ImageMeta, InputSpec, Sample
 
 FILE_SUFFIXES = (".npz", ".mat")
@@ -114,10 +114,8 @@ def build_source(name: str, options: Mapping[str, Any]) -> ProposalSource:
             _check_keys(name, options, ())
             return build_from(name.removeprefix(prefix))
     if name not in SOURCES:
-        alike = " or ".join(repr(known) for known in nearest(name, list(SOURCES)))
-        hint = f"did you mean {alike}?" if alike else f"there are: {', '.join(SOURCES)}"
         raise DetectError(
-            f"detector.proposals: unknown {name!r}; {hint} A file of boxes ends with "
+            f"detector.proposals: unknown {name!r}; {hint(name, SOURCES)}; a file of boxes ends in "
             f"{' or '.join(FILE_SUFFIXES)}; rpn:RUN takes those of a Faster R-CNN"
         )
     build = SOURCES[name]
@@ -135,8 +133,7 @@ def build_source(name: str, options: Mapping[str, Any]) -> ProposalSource:
 def _check_keys(name: str, options: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for key in options:
         if key not in known:
-            alike = " or ".join(repr(other) for other in nearest(key, known))
-            hint = f"did you mean {alike}?" if alike else f"there are: {', '.join(known)}"
-            if not known:
-                hint = "there are none: set detector.proposal_options={}"
-            raise DetectError(f"detector.proposal_options.{key}: {name} has no such option; {hint}")
+            remedy = hint(key, known) if known else "there are none: set it to {}"
+            raise DetectError(
+                f"detector.proposal_options.{key}: {name} has no such option; {remedy}"
+            )

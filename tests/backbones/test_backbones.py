@@ -289,7 +289,7 @@ def test_a_copy_of_a_frozen_backbone_is_frozen():
         ("batchnorm", "did you mean 'batch_norm'?"),
         ("Trunk", "did you mean 'trunk'?"),
         ("c3", "did you mean 'C3'?"),
-        ("wheels", "there are batch_norm, trunk, C1, C2, C3, C4, C5"),
+        ("wheels", "there are: batch_norm, trunk, C1, C2, C3, C4, C5"),
     ],
 )
 def test_an_unknown_part_gets_help(part, hint):

@@ -338,9 +338,9 @@ def test_what_is_no_chain_is_refused_with_the_reason(network, reason):
     ("name", "hint"),
     [
         ("torchvision/convnext_tinny", "did you mean 'torchvision/convnext_tiny'"),
-        ("torchvision/qqqq", "there are: alexnet, "),
+        ("torchvision/qqqq", "there are: torchvision/alexnet, "),
         ("timm/resnet10", "did you mean 'timm/resnet10t'"),
-        ("timm/qqqqqqqqqqq", "timm.list_models() has their names"),
+        ("timm/qqqqqqqqqqq", "there are: timm/"),
     ],
 )
 def test_an_unknown_name_gets_help(name, hint):

@@ -182,14 +182,14 @@ def test_no_root(tmp_path):
 
 def test_no_split(root):
     write(root, "val/cat/1.png")
-    with pytest.raises(DetectError, match=r"'trian'; did you mean 'train'\? there are: train, val"):
+    with pytest.raises(DetectError, match=r"'trian'; did you mean 'train'\?"):
         read_image_folder(root, "trian")
     with pytest.raises(DetectError, match=r"'xyz'; there are: train, val"):
         read_image_folder(root, "xyz")
 
 
 def test_root_without_any_folder(tmp_path):
-    with pytest.raises(DetectError, match="no folder at all"):
+    with pytest.raises(DetectError, match=r"of the split .train.; there are none"):
         read_image_folder(tmp_path, "train")
 
 

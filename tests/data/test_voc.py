@@ -224,7 +224,7 @@ def test_class_lists_that_make_no_sense(folder, classes, expected):
         ("dgo", "did you mean 'dog'?"),
         (" dog\n", "remove the blanks around the name: 'dog'"),
         ("Dog", "upper and lower case count: write 'dog'"),
-        ("xylophone", "the classes are cat, dog"),
+        ("xylophone", "there are: cat, dog"),
     ],
 )
 def test_unknown_class(folder, name, remedy):
@@ -526,14 +526,14 @@ def test_missing_split(folder, on_error):
     folder.split("dog_train", "000001  1")
     with pytest.raises(DetectError) as caught:
         read_voc([VOCSource(folder.root, "trian")], "auto", on_error=on_error)
-    assert "did you mean 'train'? there are: test, train" in str(caught.value)
+    assert "did you mean 'train'?" in str(caught.value)
     assert "dog_train" not in str(caught.value)
 
 
 def test_no_splits_at_all(folder):
     folder.add("000001")
     folder.splits.rmdir()
-    with pytest.raises(DetectError, match="has no splits"):
+    with pytest.raises(DetectError, match=r"no split .train.; there are none"):
         read_voc([VOCSource(folder.root, "train")], "auto")
 
 

@@ -46,7 +46,7 @@ from detect.data.images import read_image_size, verify_image
 from detect.data.merging import merge_splits
 from detect.data.split_names import chosen_splits
 from detect.errors import DetectError
-from detect.registry import nearest
+from detect.registry import hint
 
 ANNOTATION_FOLDER = "annotations"
 IMAGE_FOLDER = "images"
@@ -295,9 +295,7 @@ def _is_text_parent(category: Mapping[str, Any]) -> bool:
 
 
 def _unknown_class(path: Path, name: str, wanted: Sequence[str]) -> Fault:
-    alike = nearest(name, wanted, count=1)
-    hint = f"did you mean {alike[0]!r}? " if alike else f"the classes are {some_of(wanted)}: "
-    remedy = f"{hint}Correct the name, or add it to data.classes"
+    remedy = f"{hint(name, wanted)}; correct the name, or add it to data.classes"
     value = f"unknown class {name!r}"
     return Fault(str(path), f"category {name}", "unknown-class", value, remedy)
 

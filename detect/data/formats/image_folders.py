@@ -28,7 +28,7 @@ from detect.data.faults import DataFaults, Fault
 from detect.data.formats.voc import IMAGE_SUFFIXES, Progress
 from detect.data.images import ImageError, read_image, read_image_size, verify_image
 from detect.errors import DetectError
-from detect.registry import nearest
+from detect.registry import hint
 from detect.structures import ImageMeta, Sample, whole_image_truth
 from detect.wording import counted
 
@@ -215,10 +215,9 @@ def _find_split(root: Path, split: str) -> Path:
     if folder.is_dir():
         return folder
     known = [path.name for path in _visible(root) if path.is_dir()]
-    there_are = f"there are: {_some(known)}" if known else "it has no folder at all"
-    alike = nearest(split, known, count=1)
-    hint = f"did you mean {alike[0]!r}? {there_are}" if alike else there_are
-    raise DetectError(f"{root}: expected {_LAYOUT}, found no folder of the split {split!r}; {hint}")
+    raise DetectError(
+        f"{root}: expected {_LAYOUT}, found no folder of the split {split!r}; {hint(split, known)}"
+    )
 
 
 def _list_split(folder: Path) -> _Listing:
@@ -326,14 +325,10 @@ def _match_classes(
         return tuple(listing.image_ids), []
     faults = []
     for name in (name for name in listing.image_ids if name not in class_names):
-        alike = nearest(name, class_names, count=1)
-        hint = (
-            f"did you mean {alike[0]!r}? " if alike else f"the classes are {_some(class_names)}; "
-        )
         value = (
             f"unknown class {name!r}, a folder of {counted(len(listing.image_ids[name]), 'image')}"
         )
-        remedy = f"{hint}rename the folder, or delete it"
+        remedy = f"{hint(name, class_names)}; rename the folder, or delete it"
         faults.append(Fault(str(folder / name), None, "unknown-class", value, remedy))
     for name in (name for name in class_names if name not in listing.image_ids):
         value = f"there is no folder of the class {name!r}"

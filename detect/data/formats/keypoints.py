@@ -50,7 +50,7 @@ from detect.data.images import read_image, read_image_size, verify_image
 from detect.data.loading.crops import crop_boxes
 from detect.data.loading.transforms import moved_joints
 from detect.errors import DetectError
-from detect.registry import nearest
+from detect.registry import hint
 from detect.structures import GroundTruth, ImageMeta, Sample
 
 # The center of a pixel, whose index COCO gives for a joint.
@@ -524,9 +524,7 @@ def _unused_category(
     if not has_keypoints:
         value, remedy = "it has no keypoints; it is no class", "delete it, or name its joints"
         return Fault(str(path), title, "category-without-keypoints", value, remedy, "warning")
-    alike = nearest(name, class_names, count=1)
-    hint = f"did you mean {alike[0]!r}? " if alike else f"the classes are {some_of(class_names)}; "
-    remedy = f"{hint}correct the name, or add it to the classes"
+    remedy = f"{hint(name, class_names)}; correct the name, or add it to the classes"
     return Fault(str(path), title, "unknown-class", f"unknown class {name!r}", remedy)
 
 

@@ -42,7 +42,7 @@ from detect.data.images import (
     verify_image,
 )
 from detect.errors import DetectError
-from detect.registry import nearest
+from detect.registry import hint
 from detect.structures import GroundTruth, ImageMeta, Sample
 
 VOC_CLASSES = (
@@ -451,12 +451,12 @@ def _check_layout(root: Path) -> None:
     near = [root.parent, *sorted(root.glob("*")), *sorted(root.glob("*/*"))]
     roots = [folder for folder in near if (folder / "Annotations").is_dir()]
     if roots:
-        hint = f"did you mean {' or '.join(str(folder) for folder in roots[:3])}?"
+        remedy = f"did you mean {' or '.join(str(folder) for folder in roots[:3])}?"
     else:
         names = sorted(path.name for path in root.glob("*"))
-        hint = f"there are: {', '.join(names[:10])}" if names else "the folder is empty"
+        remedy = f"there are: {', '.join(names[:10])}" if names else "the folder is empty"
     raise DetectError(
-        f"{root}: expected the VOC layout {_LAYOUT}, found no {' and no '.join(missing)}; {hint}"
+        f"{root}: expected the VOC layout {_LAYOUT}, found no {' and no '.join(missing)}; {remedy}"
     )
 
 
@@ -484,10 +484,7 @@ def _read_split(source: VOCSource) -> list[str]:
     path = source.split_path
     if not path.is_file():
         known = plain_splits(source.root)
-        there_are = f"there are: {', '.join(known)}" if known else f"{path.parent} has no splits"
-        alike = nearest(source.split, known, count=1)
-        hint = f"did you mean {alike[0]!r}? {there_are}" if alike else there_are
-        raise DetectError(f"{path}: there is no split {source.split!r}; {hint}")
+        raise DetectError(f"{path}: no split {source.split!r}; {hint(source.split, known)}")
     rows = read_rows(path)
     class_rows = [_CLASS_ROW.fullmatch(row) for row in rows]
     if all(class_rows):
@@ -825,15 +822,7 @@ class _ClassTable:
         same = [known for known in self._labels if known.lower() == name.strip().lower()]
         if same:
             return f"upper and lower case count: write {same[0]!r}"
-        alike = nearest(name.strip(), self._labels, count=1)
-        if alike:
-            return f"did you mean {alike[0]!r}? Correct the name, or add it to data.classes"
-        names = list(self._labels)
-        more = ", …" if len(names) > 20 else ""
-        known_names = (
-            f"the classes are {', '.join(names[:20])}{more}" if names else "there are none"
-        )
-        return f"{known_names}: correct the name, or add it to data.classes"
+        return f"{hint(name.strip(), self._labels)}; correct the name, or add it to data.classes"
 
 
 # ---- one annotation ---------------------------------------------------------------------------

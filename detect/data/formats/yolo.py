@@ -40,7 +40,7 @@ from detect.data.images import ImageError, read_image_size, verify_image
 from detect.data.merging import merge_splits
 from detect.data.split_names import chosen_splits
 from detect.errors import DetectError
-from detect.registry import nearest
+from detect.registry import hint
 from detect.wording import counted
 
 IMAGES, LABELS = "images", "labels"
@@ -134,9 +134,7 @@ def _class_names(
     used = {item.name for image in images for item in image.objects}
     faults = []
     for name in (name for name in layout.class_names if name in used and name not in wanted):
-        alike = nearest(name, wanted, count=1)
-        hint = f"did you mean {alike[0]!r}? " if alike else f"the classes are {', '.join(wanted)}: "
-        remedy = f"{hint}Correct the name, or add it to data.classes"
+        remedy = f"{hint(name, wanted)}; correct the name, or add it to data.classes"
         title, value = f"class {name}", f"unknown class {name!r}"
         faults.append(Fault(str(layout.file), title, "unknown-class", value, remedy))
     return wanted, faults

@@ -13,7 +13,7 @@ from torch import Tensor
 from detect.data.loading.transforms import FILL, drop_empty, moved_joints
 from detect.errors import DetectError
 from detect.ops import has_area
-from detect.registry import nearest
+from detect.registry import hint
 from detect.structures import ImageMeta, Sample, whole_image_truth
 
 # An object of which less than this share of its area is left in the image is left out. Cut-off
@@ -241,10 +241,9 @@ def _named_transform(entry: Mapping[str, Any]) -> albumentations.BasicTransform:
         if isinstance(value, type) and issubclass(value, albumentations.BasicTransform)
     ]
     if transform is None or name not in known:
-        alike = " or ".join(nearest(name, known)) or "see albumentations' documentation"
         raise DetectError(
             f"data.augmentation.extra: albumentations has no transform {name!r}; "
-            f"did you mean {alike}?"
+            f"{hint(name, known)}"
         )
     try:
         with warnings.catch_warnings():

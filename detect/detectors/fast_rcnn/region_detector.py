@@ -30,7 +30,6 @@ from detect.detectors.fast_rcnn.truncated_svd import check_ranks, with_truncated
 from detect.detectors.images import clip_to_frames, generator_on, pad_to
 from detect.errors import DetectError
 from detect.ops import divisor_over_processes, grouped_nms, has_area
-from detect.registry import nearest
 from detect.structures import Detections, InputSpec
 
 Head = Literal["backbone", "mlp"]
@@ -308,12 +307,8 @@ def _level_of(backbone: Backbone, level: str | None) -> str:
     if level is None:
         return "C4" if "C4" in backbone.levels else backbone.levels[-1]
     if level not in backbone.levels:
-        alike = nearest(level, backbone.levels)
-        hint = f"did you mean {alike[0]}? " if alike else ""
-        raise DetectError(
-            f"detector.level: unknown {level!r}; {hint}This backbone has "
-            f"{', '.join(backbone.levels)}"
-        )
+        levels = ", ".join(backbone.levels)
+        raise DetectError(f"detector.level: unknown {level!r}; this backbone has {levels}")
     return level
 
 

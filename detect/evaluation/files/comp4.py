@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detect.errors import DetectError
-from detect.evaluation.files.detection_set import DetectionSet, check_class, hint_at
+from detect.evaluation.files.detection_set import DetectionSet, check_class
 from detect.files import write_text
+from detect.registry import hint
 from detect.structures import Detections
 
 _NUMBER = r"([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)"
@@ -149,7 +150,7 @@ def _read_voc_file(path: Path, rows_of_images: dict[str, int]) -> _VOCTable:
         if match[1] not in rows_of_images:
             raise DetectError(
                 f"{path}, line {line_number}: unknown image {match[1]!r}: expected images of the "
-                f"split{hint_at(match[1], list(rows_of_images))}"
+                f"split; {hint(match[1], rows_of_images)}"
             )
         images.append(rows_of_images[match[1]])
         numbers.append([line_number, *map(float, match.groups()[1:])])

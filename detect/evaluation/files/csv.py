@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from detect.errors import DetectError
 from detect.evaluation.files.comp4 import shortest_numbers
-from detect.evaluation.files.detection_set import DetectionSet, check_class, hint_at
+from detect.evaluation.files.detection_set import DetectionSet, check_class
 from detect.files import write_text
+from detect.registry import hint
 from detect.structures import Detections
 
 CSV_COLUMNS = ("image_id", "class", "score", "x1", "y1", "x2", "y2")
@@ -83,7 +84,7 @@ def read_detections_csv(
         if image_id not in rows_of_images:
             raise DetectError(
                 f"{path}, line {line}: unknown image {image_id!r}: expected images of the "
-                f"split{hint_at(image_id, list(rows_of_images))}"
+                f"split; {hint(image_id, rows_of_images)}"
             )
         if name not in labels_of_classes:
             check_class(name, names, f"{path}, line {line}")

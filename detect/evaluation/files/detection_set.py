@@ -11,7 +11,7 @@ from detect.errors import DetectError
 from detect.evaluation.flat import FlatDetections, FlatObjects
 from detect.evaluation.report import VOCReport
 from detect.evaluation.voc import VOCEvaluator
-from detect.registry import nearest
+from detect.registry import hint
 from detect.structures import Detections, GroundTruth, StructureError
 
 
@@ -87,7 +87,7 @@ class DetectionSet:
             if image_id not in known:
                 raise DetectError(
                     f"the detections: unknown image {image_id!r}: expected images of the split"
-                    f"{hint_at(image_id, image_ids)}"
+                    f"; {hint(image_id, image_ids)}"
                 )
         new_labels = torch.tensor(
             [list(class_names).index(name) for name in self.class_names], dtype=torch.int64
@@ -163,18 +163,9 @@ def check_class(name: str, class_names: Sequence[str], place: str) -> None:
     """Raise a DetectError that begins with `place` unless `name` is one of `class_names`."""
     if name not in class_names:
         raise DetectError(
-            f"{place}: unknown class {name!r}: expected a class of the ground truth"
-            f"{hint_at(name, class_names)}"
+            f"{place}: unknown class {name!r}: expected a class of the ground truth; "
+            f"{hint(name, class_names)}"
         )
-
-
-def hint_at(name: str, known: Sequence[str]) -> str:
-    """The end of a message on an unknown name: the nearest known ones, or some of them."""
-    alike = " or ".join(repr(match) for match in nearest(name, known))
-    if alike:
-        return f"; did you mean {alike}?"
-    some = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
-    return f"; there are: {some}"
 
 
 def first_repeated(names: Sequence[str]) -> str | None:
