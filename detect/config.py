@@ -285,6 +285,9 @@ class Settings:
     origins: dict[KeyPath, str]
 
     def __post_init__(self) -> None:
+        self._rename_keys()
+
+    def _rename_keys(self) -> None:
         for (name, old), (_, new) in RENAMED_KEYS.items():
             section = self.values.get(name)
             if not isinstance(section, dict) or old not in section:
@@ -333,6 +336,7 @@ class Settings:
             del self.origins[known]
         for path_of_value in _paths(value, keys):
             self.origins[path_of_value] = "command line"
+        self._rename_keys()
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, dict[KeyPath, str]]:

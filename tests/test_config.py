@@ -18,7 +18,9 @@ from detect.config import (
 from detect.data import Augmentation
 from detect.detectors import DETECTORS, YOLO
 from detect.errors import DetectError
-from detect.training import GradientSettings
+from detect.experiment.model import build_detector
+from detect.experiment.model import load as load_model
+from detect.training import GradientSettings, load_checkpoint, save_checkpoint
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -526,6 +528,74 @@ def test_common_settings_may_be_completed_by_the_phases(load):
     )
     assert config.settings_of("classify").milestones == (1,)
     assert config.settings_of("regress").schedule == "cosine"
+
+
+# --- keys that were renamed -----------------------------------------------------------------------
+
+RENAMED = {
+    "data.picture_cache": ("data.image_cache", ""),
+    "detector.regions_per_picture": ("detector.regions_per_image", "fast_rcnn"),
+    "detector.anchors_per_picture": ("detector.anchors_per_image", "faster_rcnn"),
+}
+
+
+def value_at(config, path):
+    section, key = path.split(".")
+    return config.as_dict()[section][key]
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_the_earlier_name_of_a_key_holds(load, write, old):
+    new, detector = RENAMED[old]
+    section, key = old.split(".")
+    common = f"detector: {{name: {detector}}}\n" if detector else ""
+    if section == "detector":
+        text = f"detector:\n  name: {detector}\n  {key}: 37\n"
+    else:
+        text = f"{common}{section}:\n  {key}: 37\n"
+    assert value_at(load(common), new) != 37
+    config, origins = load_config(write(text, "old.yaml"))
+    assert value_at(config, new) == 37
+    assert key not in config.as_dict()[section]
+    assert origins[tuple(new.split("."))].endswith(f":{text.count(chr(10))}")
+    assert value_at(load(common, f"{old}=37"), new) == 37
+    assert value_at(load(text, f"{old}=38"), new) == 38
+    assert value_at(load(text, f"{new}=38"), new) == 38
+    assert value_at(load(text.replace(key, new.split(".")[1]), f"{old}=38"), new) == 38
+    whole = f"{section}={{{f'name: {detector}, ' if detector else ''}{key}: 39}}"
+    assert value_at(load(common, whole), new) == 39
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_the_earlier_and_the_present_name_of_a_key_are_not_set_together(faults, old):
+    new, detector = RENAMED[old]
+    section, key = old.split(".")
+    name = f"  name: {detector}\n" if detector else ""
+    text = f"{section}:\n{name}  {key}: 37\n  {new.split('.')[1]}: 37\n"
+    (found,) = faults(text)
+    assert found.startswith(f"config.yaml:{3 if detector else 2}: ")
+    assert old in found
+    assert new in found
+    assert "delete one of the two" in found
+
+
+def test_a_checkpoint_with_the_earlier_names_is_loaded(tmp_path, load):
+    config = load(
+        "data: {image_cache: 3}\n"
+        "detector: {name: faster_rcnn, input_size: 64, shorter_side: 64, rpn_channels: 16, head: mlp,"
+        " hidden_features: [8], regions_per_image: 37, anchors_per_image: 41}\n"
+    )
+    values = config.as_dict()
+    for old, (new, _) in RENAMED.items():
+        section, key = old.split(".")
+        values[section][key] = values[section].pop(new.split(".")[1])
+    detector = build_detector(config, 1)
+    content = {"detector": detector.state_dict(), "class_names": ["thing"], "config": values}
+    save_checkpoint(tmp_path / "old.pt", content)
+    assert "regions_per_picture" in load_checkpoint(tmp_path / "old.pt")["config"]["detector"]
+    assert load_model(tmp_path / "old.pt", "cpu").config == config
+    changed = load_model(tmp_path / "old.pt", "cpu", ["detector.regions_per_picture=5"])
+    assert value_at(changed.config, "detector.regions_per_image") == 5
 
 
 # --- the description ----------------------------------------------------------------------------
