@@ -39,8 +39,13 @@ UNSUPPRESSED = {
 BUILDERS: dict[str, Callable[..., Detector]] = {
     "yolo_paper": partial(YOLO, grid_size=3, hidden_features=16),
     "yolo_paper_convolutional": partial(YOLO, head="convolutional", hidden_features=16),
-    "yolo_modern": partial(YOLO, head="convolutional", variant="modern", hidden_features=16),
-    "yolo_modern_fully_connected": partial(YOLO, variant="modern", hidden_features=16),
+    # it begins with so little objectness that the default threshold may leave nothing
+    "yolo_modern": partial(
+        YOLO, head="convolutional", variant="modern", hidden_features=16, score_threshold=0.001
+    ),
+    "yolo_modern_fully_connected": partial(
+        YOLO, variant="modern", hidden_features=16, score_threshold=0.001
+    ),
     "localizer": partial(Localizer, hidden_features=(16,)),
     "localizer_head_specific": partial(Localizer, attach="head", class_specific=True),
     "localizer_hungarian": partial(
@@ -97,6 +102,7 @@ BUILDERS: dict[str, Callable[..., Detector]] = {
         FasterRCNN,
         shorter_side=None,
         neck="fpn",
+        neck_channels=32,
         head="mlp",
         hidden_features=(16,),
         pooling="align",
@@ -160,7 +166,31 @@ def drawn_backbone(name: str) -> Backbone:
         # timm begins the last norm of a block at zero, which lets no gradient through at first
         if isinstance(norm, nn.BatchNorm2d) and not norm.weight.any():
             nn.init.ones_(norm.weight)
+    spread_outputs(backbone)
     return backbone
+
+
+@torch.no_grad()
+def spread_outputs(backbone: Backbone) -> None:
+    """Make a drawn network tell images apart: deep ones shrink what they see to a constant."""
+
+    def scale(layer: nn.Module, _: object, output: torch.Tensor) -> torch.Tensor:
+        spread = output.std()
+        layer.weight /= spread
+        return output / spread
+
+    layers = [module for module in backbone.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(scale) for layer in layers]
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # statistics are those of this run
+    noise = torch.rand(4, 3, *[max(backbone.image_size, 64)] * 2)
+    backbone.train()
+    backbone.head_features(backbone(noise))
+    for hook in hooks:
+        hook.remove()
+    for norm in norms:
+        norm.momentum = 0.1
 
 
 def build(kind: str, backbone: str) -> Detector:
