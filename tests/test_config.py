@@ -582,8 +582,8 @@ def test_the_earlier_and_the_present_name_of_a_key_are_not_set_together(faults, 
 def test_a_checkpoint_with_the_earlier_names_is_loaded(tmp_path, load):
     config = load(
         "data: {image_cache: 3}\n"
-        "detector: {name: faster_rcnn, input_size: 64, shorter_side: 64, rpn_channels: 16, head: mlp,"
-        " hidden_features: [8], regions_per_image: 37, anchors_per_image: 41}\n"
+        "detector: {name: faster_rcnn, input_size: 64, shorter_side: 64, rpn_channels: 16, "
+        "head: mlp, hidden_features: [8], regions_per_image: 37, anchors_per_image: 41}\n"
     )
     values = config.as_dict()
     for old, (new, _) in RENAMED.items():
