@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from detect.configs import find_config, missing_config, name_of
 from detect.data import Augmentation
 from detect.detectors import DETECTORS
 from detect.errors import DetectError
@@ -339,18 +340,20 @@ class Settings:
         self._rename_keys()
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, dict[KeyPath, str]]:
+def load_config(
+    given: str | Path, overrides: Sequence[str] = ()
+) -> tuple[Config, dict[KeyPath, str]]:
     """Read the config of a detector; see `load_experiment`."""
-    return load_experiment(path, overrides, Config)
+    return load_experiment(given, overrides, Config)
 
 
 def load_experiment(
-    path: Path, overrides: Sequence[str], model: type[ExperimentModel]
+    given: str | Path, overrides: Sequence[str], model: type[ExperimentModel]
 ) -> tuple[ExperimentModel, dict[KeyPath, str]]:
     """Read a config file, apply `key.sub=value` overrides, and check the result.
 
     Args:
-        path: of the file.
+        given: the path of a file, or the name of a config that comes with the toolkit.
         overrides: take precedence over it.
         model: what it is a config of.
 
@@ -360,21 +363,19 @@ def load_experiment(
     Raises:
         DetectError: with every fault that was found, each with its file and line.
     """
-    settings = read_settings(path)
+    settings = read_settings(given)
     for override in overrides:
         settings.override(override)
-    return resolve_experiment(settings, str(path), model), settings.origins
+    return resolve_experiment(settings, str(given), model), settings.origins
 
 
-def read_settings(path: Path) -> Settings:
-    """Parse a YAML file, remembering the line of each key; a key that stands twice is refused."""
+def read_settings(given: str | Path) -> Settings:
+    """Parse a config, remembering the line of each key; a key that stands twice is refused."""
+    path = find_config(given)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        folder = path.parent
-        there = sorted(file.name for file in folder.glob("*.yaml")) if folder.is_dir() else []
-        alike = "".join(f"; did you mean {folder / name}?" for name in nearest(path.name, there, 1))
-        raise DetectError(f"{path}: no such config file{alike}") from error
+        raise missing_config(path) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DetectError(f"{path}: expected a YAML file in UTF-8: {error}") from error
     try:
@@ -389,7 +390,7 @@ def read_settings(path: Path) -> Settings:
             f"{path}: expected sections such as 'data:' and 'training:', "
             f"found {type(values).__name__}"
         )
-    return Settings(values, _collect_origins(node, (), path))
+    return Settings(values, _collect_origins(node, (), name_of(path)))
 
 
 def resolve(settings: Settings, source: str) -> Config:
@@ -454,7 +455,7 @@ def _paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:
             yield from _paths(inner, (*path, str(key)))
 
 
-def _collect_origins(node: yaml.Node, path: KeyPath, file: Path) -> dict[KeyPath, str]:
+def _collect_origins(node: yaml.Node, path: KeyPath, file: str) -> dict[KeyPath, str]:
     if not isinstance(node, yaml.MappingNode):
         return {}
     origins: dict[KeyPath, str] = {}

@@ -1,5 +1,4 @@
 import dataclasses
-from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -15,14 +14,13 @@ from detect.config import (
     read_settings,
     resolve,
 )
+from detect.configs import shipped_configs
 from detect.data import Augmentation
 from detect.detectors import DETECTORS, YOLO
 from detect.errors import DetectError
 from detect.experiment.model import build_detector
 from detect.experiment.model import load as load_model
 from detect.training import GradientSettings, load_checkpoint, save_checkpoint
-
-REPOSITORY = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -182,10 +180,8 @@ def test_plain_data_resolves_to_the_same_config(load, text):
     assert again.detector_options == config.detector_options
 
 
-@pytest.mark.parametrize(
-    "path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda p: p.stem
-)
-def test_the_configs_of_the_repository_are_legal(path):
+@pytest.mark.parametrize("path", list(shipped_configs().values()), ids=lambda p: p.stem)
+def test_the_shipped_configs_are_legal(path):
     model = PretrainConfig if path.stem.startswith("pretrain_") else Config
     config, _ = load_experiment(path, [], model)
     assert config.phase_names
@@ -204,9 +200,6 @@ def test_a_missing_file_suggests_its_neighbor(write, tmp_path):
         f"{tmp_path / 'yolo_tiny_shape.yaml'}: no such config file; "
         f"did you mean {tmp_path / 'yolo_tiny_shapes.yaml'}?"
     )
-    with pytest.raises(DetectError) as caught:
-        load_config(tmp_path / "nowhere" / "a.yaml")
-    assert str(caught.value).endswith("a.yaml: no such config file")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ FLOORS = {
     "wording": 0,
     "errors": 0,
     "registry": 0,
+    "configs": 0,
     "files": 0,
     "plugins": 0,
     "yaml_text": 0,

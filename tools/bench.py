@@ -4,7 +4,7 @@ python tools/bench.py sliding-window --backbone vgg16 --size 480 640
 python tools/bench.py padding RUN
 python tools/bench.py svm --classes 20 --examples 100000 --features 4096
 python tools/bench.py parts RUN
-python tools/bench.py faster-rcnn configs/faster_rcnn_mobilenet_v2_bccd.yaml --seeds 0 1 2
+python tools/bench.py faster-rcnn faster_rcnn_mobilenet_v2_bccd --seeds 0 1 2
 python tools/bench.py selective-search DATA --split test --opencv PYTHON_WITH_OPENCV_CONTRIB
 python tools/bench.py evaluate --json evaluate.json     the same as `detect bench evaluate`
 """

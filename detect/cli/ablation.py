@@ -9,6 +9,7 @@ from rich.table import Table
 
 from detect.backbones import build_backbone
 from detect.config import Config, load_config
+from detect.configs import name_of
 from detect.detectors.rcnn.features import first_fully_connected
 from detect.errors import DetectError
 from detect.experiment.datasets import read_split, sources
@@ -51,8 +52,8 @@ def run_ablation(
     config, _ = load_config(config_file, overrides)
     if config.detector["name"] != "rcnn":
         raise DetectError(
-            f"{config_file}: the table is of R-CNN's parts; expected detector.name rcnn, found "
-            f"{config.detector['name']!r}"
+            f"{name_of(config_file)}: the table is of R-CNN's parts; expected detector.name rcnn, "
+            f"found {config.detector['name']!r}"
         )
     rows = list(_rows(config_file, overrides, config, out, device, console))
     console.print(_table(rows, config))

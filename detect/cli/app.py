@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from detect.configs import find_config
 from detect.version import __version__
 
 # of several processes, the first one talks; each tells its own errors
@@ -26,6 +27,14 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY.SUB=VALUE]...", help="Settings over those of the file.", show_default=False
+    ),
+]
+ConfigFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG",
+        help="Its file, or a name that 'detect configs' lists.",
+        show_default=False,
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -67,14 +76,14 @@ def _version(
 
 @app.command(
     epilog=examples(
-        "detect train configs/yolo_tiny_shapes.yaml",
-        "detect train configs/yolo_mobilenet_v2_bccd.yaml data.root=bccd training.epochs=20",
-        "detect train configs/yolo_tiny_shapes.yaml --out runs/mine --resume",
-        "detect train configs/yolo_tiny_shapes.yaml --print-config",
+        "detect train yolo_tiny_shapes",
+        "detect train yolo_mobilenet_v2_bccd data.root=bccd training.epochs=20",
+        "detect train yolo_tiny_shapes --out runs/mine --resume",
+        "detect train yolo_tiny_shapes --print-config",
     )
 )
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", show_default=False)],
+    config: ConfigFile,
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
@@ -92,19 +101,18 @@ def train(
     """Train a detector as a config says, judge it, and leave a run folder."""
     from detect.cli.train import run_training
 
-    run_training(config, overrides or [], out, resume, device, print_config, output)
+    run_training(find_config(config), overrides or [], out, resume, device, print_config, output)
 
 
 @app.command(
     epilog=examples(
-        "detect pretrain configs/pretrain_resnet18_shapes.yaml",
-        "detect pretrain configs/pretrain_alexnet_imagenet.yaml data.root=imagenet",
-        "detect train configs/yolo_resnet18_shapes.yaml "
-        "backbone.weights=runs/mine/checkpoints/best.pt",
+        "detect pretrain pretrain_resnet18_shapes",
+        "detect pretrain pretrain_alexnet_imagenet data.root=imagenet",
+        "detect train yolo_resnet18_shapes backbone.weights=runs/mine/checkpoints/best.pt",
     )
 )
 def pretrain(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", show_default=False)],
+    config: ConfigFile,
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
@@ -122,7 +130,7 @@ def pretrain(
     """Train a backbone as a classifier; any detector can start from its weights."""
     from detect.cli.pretrain import run_pretraining
 
-    run_pretraining(config, overrides or [], out, resume, device, print_config, output)
+    run_pretraining(find_config(config), overrides or [], out, resume, device, print_config, output)
 
 
 @app.command(
@@ -354,8 +362,8 @@ def demo(
 @app.command(
     epilog=examples(
         "detect compare runs/yolo runs/fast runs/faster",
-        "detect compare configs/compare --out runs/compare",
-        "detect compare configs/compare training.epochs=2 data.root=data/shapes",
+        "detect compare compare --out runs/compare",
+        "detect compare compare training.epochs=2 data.root=data/shapes",
         "detect compare runs/a runs/b --data VOCdevkit/VOC2007 --split test",
     )
 )
@@ -364,8 +372,8 @@ def compare(
         list[str],
         typer.Argument(
             metavar="RUN_OR_CONFIG...",
-            help="Run folders or checkpoints; configs or folders of them, which are trained first, "
-            "and KEY.SUB=VALUE over their settings.",
+            help="Run folders or checkpoints; configs or folders of them (files or names), which "
+            "are trained first, and KEY.SUB=VALUE over their settings.",
             show_default=False,
         ),
     ],
@@ -395,17 +403,17 @@ def compare(
 @app.command(
     epilog=examples(
         "detect proposals VOCdevkit/VOC2007 --split trainval --out trainval.npz",
-        "detect proposals configs/yolo_tiny_shapes.yaml --split test --out test.npz min_size=10",
+        "detect proposals yolo_tiny_shapes --split test --out test.npz min_size=10",
         "detect proposals bccd --out windows.npz --method dense-windows stride=0.5 --plot a.png",
         "detect proposals VOCdevkit/VOC2007 --out theirs.npz --boxes voc_2007_trainval.mat",
     )
 )
 def proposals(
     data: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="DATA",
-            help="Folder in VOC, COCO or YOLO layout, or a config whose data it is.",
+            help="Folder in VOC, COCO or YOLO layout, or a config (file or name) whose data it is.",
             show_default=False,
         ),
     ],
@@ -470,20 +478,20 @@ def proposals(
     shortcuts = {"mode": mode, "seed": seed}
     given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
     request = Request(
-        data, out, split, method, [*given, *(settings or [])], boxes, max_boxes, workers, json,
-        plot, on_error,
+        Path(data) if Path(data).is_dir() else find_config(data), out, split, method,
+        [*given, *(settings or [])], boxes, max_boxes, workers, json, plot, on_error,
     )  # fmt: skip
     run_proposals(request, output)
 
 
 @app.command(
     epilog=examples(
-        "detect ablation configs/rcnn_tiny_shapes.yaml --out runs/ablation",
-        "detect ablation configs/rcnn_alexnet_voc07.yaml data.root=VOCdevkit/VOC2007 --out table2",
+        "detect ablation rcnn_tiny_shapes --out runs/ablation",
+        "detect ablation rcnn_alexnet_voc07 data.root=VOCdevkit/VOC2007 --out table2",
     )
 )
 def ablation(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", show_default=False)],
+    config: ConfigFile,
     overrides: Overrides = None,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of its runs; those there are continued.")
@@ -494,7 +502,7 @@ def ablation(
     """Print R-CNN's table 2 for one's own data: layers, fine-tuning, box regression, softmax."""
     from detect.cli.ablation import run_ablation
 
-    run_ablation(config, overrides or [], out, device, json, output)
+    run_ablation(find_config(config), overrides or [], out, device, json, output)
 
 
 @app.command(
@@ -585,6 +593,40 @@ def bench(
     from detect.cli.bench import run_benchmarks
 
     run_benchmarks(name, device, repeats, small, json, output)
+
+
+@app.command(
+    epilog=examples(
+        "detect configs",
+        "detect configs yolo_tiny_shapes",
+        "detect configs yolo_tiny_shapes --copy mine.yaml",
+        "detect configs compare --copy my-comparison",
+    )
+)
+def configs(
+    name: Annotated[str | None, typer.Argument(help="One to print.", show_default=False)] = None,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DIR_OR_FILE]", help="Where --copy writes.", show_default="this folder"
+        ),
+    ] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="Write a copy to edit.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """List the configs that come with the toolkit, print one, or copy one to edit it."""
+    from detect.cli.configs import copy_configs, list_configs, print_config
+
+    if (target is not None or force) and not copy:
+        raise typer.BadParameter("DIR_OR_FILE and --force go with --copy")
+    if name is None:
+        if copy:
+            raise typer.BadParameter("--copy needs the NAME of a config")
+        list_configs(output)
+    elif copy:
+        copy_configs(name, target or ".", force, output)
+    else:
+        print_config(name, output)
 
 
 @app.command(epilog=examples("detect doctor"))
@@ -739,12 +781,12 @@ def split(
 
 @data_app.command(
     epilog=examples(
-        "detect data show configs/yolo_tiny_shapes.yaml --out sheet.png",
-        "detect data show configs/yolo_tiny_shapes.yaml data.augmentation.scale=0.5 --count 30",
+        "detect data show yolo_tiny_shapes --out sheet.png",
+        "detect data show yolo_tiny_shapes data.augmentation.scale=0.5 --count 30",
     )
 )
 def show(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", show_default=False)],
+    config: ConfigFile,
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="PNG or JPEG.")] = Path("sheet.png"),
     count: Annotated[int, typer.Option(min=1, help="Images on the sheet.")] = 16,
@@ -752,7 +794,7 @@ def show(
     """Write a contact sheet of augmented training images with their boxes."""
     from detect.cli.data import show_training_images
 
-    show_training_images(config, overrides or [], out, count, output)
+    show_training_images(find_config(config), overrides or [], out, count, output)
 
 
 @data_app.command(epilog=examples("detect data shapes data/shapes --images 1200 --seed 0"))

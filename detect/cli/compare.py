@@ -11,6 +11,7 @@ from rich.table import Table
 
 from detect.cli.train import run_in_folder
 from detect.config import load_config
+from detect.configs import SUFFIXES, find_config, name_of, shipped_folders
 from detect.data import VOCDataset, VOCSource, fit_to_input, read_data
 from detect.detectors import predict
 from detect.detectors.stages import measured_stages
@@ -26,7 +27,6 @@ from detect.training import read_journal
 from detect.visualization import draw_comparison
 from detect.wording import counted, duration
 
-CONFIG_SUFFIXES = (".yaml", ".yml")
 # Images that are looked at before the clock starts: the first ones compile and allocate.
 NUM_WARM = 2
 MEGABYTE = 1e6
@@ -95,8 +95,7 @@ def run_comparison(request: Request, console: Console) -> None:
     if not paths:
         raise DetectError("expected at least one run or config, found settings alone")
     folders = [
-        _trained(path, request, console) if path.suffix in CONFIG_SUFFIXES else path
-        for path in paths
+        _trained(path, request, console) if path.suffix in SUFFIXES else path for path in paths
     ]
     entries: list[Entry] = []
     images: list[str] | None = None
@@ -133,8 +132,9 @@ def run_comparison(request: Request, console: Console) -> None:
 def _paths(request: Request) -> Iterator[Path]:
     for name in request.runs:
         path = Path(name)
-        if path.is_dir() and not (path / "checkpoints").is_dir():
-            configs = sorted(file for file in path.iterdir() if file.suffix in CONFIG_SUFFIXES)
+        folder = path if path.is_dir() else shipped_folders().get(name, path)
+        if folder.is_dir() and not (folder / "checkpoints").is_dir():
+            configs = sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES)
             if not configs:
                 raise DetectError(
                     f"{path}: expected a run (with checkpoints/), or a folder of configs, found "
@@ -142,7 +142,7 @@ def _paths(request: Request) -> Iterator[Path]:
                 )
             yield from configs
         elif "=" not in name or path.exists():
-            yield path
+            yield folder if folder.is_dir() else find_config(name)
 
 
 def _trained(config_file: Path, request: Request, console: Console) -> Path:
@@ -150,7 +150,7 @@ def _trained(config_file: Path, request: Request, console: Console) -> Path:
     overrides = [name for name in request.runs if "=" in name and not Path(name).exists()]
     config, _ = load_config(config_file, overrides)
     if not (folder / "evaluation.json").exists():
-        console.rule(str(config_file))
+        console.rule(name_of(config_file))
         with run_in_folder(config_file, folder, True, console):
             train(config, folder, resume=True, device=request.device, console=console)
     return folder

@@ -12,7 +12,7 @@ from detect.experiment.model import load
 from detect.experiment.training import train
 from detect.visualization import contact_sheet, draw_curves, draw_detections, save_image
 
-CONFIG = Path(__file__).with_name("demo.yaml")
+CONFIG = "yolo_tiny_shapes"
 NUM_IMAGES = 24
 # On the sheet; the mAP counts detections of every score.
 SCORE_THRESHOLD = 0.3

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from detect.config import load_config, options_of, unknown_key
+from detect.configs import SUFFIXES
 from detect.data import VOCDataset, VOCSource, read_data, read_image
 from detect.errors import DetectError
 from detect.experiment.datasets import read_split, report_skipped
@@ -37,7 +38,6 @@ from detect.registry import hint
 from detect.wording import counted, duration
 from detect.yaml_text import BrokenYAMLError, parse_yaml
 
-CONFIG_SUFFIXES = (".yaml", ".yml")
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 # beside those of SOURCES: it needs the truth of the data set
 JITTERED_TRUTH = "jittered-truth"
@@ -126,7 +126,7 @@ def _check_names(request: Request) -> None:
 
 
 def _read_data(request: Request, console: Console) -> VOCDataset:
-    if request.data.suffix not in CONFIG_SUFFIXES:
+    if request.data.suffix not in SUFFIXES:
         source = VOCSource(request.data, request.split or "trainval")
         with console.status(f"Checking {source.root}, {source.split}"):
             # decoding every image only to see that it can be is left to the method

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from detect.cli.analyze import Request, run_analysis
+from detect.configs import find_config
 from detect.data import VOCSource, draw_shapes, read_data
 from detect.errors import DetectError
 from detect.evaluation import DetectionSet, write_detections_json, write_voc_detections
@@ -65,7 +66,7 @@ def run_folder(shapes: Path, found: DetectionSet, tmp_path: Path) -> Path:
     """What `detect analyze` reads of a run."""
     folder = tmp_path / "run"
     folder.mkdir()
-    config = (REPOSITORY / "configs" / "yolo_tiny_shapes.yaml").read_text()
+    config = find_config("yolo_tiny_shapes").read_text()
     (folder / "config.yaml").write_text(
         config.replace("data/shapes", f"{shapes}\n  num_images: 40")
     )

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 import detect
+from detect.configs import find_config
 from detect.data import draw_shapes
 from tests.conftest import REPOSITORY
 
-CONFIG = REPOSITORY / "configs" / "yolo_tiny_shapes.yaml"
+CONFIG = find_config("yolo_tiny_shapes")
 SMALL = ["training.epochs=2", "training.batch_size=8", "data.num_images=40", "data.num_workers=0",
          "detector.score_threshold=0.0001"]  # fmt: skip
 

@@ -8,6 +8,7 @@ import torch
 
 from detect.cli import main
 from detect.cli.thresholds import parse_thresholds
+from detect.configs import find_config
 from detect.data import (
     SHAPE_CLASSES,
     VOCSource,
@@ -28,10 +29,9 @@ from detect.evaluation import (
     write_voc_detections,
 )
 from detect.structures import Detections
-from tests.conftest import REPOSITORY
 from tests.evaluation.coco_cases import random_case
 
-CONFIG = REPOSITORY / "configs" / "yolo_tiny_shapes.yaml"
+CONFIG = find_config("yolo_tiny_shapes")
 
 
 def detect_command(capsys, *arguments, status=0):
