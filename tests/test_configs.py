@@ -104,9 +104,9 @@ def test_a_file_of_ones_own_is_given_by_its_path(here):
         ("configs/yolo_tiny_shapes.yaml", "did you mean yolo_tiny_shapes, which comes with"),
         ("configs/compare/yolo.yaml", "did you mean compare/yolo, which comes with"),
         ("yolo_tiny_shapes.yaml", "did you mean yolo_tiny_shapes, which comes with"),
-        ("yolo_tinyshapes", "did you mean yolo_tiny_shapes"),
+        ("yolo_tinyshapes", "did you mean 'yolo_tiny_shapes'"),
         ("mein.yaml", "did you mean mine.yaml?"),
-        ("nowhere/qqqqqq.yaml", "'detect configs' lists"),
+        ("nowhere/qqqqqq.yaml", "there are: "),
     ],
 )
 def test_a_config_that_is_not_there_gets_a_hint(here, given, hint):
@@ -186,9 +186,9 @@ def test_a_copy_replaces_nothing_unless_told_to(here, capsys, name, file):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["yolo_tiny_shape"], "did you mean yolo_tiny_shapes"),
-        (["yolo_tiny_shape", "--copy"], "did you mean yolo_tiny_shapes"),
-        (["qqqqqqqqqqq"], "'detect configs' lists"),
+        (["yolo_tiny_shape"], "did you mean 'yolo_tiny_shapes'"),
+        (["yolo_tiny_shape", "--copy"], "did you mean 'yolo_tiny_shapes'"),
+        (["qqqqqqqqqqq"], "there are: "),
         (["compare"], "compare/sliding_window"),
         (["--copy"], "NAME"),
         (["yolo_tiny_shapes", "a.yaml"], "--copy"),

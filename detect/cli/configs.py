@@ -7,7 +7,7 @@ from rich.console import Console
 
 from detect.configs import SUFFIXES, is_pretraining, shipped_configs, shipped_folders, title_of
 from detect.errors import DetectError
-from detect.registry import nearest
+from detect.registry import hint
 
 
 def list_configs(console: Console) -> None:
@@ -81,9 +81,8 @@ def _command(name: str) -> str:
 
 
 def _unknown(name: str) -> DetectError:
-    alike = nearest(name, [*shipped_configs(), *shipped_folders()])
-    hint = f"did you mean {' or '.join(alike)}?" if alike else "'detect configs' lists all"
-    return DetectError(f"no config of the name {name} comes with the toolkit; {hint}")
+    remedy = hint(name, [*shipped_configs(), *shipped_folders()])
+    return DetectError(f"no config of the name {name} comes with the toolkit; {remedy}")
 
 
 def _say(console: Console, text: str) -> None:

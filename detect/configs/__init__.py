@@ -7,7 +7,7 @@ all. `compare` is the name of a folder of them.
 from pathlib import Path
 
 from detect.errors import DetectError
-from detect.registry import nearest
+from detect.registry import hint, nearest
 
 FOLDER = Path(__file__).parent
 SUFFIXES = (".yaml", ".yml")
@@ -69,6 +69,7 @@ def missing_config(given: Path) -> DetectError:
             f"{given}: no such config file; did you mean {name}, which comes with the toolkit?"
         )
     here = {file.name: str(file) for file in given.parent.glob("*") if file.suffix in SUFFIXES}
-    alike = [here[name] for name in nearest(given.name, here, count=1)] or nearest(name, shipped)
-    hint = f"did you mean {' or '.join(alike)}?" if alike else "'detect configs' lists names"
-    return DetectError(f"{given}: no such config file; {hint}")
+    remedy = hint(name, shipped)
+    for alike in nearest(given.name, here, count=1):
+        remedy = f"did you mean {here[alike]}?"
+    return DetectError(f"{given}: no such config file; {remedy}")
