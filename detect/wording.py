@@ -1,4 +1,4 @@
-"""Numbers in words: counts with their nouns, and durations."""
+"""Words for the terminal: counts with their nouns, durations, names that fit."""
 
 import re
 
@@ -21,7 +21,15 @@ def duration(seconds: float) -> str:
     return f"{hours} h {left} min" if left else f"{hours} h"
 
 
+def shortened(text: str, width: int) -> str:
+    """The text, or where it is longer than `width` its begin and end: `layer1.…conv2`."""
+    if len(text) <= width:
+        return text
+    behind = (width - 1) // 2
+    return f"{text[: width - 1 - behind]}…{text[len(text) - behind :]}"
+
+
 def _plural(noun: str) -> str:
-    if re.search("(s|x|ch|sh)$", noun):
+    if re.search(r"(s|x|(?<!epo)ch|sh)$", noun):
         return f"{noun}es"
     return re.sub("(?<![aeiou])y$", "ie", noun) + "s"

@@ -9,6 +9,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "detect"
 FLOORS = {
     "version": 0,
+    "forecast": 0,
+    "progress": 0,
     "wording": 0,
     "errors": 0,
     "registry": 0,

@@ -12,6 +12,7 @@ from detect.wording import counted, duration
         (2, "class", "2 classes"),
         (2, "faulty box", "2 faulty boxes"),
         (3, "batch", "3 batches"),
+        (3, "epoch", "3 epochs"),
         (2, "category", "2 categories"),
         (2, "key", "2 keys"),
     ],

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from detect.errors import DetectError
+from detect.forecast import Forecast, numbered
 from detect.structures import Batch
 from detect.training.checkpoints import CheckpointFolder, save_checkpoint
 from detect.training.descent import Descent
@@ -166,15 +167,16 @@ class TrainingRun:
         """
         # of an attempt that went further than its last checkpoint, or never reached one
         self.journal.forget(self._is_undone)
+        self._announce(phases)
         with self.display, closing(self.journal), Interruption() as interruption:
-            for phase in phases:
+            for row, phase in enumerate(phases):
                 if phase.name in self.position.finished_phases:
                     continue
                 begin = time.perf_counter()
                 told: Mapping[str, Any] = {}
                 if isinstance(phase, GradientPhase):
                     try:
-                        self._descend(phase, interruption)
+                        self._descend(phase, phases[row + 1 :], interruption)
                     except (RuntimeError, ConnectionError, EOFError) as error:
                         raise phase.batches.explain(error) from error
                 elif isinstance(phase, FitPhase):
@@ -219,7 +221,24 @@ class TrainingRun:
         self.display.say(f"{phase.name}: done in {duration(time.perf_counter() - begin)}")
         return told or {}
 
-    def _descend(self, phase: GradientPhase, interruption: Interruption) -> None:
+    def _announce(self, phases: Sequence[Phase]) -> None:
+        """Say what will run."""
+        lines = [_described(phase) for phase in phases]
+        position = self.position
+        for row, phase in enumerate(phases):
+            if phase.name in position.finished_phases:
+                lines[row] += " (done before)"
+            elif position.epoch and row == len(position.finished_phases):
+                lines[row] += f" ({position.epoch} done before)"
+        if len(lines) == 1:
+            self.display.say(f"Training: {lines[0]}")
+            return
+        for line in [f"Training, {len(lines)} phases:", *numbered(lines)]:
+            self.display.say(line)
+
+    def _descend(
+        self, phase: GradientPhase, later: Sequence[Phase], interruption: Interruption
+    ) -> None:
         settings, position = phase.settings, self.position
         descent = Descent(phase, self.model, self.engine, self.device, self.processes)
         if self._descent_state is not None:
@@ -227,7 +246,14 @@ class TrainingRun:
             self._descent_state = None
         steps_per_epoch = len(phase.batches)
         done = position.epoch * steps_per_epoch + position.batch
-        self.display.start_phase(phase.name, settings.epochs * steps_per_epoch, done)
+        total = settings.epochs * steps_per_epoch
+        self.display.start_phase(phase.name, total, done, settings.epochs)
+        # the steps of descents are alike enough to tell from one how long the next takes
+        descents = [other for other in later if isinstance(other, GradientPhase)]
+        is_all = len(descents) == len(later)
+        if is_all:
+            total += sum(other.settings.epochs * len(other.batches) for other in descents)
+        forecast = Forecast(total, done)
         while position.epoch < settings.epochs:
             phase.module.train()
             meter = Meter(phase, self.journal, self.display, self.processes, self.engine.on_nan)
@@ -249,7 +275,10 @@ class TrainingRun:
             meter.flush()
             position.epoch += 1
             position.batch = 0
-            self._end_epoch(phase, descent, meter)
+            summary = self._end_epoch(phase, descent, meter)
+            words = forecast.in_words(position.epoch * steps_per_epoch)
+            of = "" if is_all else f" for {phase.name}"
+            self.display.say(f"{summary} | {words}{of}" if words else summary)
             self._leave_if_asked(interruption)
         if descent.averaged is not None:
             descent.averaged.keep()
@@ -279,7 +308,8 @@ class TrainingRun:
         if signal:
             raise interruption.error(self.last, signal)
 
-    def _end_epoch(self, phase: GradientPhase, descent: Descent, meter: Meter) -> None:
+    def _end_epoch(self, phase: GradientPhase, descent: Descent, meter: Meter) -> str:
+        """Evaluate and save; tells what there is to say of the epoch."""
         settings, position = phase.settings, self.position
         summary = f"{phase.name} epoch {position.epoch}/{settings.epochs}: {meter.summary()}"
         is_due = position.epoch % settings.evaluate_every == 0 or position.epoch == settings.epochs
@@ -288,7 +318,7 @@ class TrainingRun:
                 summary += f" | {self._judge(phase.name)}"
         self._save(descent)
         self.journal.write_table()
-        self.display.say(summary)
+        return summary
 
     def _judge(self, phase: str) -> str:
         """Evaluate the model as it is; keep it if it is the best of its phase."""
@@ -345,7 +375,7 @@ class _Watch:
         if self._shown is None or self._shown[1] != total or done < self._shown[0]:
             self.run.display.start_phase(self.name, total, done)
         else:
-            self.run.display.step("", done - self._shown[0])
+            self.run.display.step(done - self._shown[0])
         self._shown = (done, total)
         if self.interruption.requested:
             if self.run.processes.count == 1:  # others wait elsewhere; the state before stays
@@ -354,6 +384,13 @@ class _Watch:
 
     def say(self, message: str) -> None:
         self.run.display.say(f"{self.name}: {message}")
+
+
+def _described(phase: Phase) -> str:
+    if not isinstance(phase, GradientPhase):
+        return phase.name
+    epochs, steps = phase.settings.epochs, len(phase.batches)
+    return f"{phase.name}, {counted(epochs, 'epoch')} of {counted(steps, 'step')}"
 
 
 def peak_memory(device: torch.device) -> int | None:

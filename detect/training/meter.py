@@ -69,7 +69,6 @@ class Meter:
         self._num_steps = self._num_images = self._window_images = 0
         self._waited = self._window_waited = 0.0
         self._num_bad = self._num_bad_in_a_row = 0
-        self._status = ""
         self._learning_rate = 0.0
         self._epoch = 0
         self._begin = self._window_begin = time.perf_counter()
@@ -93,7 +92,7 @@ class Meter:
         self._window_images += len(step.batch) * self.processes.count
         self._window_waited += waited
         self._learning_rate = learning_rate
-        self.display.step(self._status)
+        self.display.step()
 
     def flush(self) -> None:
         """Write the mean of the losses since the last writing.
@@ -136,9 +135,7 @@ class Meter:
         self._num_steps += num_good
         self._num_images += self._window_images
         self._waited += self._window_waited
-        self._status = (
-            f"{describe_losses(means)} | {speed:.0f} images/s | waiting for data {wait:.0%}"
-        )
+        self.display.show_losses(means, speed, wait)
         self._window, self._window_images, self._window_waited = [], 0, 0.0
         self._window_begin = now
 
