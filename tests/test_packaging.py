@@ -1,13 +1,20 @@
 """What is installed, by which name, and how to install more of it."""
 
+import io
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from detect.version import DISTRIBUTION, install_command
+from detect.cli import doctor
+from detect.version import DISTRIBUTION, __version__, install_command
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -50,6 +57,25 @@ def test_an_extra_is_installed_as_the_package_was(
     assert install_command("bench") == command
 
 
+def test_the_doctor_knows_every_dependency():
+    assert [name_in(line) for line in PROJECT["dependencies"]] == list(doctor.REQUIRED)
+    extras = PROJECT["optional-dependencies"]
+    for name, extra in doctor.OPTIONAL.items():
+        assert name in map(name_in, extras[extra])
+    assert set(doctor.OPTIONAL.values()) == set(extras)
+
+
+def name_in(requirement):
+    return re.split("[<>=]", requirement)[0]
+
+
+def test_the_doctor_tells_what_is_missing_even_without_torch(monkeypatch):
+    monkeypatch.setattr(doctor, "_version", lambda name: None if "torch" in name else "1")
+    console = Console(record=True, file=io.StringIO(), width=200)
+    assert not doctor.examine(console)
+    assert "torch is missing: pip install torch\n" in console.export_text()
+
+
 def test_every_extra_in_a_message_exists():
     found = set()
     for file in (*ROOT.glob("detect/**/*.py"), *ROOT.glob("docs/*.md"), ROOT / "README.md"):
@@ -60,3 +86,28 @@ def test_every_extra_in_a_message_exists():
         found |= set(re.findall(r'install_command\("(\w+)"\)', text))
     assert {"test", "bench", "timm"} <= found <= set(PROJECT["optional-dependencies"])
     assert all(PROJECT["optional-dependencies"].values())
+
+
+@pytest.mark.slow
+def test_the_wheel_has_every_file_and_nothing_else(tmp_path):
+    pytest.importorskip("setuptools", minversion="77")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "detect", tmp_path / "detect", ignore=ignored)
+    build = "from setuptools.build_meta import build_wheel; build_wheel('.')"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.startswith(f"detect_toolkit-{__version__}-py3-")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+        about = {
+            name.rpartition("/")[2]: archive.read(name).decode()
+            for name in archive.namelist()
+            if ".dist-info/" in name
+        }
+    files = {path for path in (tmp_path / "detect").rglob("*") if path.is_file()}
+    assert packed == {path.relative_to(tmp_path).as_posix() for path in files}
+    assert "detect = detect.cli:main" in about["entry_points.txt"]
+    assert f"\nName: {DISTRIBUTION}\nVersion: {__version__}\n" in about["METADATA"]
+    assert "Apache License" in about["LICENSE"]

@@ -631,7 +631,7 @@ def configs(
 
 @app.command(epilog=examples("detect doctor"))
 def doctor() -> None:
-    """Tell versions and devices, and what is wrong with the installation, with the mend."""
+    """Show versions and devices, and what is wrong with the installation and how to fix it."""
     from detect.cli.doctor import examine
 
     if not examine(output):

@@ -1,4 +1,4 @@
-"""`detect doctor`: what is installed, what is wrong with it, and the command that mends it."""
+"""`detect doctor`: what is installed, what is wrong with it, and the command that fixes it."""
 
 import importlib.metadata
 import platform
@@ -7,20 +7,38 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from detect.experiment.run import choose_device, describe_device
 from detect.version import __version__, install_command
 
+# the dependencies of pyproject.toml
 REQUIRED = (
     "torch",
     "torchvision",
     "albumentations",
     "opencv-python-headless",
     "numpy",
+    "scipy",
+    "scikit-image",
+    "pillow",
     "pydantic",
+    "PyYAML",
+    "typer",
+    "rich",
+    "jaxtyping",
     "matplotlib",
+    "defusedxml",
+    "safetensors",
 )
 # distribution → the extra that brings it
-OPTIONAL = {"timm": "timm", "scikit-learn": "bench", "pytest": "test"}
+OPTIONAL = {
+    "numba": "fast",
+    "tensorboard": "tensorboard",
+    "timm": "timm",
+    "pycocotools": "bench",
+    "faster-coco-eval": "bench",
+    "torchmetrics": "bench",
+    "scikit-learn": "bench",
+    "pytest": "test",
+}
 # Wheels that install the same module cv2 over one another.
 OPENCV_WHEELS = (
     "opencv-python",
@@ -31,24 +49,27 @@ OPENCV_WHEELS = (
 
 
 def examine(console: Console) -> bool:
-    """Print versions, devices and faults; returns whether all is well."""
+    """Print versions, devices and faults; returns whether there are no faults."""
     console.print(f"detect {__version__}, Python {platform.python_version()} ({sys.prefix})")
     for name in REQUIRED:
         console.print(f"  {name} {_version(name) or 'missing'}", highlight=False)
     for name, extra in OPTIONAL.items():
         state = _version(name) or f"not installed (optional): {install_command(extra)}"
-        console.print(f"  {name} {state}", highlight=False, markup=False)
-    console.print(f"Device chosen by 'auto': {describe_device(choose_device('auto'))}")
+        console.print(f"  {name} {state}", highlight=False, markup=False, soft_wrap=True)
     faults = list(find_faults())
+    if _version("torch"):
+        from detect.experiment.run import choose_device, describe_device
+
+        console.print(f"Device chosen by 'auto': {describe_device(choose_device('auto'))}")
     for fault in faults:
         console.print(f"fault: {fault}", style="red", markup=False, soft_wrap=True)
     if not faults:
-        console.print("All is well.")
+        console.print("No problems found.")
     return not faults
 
 
 def find_faults() -> Iterator[str]:
-    """Each fault of the installation in a line, with its mend."""
+    """Each fault of the installation in a line, with the command that fixes it."""
     for name in REQUIRED:
         if _version(name) is None:
             yield f"{name} is missing: pip install {name}"
@@ -58,7 +79,8 @@ def find_faults() -> Iterator[str]:
             f"{' and '.join(wheels)} overwrite one another's module cv2: "
             f"pip uninstall -y {' '.join(wheels)} && pip install opencv-python-headless"
         )
-    yield from _faults_of_torch()
+    if _version("torch"):
+        yield from _faults_of_torch()
 
 
 def _faults_of_torch() -> Iterator[str]:
@@ -81,7 +103,10 @@ def _faults_of_torch() -> Iterator[str]:
         try:
             torch.ones(1, device="cuda").add_(1).item()
         except RuntimeError as error:
-            yield f"the GPU is there and does not compute: {str(error).splitlines()[0]}"
+            yield (
+                f"the GPU is visible but does not compute ({str(error).splitlines()[0]}): "
+                "its driver may be older than torch expects; update it, or use --device cpu"
+            )
 
 
 def _version(name: str) -> str | None:
