@@ -1,19 +1,20 @@
 """COCO's twelve numbers, with the average precision of each class and the protocol behind them."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from detect.evaluation.numbers import as_text, plain
+from detect.evaluation.tables import report_table
 from detect.wording import counted
 
 SIZES = ("all", "small", "medium", "large")
+# Files keep this wording, so that the protocols of old and new ones compare equal.
 CROWD_RULE = "crowds and difficult objects are neither demanded nor punished"
 
 
@@ -56,13 +57,13 @@ class COCOProtocol:
         """The protocol as one paragraph."""
         first, last = self.iou_thresholds[0], self.iou_thresholds[-1]
         return (
-            f"COCO protocol, {len(self.iou_thresholds)} IoU thresholds from {first:g} to {last:g}, "
-            f"at most {counted(self.max_detections[-1], 'detection')} per image and class; "
-            f"{CROWD_RULE}. "
-            f"{counted(self.num_images, 'image')}, {counted(self.num_objects, 'object')} and "
-            f"{counted(self.num_crowds, 'crowd')}, {counted(self.num_detections, 'detection')}. "
-            f"Small objects have up to 32² square pixels, medium ones up to "
-            f"96². A number that no object decides on is —."
+            f"COCO protocol, {counted(len(self.iou_thresholds), 'IoU threshold')} from "
+            f"{first:g} to {last:g}, at most "
+            f"{counted(self.max_detections[-1], 'detection')} per image and class; crowds "
+            f"and difficult objects are ignored. {counted(self.num_images, 'image')}, "
+            f"{counted(self.num_objects, 'object')}, {counted(self.num_crowds, 'crowd')}, "
+            f"{counted(self.num_detections, 'detection')}. Small objects have an area of up to 32² "
+            f"square pixels, medium ones of up to 96². A number without any object behind it is —."
         )
 
 
@@ -84,6 +85,18 @@ class COCOReport:
     precision: Float64[np.ndarray, "T 4 C R"]
     recall: Float64[np.ndarray, "3 T 4 C"]
     num_objects: Int64[np.ndarray, "4 C"]
+
+    def __repr__(self) -> str:
+        numbers = self.numbers
+        return (
+            f"COCOReport: AP {as_text(numbers['AP'])}, AP50 {as_text(numbers['AP50'])}, "
+            f"AP75 {as_text(numbers['AP75'])}, {counted(self.protocol.num_images, 'image')}, "
+            f"{counted(len(self.class_names), 'class')}"
+        )
+
+    def scores(self) -> dict[str, float]:
+        """The twelve numbers, as `numbers`."""
+        return self.numbers
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -131,9 +144,9 @@ class COCOReport:
         counts = self.num_objects[0].tolist()
         return {
             "protocol": self.protocol.as_dict(),
-            **_plain(self.numbers),
+            **plain(self.numbers),
             "classes": {
-                name: {**_plain(values), "num_objects": count}
+                name: {**plain(values), "num_objects": count}
                 for (name, values), count in zip(self.classes.items(), counts, strict=True)
             },
         }
@@ -144,9 +157,8 @@ class COCOReport:
 
     def table(self) -> Table:
         """A table for the terminal: the twelve numbers, and the protocol."""
-        table = Table(box=box.SIMPLE, caption=self.protocol.in_words(), caption_justify="left")
-        for header in ("AP", "", "AR", ""):
-            table.add_column(header, justify="left" if header else "right")
+        table = report_table("AP", ("", "AR", ""), caption=self.protocol.in_words())
+        table.columns[2].justify = "left"
         thresholds = self.protocol.iou_thresholds
         limits = self.protocol.max_detections
         words = [
@@ -159,24 +171,25 @@ class COCOReport:
         ]
         rows = list(zip(words, self.numbers.values(), strict=True))
         for (left, precision), (right, recall) in zip(rows[:6], rows[6:], strict=True):
-            table.add_row(left, _as_text(precision), right, _as_text(recall))
+            table.add_row(left, as_text(precision), right, as_text(recall))
         return table
 
     def class_table(self) -> Table:
         """A table for the terminal: one row for each class, and the means."""
-        table = Table(box=box.SIMPLE, show_footer=True, collapse_padding=True, pad_edge=False)
-        numbers = self.numbers
+        numbers, counts = self.numbers, self.num_objects[0]
         names = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-        table.add_column("class", footer="mean / total", overflow="fold", min_width=12)
-        for name in names:
-            table.add_column(name, footer=_as_text(numbers[name]), justify="right", no_wrap=True)
-        recall = numbers[f"AR{self.protocol.max_detections[-1]}"]
-        table.add_column("AR", footer=_as_text(recall), justify="right", no_wrap=True)
-        counts = self.num_objects[0]
-        table.add_column("objects", footer=str(int(counts.sum())), justify="right", no_wrap=True)
+        means = [
+            *(numbers[name] for name in names),
+            numbers[f"AR{self.protocol.max_detections[-1]}"],
+        ]
+        table = report_table(
+            "class",
+            (*names, "AR", "objects"),
+            footer=("mean / total", *map(as_text, means), str(int(counts.sum()))),
+        )
         for (name, values), count in zip(self.classes.items(), counts.tolist(), strict=True):
             # a name is no markup, whatever brackets it has
-            table.add_row(Text(name), *map(_as_text, values.values()), str(count))
+            table.add_row(Text(name), *map(as_text, values.values()), str(count))
         return table
 
     def _mean_precision(
@@ -192,11 +205,3 @@ class COCOReport:
 def _mean(values: NDArray[np.float64]) -> float:
     numbers = values[~np.isnan(values)]
     return float(numbers.mean()) if numbers.size else float("nan")
-
-
-def _plain(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
-
-
-def _as_text(value: float) -> str:
-    return "—" if math.isnan(value) else f"{value:.4f}"

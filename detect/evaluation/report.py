@@ -1,16 +1,16 @@
 """The result of an evaluation: numbers by class, their means, and the protocol behind them."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from detect.evaluation.numbers import as_text, mean_of_defined, none_for_nan
+from detect.evaluation.tables import report_table
 from detect.wording import counted
 
 METRICS = {
@@ -19,6 +19,7 @@ METRICS = {
     "map_area": "mean over the classes of the area under the monotone precision-recall curve "
     "(VOC 2010 and later)",
 }
+# Files keep this wording, so that the protocols of old and new ones compare equal.
 DIFFICULT_RULE = "difficult objects are neither demanded nor punished"
 MATCHING_RULE = (
     "each detection goes to the object of its class and image that it overlaps most; "
@@ -61,12 +62,12 @@ class VOCProtocol:
     def in_words(self) -> str:
         """The protocol as one paragraph."""
         return (
-            f"PASCAL VOC protocol, IoU ≥ {self.iou_threshold:g}; {DIFFICULT_RULE}. "
-            f"{counted(self.num_images, 'image')}, {counted(self.num_objects, 'object')} and "
-            f"{counted(self.num_difficult, 'difficult one')}, "
+            f"PASCAL VOC protocol, IoU ≥ {self.iou_threshold:g}; difficult objects are ignored. "
+            f"{counted(self.num_images, 'image')}, {counted(self.num_objects, 'object')}, "
+            f"{counted(self.num_difficult, 'difficult object')}, "
             f"{counted(self.num_detections, 'detection')}. AP 11-point is the metric of VOC "
             f"2007, AP area that of VOC 2010 and later; a class without objects has no AP and "
-            f"stays out of the mean."
+            f"is left out of the mean."
         )
 
 
@@ -79,9 +80,9 @@ class ClassReport:
         ap_area: average precision as an area, in 0…1; nan without objects.
         num_objects: objects to be found, difficult ones excluded.
         num_difficult: objects that are marked difficult.
-        num_detections: all detections, those that a difficult object swallowed included.
-        num_true_positives: detections that found an object.
-        num_false_positives: detections that found none, or one that was claimed already.
+        num_detections: all detections, those matched to a difficult object included.
+        num_true_positives: detections matched to an object.
+        num_false_positives: detections without a match, duplicates included.
         precision: `[K]` after each true or false positive, by falling score.
         recall: `[K]`, likewise; nan without objects.
         scores: `[K]` the scores of these detections.
@@ -98,11 +99,18 @@ class ClassReport:
     recall: Float64[np.ndarray, "K"]
     scores: Float32[np.ndarray, "K"]
 
+    def __repr__(self) -> str:
+        return (
+            f"ClassReport: AP (area) {as_text(self.ap_area)}, (11-point) "
+            f"{as_text(self.ap_11point)}, {counted(self.num_objects, 'object')}, "
+            f"{counted(self.num_detections, 'detection')}"
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; the keys are stable, and a number that is not there is None."""
         return {
-            "ap_11point": _none_for_nan(self.ap_11point),
-            "ap_area": _none_for_nan(self.ap_area),
+            "ap_11point": none_for_nan(self.ap_11point),
+            "ap_area": none_for_nan(self.ap_area),
             "num_objects": self.num_objects,
             "num_difficult": self.num_difficult,
             "num_detections": self.num_detections,
@@ -126,19 +134,19 @@ class ThresholdReport:
     @property
     def map_11point(self) -> float:
         """Mean over the classes with objects, in 0…1; nan without any."""
-        return _mean_of_numbers(self.ap_11point.tolist())
+        return mean_of_defined(self.ap_11point.tolist())
 
     @property
     def map_area(self) -> float:
         """Mean over the classes with objects, in 0…1; nan without any."""
-        return _mean_of_numbers(self.ap_area.tolist())
+        return mean_of_defined(self.ap_area.tolist())
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; the keys are stable."""
         return {
             "iou_threshold": self.iou_threshold,
-            "map_11point": _none_for_nan(self.map_11point),
-            "map_area": _none_for_nan(self.map_area),
+            "map_11point": none_for_nan(self.map_11point),
+            "map_area": none_for_nan(self.map_area),
         }
 
 
@@ -156,15 +164,23 @@ class VOCReport:
     classes: Mapping[str, ClassReport]
     thresholds: tuple[ThresholdReport, ...] = ()
 
+    def __repr__(self) -> str:
+        return (
+            f"VOCReport: mAP (area) {as_text(self.map_area)}, (11-point) "
+            f"{as_text(self.map_11point)} at IoU {self.protocol.iou_threshold:g}, "
+            f"{counted(self.protocol.num_images, 'image')}, "
+            f"{counted(len(self.classes), 'class')}"
+        )
+
     @property
     def map_11point(self) -> float:
         """Mean of the 11-point AP over the classes with objects, in 0…1; nan without any."""
-        return _mean_of_numbers([entry.ap_11point for entry in self.classes.values()])
+        return mean_of_defined([entry.ap_11point for entry in self.classes.values()])
 
     @property
     def map_area(self) -> float:
         """Mean of the area AP over the classes with objects, in 0…1; nan without any."""
-        return _mean_of_numbers([entry.ap_area for entry in self.classes.values()])
+        return mean_of_defined([entry.ap_area for entry in self.classes.values()])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON.
@@ -176,13 +192,17 @@ class VOCReport:
         """
         content: dict[str, Any] = {
             "protocol": self.protocol.as_dict(),
-            "map_11point": _none_for_nan(self.map_11point),
-            "map_area": _none_for_nan(self.map_area),
+            "map_11point": none_for_nan(self.map_11point),
+            "map_area": none_for_nan(self.map_area),
             "classes": {name: entry.as_dict() for name, entry in self.classes.items()},
         }
         if len(self.thresholds) > 1:
             content["thresholds"] = [entry.as_dict() for entry in self.thresholds]
         return content
+
+    def scores(self) -> dict[str, float]:
+        """Both means, the numbers that are followed during a training."""
+        return {"map_area": self.map_area, "map_11point": self.map_11point}
 
     def tables(self) -> list[Table]:
         """The table of the classes and, with several IoU thresholds, that of the thresholds."""
@@ -192,61 +212,43 @@ class VOCReport:
 
     def threshold_table(self) -> Table:
         """A table for the terminal: the means at each IoU threshold, and the mean of these."""
-        table = Table(box=box.SIMPLE, show_footer=True, pad_edge=False)
-        table.add_column("IoU ≥", footer="mean")
-        for header, values in (
-            ("mAP 11-point", [entry.map_11point for entry in self.thresholds]),
-            ("mAP area", [entry.map_area for entry in self.thresholds]),
-        ):
-            table.add_column(header, footer=_as_text(sum(values) / len(values)), justify="right")
-        for entry in self.thresholds:
-            table.add_row(
-                f"{entry.iou_threshold:g}", _as_text(entry.map_11point), _as_text(entry.map_area)
-            )
+        columns = [
+            [entry.map_11point for entry in self.thresholds],
+            [entry.map_area for entry in self.thresholds],
+        ]
+        means = (as_text(sum(values) / len(values)) for values in columns)
+        table = report_table("IoU ≥", ("mAP 11-point", "mAP area"), footer=("mean", *means))
+        for entry, *values in zip(self.thresholds, *columns, strict=True):
+            table.add_row(f"{entry.iou_threshold:g}", *map(as_text, values))
         return table
 
     def table(self) -> Table:
         """A table for the terminal: one row for each class, the means, and the protocol."""
-        table = Table(
-            box=box.SIMPLE,
-            caption=self.protocol.in_words(),
-            caption_justify="left",
-            show_footer=True,
-            collapse_padding=True,  # so that 80 columns hold it
-            pad_edge=False,
+        counts = (
+            self.protocol.num_objects,
+            self.protocol.num_difficult,
+            self.protocol.num_detections,
+            sum(entry.num_true_positives for entry in self.classes.values()),
         )
-        num_true_positives = sum(entry.num_true_positives for entry in self.classes.values())
-        table.add_column("class", footer="mean / total", overflow="fold", min_width=12)
-        for header, footer in (
-            ("AP\n11-point", _as_text(self.map_11point)),
-            ("AP\narea", _as_text(self.map_area)),
-            ("objects", str(self.protocol.num_objects)),
-            ("difficult", str(self.protocol.num_difficult)),
-            ("detections", str(self.protocol.num_detections)),
-            ("true\npositives", str(num_true_positives)),
-        ):
-            table.add_column(header, footer=footer, justify="right", no_wrap=True)
+        table = report_table(
+            "class",
+            ("AP\n11-point", "AP\narea", "objects", "difficult", "detections", "true\npositives"),
+            footer=(
+                "mean / total",
+                as_text(self.map_11point),
+                as_text(self.map_area),
+                *map(str, counts),
+            ),
+            caption=self.protocol.in_words(),
+        )
         for name, entry in self.classes.items():
             table.add_row(
                 Text(name),  # a name is no markup, whatever brackets it has
-                _as_text(entry.ap_11point),
-                _as_text(entry.ap_area),
+                as_text(entry.ap_11point),
+                as_text(entry.ap_area),
                 str(entry.num_objects),
                 str(entry.num_difficult),
                 str(entry.num_detections),
                 str(entry.num_true_positives),
             )
         return table
-
-
-def _mean_of_numbers(values: list[float]) -> float:
-    numbers = [value for value in values if not math.isnan(value)]
-    return sum(numbers) / len(numbers) if numbers else float("nan")
-
-
-def _none_for_nan(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _as_text(average_precision: float) -> str:
-    return "—" if math.isnan(average_precision) else f"{average_precision:.4f}"

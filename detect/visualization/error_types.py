@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from detect.evaluation.analyses.tide import ERROR_TYPES, SPECIAL_ERRORS, TIDEReport
-from detect.evaluation.undefined import as_text
+from detect.evaluation.numbers import as_text
 from detect.visualization.curves import save_figure
 
 COLORS = dict(

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from detect.evaluation.analyses.calibration import CalibrationReport, Reliability
-from detect.evaluation.undefined import as_text
+from detect.evaluation.numbers import as_text
 from detect.visualization.class_labels import class_labels
 from detect.visualization.curves import line_color, save_figure
 

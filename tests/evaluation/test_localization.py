@@ -325,7 +325,7 @@ def test_the_table_says_all_numbers():
     assert "first five detections by score" in words
     assert "that of its largest object" in words
     assert "difficult objects count like others" in words
-    assert "10 images; left out as without an object: 3" in words
+    assert "10 images; left out: 3 images without an object" in words
 
 
 def test_the_table_does_not_excuse_a_real_top5():

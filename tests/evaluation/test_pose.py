@@ -502,9 +502,9 @@ def test_the_table_says_all_numbers():
     assert rows["neck-top"] == ["0", "—"]
     assert rows["mean"] == ["0.3750", "0.8750", "0.4000"]
     words = " ".join(printed(report).split())
-    assert "PCK@0.1 0.4167, PCK@0.5 0.9167 of all 12 labeled joints" in words
-    assert "PCP 0.4000 of all 5 labeled limbs" in words
-    assert "10 persons in 9 images, 2 without a detection and 1 without a size, left out" in words
+    assert "PCK@0.1 0.4167, PCK@0.5 0.9167 of 12 labeled joints" in words
+    assert "PCP 0.4000 of 5 labeled limbs" in words
+    assert "10 persons in 9 images: 2 without a detection, 1 without a size, left out" in words
     assert "out of PCK. The size" in words
     assert "distance of left hip and right shoulder" in words
     assert "strict PCP" in words

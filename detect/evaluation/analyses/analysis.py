@@ -79,8 +79,7 @@ class Analysis:
     def tables(self) -> list[Table]:
         """For the terminal."""
         tables = [
-            self.tide.table(),
-            self.tide.class_table(),
+            *self.tide.tables(),
             self.hoiem.table(),
             self.score_curves.table(),
             self.confusion.table(),

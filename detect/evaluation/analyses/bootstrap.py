@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int
 from numpy.typing import NDArray
-from rich import box
 from rich.table import Table
 from scipy import sparse
 from torch import Tensor
@@ -28,8 +27,10 @@ from detect.evaluation.average_precision import RECALL_THRESHOLDS
 from detect.evaluation.files.detection_set import DetectionSet, flat_detections
 from detect.evaluation.flat import FlatDetections, FlatObjects
 from detect.evaluation.judged import check_iou_threshold
+from detect.evaluation.numbers import as_text, plain
 from detect.evaluation.ordering import order_by_group_and_score
 from detect.evaluation.ranking import best_from_each
+from detect.evaluation.tables import report_table
 from detect.evaluation.voc import dense_verdict, judge
 from detect.structures import GroundTruth
 from detect.wording import counted
@@ -91,11 +92,15 @@ class ConfidenceInterval:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; what is not defined is None."""
         names = ("value", "low", "high", "standard_error", "confidence", "num_resamplings")
-        values = {name: getattr(self, name) for name in names}
-        return {name: None if value != value else value for name, value in values.items()}
+        return plain({name: getattr(self, name) for name in names})
 
     def __str__(self) -> str:
-        return f"{self.value:.4f} ({self.low:.4f} … {self.high:.4f})"
+        return self.in_brackets().replace("\n", " ")
+
+    def in_brackets(self, sign: str = "") -> str:
+        """Value and ends in two lines; `sign="+"` writes the signs of a difference."""
+        value, low, high = (as_text(one, sign=sign) for one in (self.value, self.low, self.high))
+        return f"{value}\n[{low}, {high}]"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,19 +132,17 @@ class BootstrapReport:
     def table(self) -> Table:
         """A table for the terminal."""
         interval = self.map_area
-        table = Table(
-            box=box.SIMPLE,
-            pad_edge=False,
-            caption=f"IoU ≥ {self.iou_threshold:g}. {interval.confidence:.0%} of "
+        table = report_table(
+            "mAP",
+            ("value", "low", "high", "standard error"),
+            caption=f"{interval.confidence:.0%} of the "
             f"{counted(interval.num_resamplings, 'resampling')} of "
-            f"{counted(self.num_images, 'image')} lie between low and high.",
-            caption_justify="left",
+            f"{counted(self.num_images, 'image')} lie between low and high, IoU ≥ "
+            f"{self.iou_threshold:g}.",
         )
-        for header in ("", "mAP", "low", "high", "standard error"):
-            table.add_column(header, justify="right" if header else "left")
         for name, one in (("11-point", self.map_11point), ("area", self.map_area)):
             numbers = (one.value, one.low, one.high, one.standard_error)
-            table.add_row(name, *(f"{number:.4f}" for number in numbers))
+            table.add_row(name, *map(as_text, numbers))
         return table
 
 

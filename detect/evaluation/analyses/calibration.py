@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float64, Int
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from detect.errors import DetectError
 from detect.evaluation.flat import FlatDetections, FlatObjects
 from detect.evaluation.judged import JudgedDetections, judge_detections
-from detect.evaluation.undefined import as_text, none_for_nan
+from detect.evaluation.numbers import as_text, none_for_nan
+from detect.evaluation.tables import report_table
+from detect.wording import counted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,19 +121,14 @@ class CalibrationReport:
 
     def table(self) -> Table:
         """The calibration errors of each class and of all."""
-        table = Table(
+        table = report_table(
+            "class",
+            ("D-ECE", "MCE", "overconfidence", "detections"),
             title=f"Calibration of the scores, IoU ≥ {self.iou_threshold:g}, "
-            f"{len(self.pooled.counts)} bins",
-            title_justify="left",
-            caption="D-ECE: mean distance between score and precision; MCE: that of the worst "
-            "bin; overconfidence: mean score less precision.",
-            caption_justify="left",
-            box=box.SIMPLE,
-            pad_edge=False,
+            f"{counted(len(self.pooled.counts), 'bin')}",
+            caption="D-ECE: mean gap between score and precision; MCE: the gap of the worst bin; "
+            "overconfidence: mean score minus precision.",
         )
-        table.add_column("class", overflow="fold", min_width=12)
-        for header in ("D-ECE", "MCE", "overconfidence", "detections"):
-            table.add_column(header, justify="right")
         for name, entry in zip(self.class_names, self.classes, strict=True):
             table.add_row(Text(name), *_cells(entry))
         table.add_section()

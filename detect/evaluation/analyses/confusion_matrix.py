@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -25,12 +24,13 @@ from detect.evaluation.judged import check_iou_threshold
 from detect.evaluation.ordering import stable_order
 from detect.evaluation.pair_choices import match_in_order, stable_order_by_falling
 from detect.evaluation.pairs import overlapping_pairs
+from detect.evaluation.tables import report_table
 from detect.wording import counted
 
 BACKGROUND_NAME = "background"
 
-# Wider matrices than this go to the JSON file and the image alone.
-MAX_TABLE_CLASSES = 10
+# Columns of the terminal for the classes; a wider matrix is in the JSON file and the figure alone.
+MATRIX_WIDTH = 66
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,37 +74,30 @@ class ConfusionMatrix:
         title = (
             f"Confusion matrix, score ≥ {self.score_threshold:.4g}, IoU ≥ {self.iou_threshold:g}"
         )
-        table = Table(
-            title=title,
-            title_justify="left",
-            box=box.SIMPLE,
-            caption_justify="left",
-            pad_edge=False,
-            collapse_padding=True,
-            caption=f"Rows are objects, columns detections. Ignored: "
-            f"{counted(self.num_ignored, 'detection')} that only a difficult object explains.",
+        caption = (
+            "Rows are objects, columns detections. Ignored: "
+            f"{counted(self.num_ignored, 'detection')} matched to a difficult object only."
         )
-        table.add_column("object", overflow="fold", min_width=10)
-        if len(self.class_names) > MAX_TABLE_CLASSES:
-            self._add_summary(table)
-            return table
-        for name in self.names:
-            table.add_column(Text(name), justify="right", overflow="fold")
+        digits = len(str(max(map(max, self.counts))))
+        if sum(max(len(name), digits) + 2 for name in self.names) > MATRIX_WIDTH:
+            return self._summary(title, caption)
+        table = report_table("object", list(map(Text, self.names)), title=title, caption=caption)
         for name, row in zip(self.names, self.counts, strict=True):
             table.add_row(Text(name), *map(str, row))
         return table
 
-    def _add_summary(self, table: Table) -> None:
-        for header in ("found", "not found", "confused"):
-            table.add_column(header, justify="right")
-        table.add_column("most often found as", overflow="fold")
+    def _summary(self, title: str, caption: str) -> Table:
+        headers = ("found", "not found", "confused", "most often found as")
+        table = report_table("object", headers, title=title, caption=caption)
+        table.columns[-1].justify = "left"
         background = len(self.class_names)
         for label, (name, row) in enumerate(zip(self.names, self.counts, strict=True)):
             wrong = {other: row[other] for other in range(background) if other != label}
-            first = max(wrong, key=lambda other: wrong[other])
-            most = f"{self.names[first]} ({wrong[first]})" if wrong[first] else ""
+            first = max(wrong, key=lambda other: wrong[other], default=background)
+            most = f"{self.names[first]} ({wrong[first]})" if wrong.get(first) else ""
             found, missed = (row[label], row[-1]) if label != background else ("", "")
             table.add_row(Text(name), str(found), str(missed), str(sum(wrong.values())), Text(most))
+        return table
 
 
 def measure_confusion(

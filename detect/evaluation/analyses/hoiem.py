@@ -21,22 +21,21 @@ are objects as others, as in the release. A class with fewer than N detections h
 those that there are.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from detect.evaluation.files.detection_set import check_class
 from detect.evaluation.flat import FlatDetections, FlatObjects
 from detect.evaluation.judged import class_ranks, judge_detections
+from detect.evaluation.numbers import as_text, mean_of_defined, plain, ratio
 from detect.evaluation.pair_choices import best_of_pairs
 from detect.evaluation.pairs import overlapping_pairs
-from detect.evaluation.undefined import as_text, mean_of_defined, none_for_nan
+from detect.evaluation.tables import report_table
 
 GROUPS = ("correct", "localization", "similar", "other", "background")
 _CORRECT, _LOCALIZATION, _SIMILAR, _OTHER, _BACKGROUND = range(5)
@@ -71,10 +70,7 @@ class HoiemReport:
     def shares(self, name: str) -> dict[str, float]:
         """The share of each group in the best detections of a class; nan without any."""
         total = sum(self.counts[name].values())
-        return {
-            group: count / total if total else math.nan
-            for group, count in self.counts[name].items()
-        }
+        return {group: ratio(count, total) for group, count in self.counts[name].items()}
 
     @property
     def mean_shares(self) -> dict[str, float]:
@@ -86,9 +82,7 @@ class HoiemReport:
         """Plain data for JSON; the keys are stable, and a number that is not there is None."""
         return {
             "similar_classes": [list(names) for names in self.similar_classes],
-            "mean_shares": {
-                group: none_for_nan(share) for group, share in self.mean_shares.items()
-            },
+            "mean_shares": plain(self.mean_shares),
             "classes": {
                 name: {"num_objects": self.num_objects[name], **self.counts[name]}
                 for name in self.class_names
@@ -97,20 +91,14 @@ class HoiemReport:
 
     def table(self) -> Table:
         """The shares of each class, and their mean."""
-        table = Table(
+        means = self.mean_shares
+        table = report_table(
+            "class",
+            (*means, "N"),
+            footer=("mean", *(as_text(share, 3) for share in means.values())),
             title="The N best detections of a class with N objects, shares",
-            title_justify="left",
             caption=self._caption(),
-            caption_justify="left",
-            box=box.SIMPLE,
-            show_footer=True,
-            pad_edge=False,
-            collapse_padding=True,
         )
-        table.add_column("class", footer="mean", overflow="fold", min_width=12)
-        for group, share in self.mean_shares.items():
-            table.add_column(group, footer=as_text(share, 3), justify="right")
-        table.add_column("N", justify="right")
         for name in self.class_names:
             shares = (as_text(share, 3) for share in self.shares(name).values())
             table.add_row(Text(name), *shares, str(self.num_objects[name]))

@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int
-from rich import box
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
 from detect.evaluation.flat import FlatDetections, FlatObjects
 from detect.evaluation.judged import JudgedDetections, class_ranks, judge_detections
+from detect.evaluation.numbers import as_text, plain
 from detect.evaluation.ordering import order_by_group_and_score
 from detect.evaluation.ranking import count_within
-from detect.evaluation.undefined import as_text, none_for_nan
+from detect.evaluation.tables import report_table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,27 +101,19 @@ class PrecisionCurves:
                 for name, curve in zip(self.class_names, self.classes, strict=True)
             },
             "all_classes": _plain(self.pooled),
-            "mean_over_classes": {
-                "score_threshold": none_for_nan(threshold),
-                "f1": none_for_nan(mean_f1),
-            },
+            "mean_over_classes": plain({"score_threshold": threshold, "f1": mean_f1}),
         }
 
     def table(self) -> Table:
         """The best threshold of each class and of all."""
-        table = Table(
+        table = report_table(
+            "class",
+            ("score ≥", "F1", "precision", "recall", "objects"),
             title=f"Score thresholds of the best F1, IoU ≥ {self.iou_threshold:g}",
-            title_justify="left",
-            caption="Detections with the score or more are kept. All classes: one threshold, "
-            "detections and objects of all classes together; mean over classes: one threshold, "
-            "the mean F1 of the classes with objects.",
-            caption_justify="left",
-            box=box.SIMPLE,
-            pad_edge=False,
+            caption="Detections with this score or more are kept. All classes: one threshold for "
+            "the detections and objects of all classes together; mean over classes: one threshold, "
+            "and the mean F1 of the classes with objects.",
         )
-        table.add_column("class", overflow="fold", min_width=12)
-        for header in ("score ≥", "F1", "precision", "recall", "objects"):
-            table.add_column(header, justify="right", no_wrap=True)
         for name, curve in zip(self.class_names, self.classes, strict=True):
             table.add_row(Text(name), *_cells(curve))
         table.add_section()
@@ -240,8 +232,7 @@ def _mean_f1(
 
 
 def _plain(curve: ScoreCurve) -> dict[str, Any]:
-    best = {name: none_for_nan(value) for name, value in curve.at_best().items()}
-    return best | {"num_objects": curve.num_objects}
+    return {**plain(curve.at_best()), "num_objects": curve.num_objects}
 
 
 def _cells(curve: ScoreCurve) -> list[str]:

@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float64, Int
-from rich import box
 from rich.table import Table
 from torch import Tensor
 
 from detect.errors import DetectError
 from detect.evaluation.flat import FlatDetections, FlatObjects
 from detect.evaluation.judged import class_ranks
+from detect.evaluation.numbers import as_text, none_for_nan
 from detect.evaluation.ordering import order_by_group_and_score
 from detect.evaluation.pairs import overlapping_pairs
-from detect.evaluation.undefined import as_text, none_for_nan
+from detect.evaluation.tables import report_table
 
 # Hundredths as quotients: 0.55 is the number that the literal is.
 AVERAGED_IOU_THRESHOLDS = tuple(hundredths / 100 for hundredths in range(50, 100, 5))
@@ -81,17 +81,13 @@ class DetectionRecall:
 
     def table(self) -> Table:
         """Recall at each number of detections."""
-        table = Table(
-            title="Recall of objects by the first detections of an image, of any class",
-            title_justify="left",
-            caption="Average recall: the mean over IoU 0.5, 0.55, …, 0.95.",
-            caption_justify="left",
-            box=box.SIMPLE,
-            pad_edge=False,
+        table = report_table(
+            "at most",
+            ("per image", "IoU 0.5", "IoU 0.75", "average recall"),
+            title="Recall of objects by the best-scored detections of an image, of any class",
+            caption="At most: the limit of detections per image; per image: how many there are on "
+            "average. Average recall: the mean over IoU 0.5 to 0.95 in steps of 0.05.",
         )
-        headers = ("at most", "an image", "IoU 0.5", "IoU 0.75", "average recall")
-        for header in headers:
-            table.add_column(header, justify="right")
         columns = (self.recall(0.5), self.recall(0.75), self.average_recall)
         for row, limit in enumerate(self.limits):
             figures = (as_text(float(column[row])) for column in columns)

@@ -8,14 +8,15 @@ which the difference is as large as the true one (approximate randomization; Nor
 Intensive Methods for Testing Hypotheses", chapter 2).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
-from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from detect.evaluation.analyses.bootstrap import (
     ConfidenceInterval,
@@ -28,6 +29,8 @@ from detect.evaluation.analyses.bootstrap import (
 from detect.evaluation.files.detection_set import DetectionSet, flat_detections
 from detect.evaluation.flat import FlatDetections, FlatObjects
 from detect.evaluation.judged import check_iou_threshold
+from detect.evaluation.numbers import none_for_nan
+from detect.evaluation.tables import report_table
 from detect.structures import GroundTruth
 from detect.wording import counted
 
@@ -54,7 +57,7 @@ class MetricComparison:
             "a": self.first.as_dict(),
             "b": self.second.as_dict(),
             "difference": self.difference.as_dict(),
-            "p_value": None if self.p_value != self.p_value else self.p_value,
+            "p_value": none_for_nan(self.p_value),
         }
 
 
@@ -90,26 +93,22 @@ class RunComparison:
     def table(self, names: tuple[str, str] = ("A", "B")) -> Table:
         """A table for the terminal; `names` are those of the runs."""
         interval = self.map_area.difference
-        table = Table(
-            box=box.SIMPLE,
-            pad_edge=False,
-            caption=f"In brackets: {interval.confidence:.0%} of "
+        table = report_table(
+            "mAP",
+            (*map(Text, names), "difference", "p"),
+            caption=f"In brackets: the interval of {interval.confidence:.0%} of "
             f"{counted(interval.num_resamplings, 'resampling')} of "
             f"{counted(self.num_images, 'image')}, the same for both, IoU ≥ "
             f"{self.iou_threshold:g}. p: how often exchanging the detections of images at random "
-            "gives as large a difference.",
-            caption_justify="left",
+            "gives a difference at least as large.",
         )
-        for header in ("mAP", *names, "difference", "p"):
-            table.add_column(header, overflow="fold")
         for name, one in (("11-point", self.map_11point), ("area", self.map_area)):
-            low, high = one.difference.low, one.difference.high
             table.add_row(
                 name,
-                str(one.first),
-                str(one.second),
-                f"{one.difference.value:+.4f} ({low:+.4f} … {high:+.4f})",
-                f"{one.p_value:.3g}",
+                one.first.in_brackets(),
+                one.second.in_brackets(),
+                one.difference.in_brackets(sign="+"),
+                "—" if math.isnan(one.p_value) else f"{one.p_value:.3g}",
             )
         return table
 

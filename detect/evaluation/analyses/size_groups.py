@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int
-from rich import box
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -28,9 +27,10 @@ from detect.evaluation.judged import (
     check_iou_threshold,
     ranked_classes,
 )
+from detect.evaluation.numbers import as_text, mean_of_defined, none_for_nan, plain
 from detect.evaluation.ordering import order_by_group_and_score
 from detect.evaluation.pairs import best_objects
-from detect.evaluation.undefined import as_text, mean_of_defined, none_for_nan
+from detect.evaluation.tables import report_table
 from detect.evaluation.voc import num_objects_of
 
 # Lin et al. 2014; cocoeval.py: the area from which a group begins.
@@ -74,7 +74,7 @@ class SizeReport:
         return {
             "kind": self.kind,
             "iou_threshold": self.iou_threshold,
-            "map_area": {group: none_for_nan(value) for group, value in self.mean.items()},
+            "map_area": plain(self.mean),
             "classes": {
                 name: {
                     group: {
@@ -90,22 +90,20 @@ class SizeReport:
 
     def table(self) -> Table:
         """AP and number of objects of each class and group."""
-        table = Table(
+        # of five groups, four digits would not fit
+        digits = 4 if len(self.groups) < 4 else 3
+        width = len(str(int(self.num_objects.max(initial=0)))) + 2
+        means = (as_text(mean, digits) + " " * (width + 1) for mean in self.mean.values())
+        table = report_table(
+            "class",
+            self.groups,
+            footer=("mean", *means),
             title=f"AP by size of the object, IoU ≥ {self.iou_threshold:g}",
-            title_justify="left",
-            caption=f"Groups are {self.kind}; the number of objects in parentheses.",
-            caption_justify="left",
-            box=box.SIMPLE,
-            show_footer=True,
-            pad_edge=False,
-            collapse_padding=True,
+            caption=f"Groups are {self.kind}; in parentheses, the number of objects.",
         )
-        table.add_column("class", footer="mean", overflow="fold", min_width=12)
-        for group, mean in self.mean.items():
-            table.add_column(group, footer=f"{as_text(mean)}       ", justify="right")
         for label, name in enumerate(self.class_names):
             cells = (
-                f"{as_text(value)} {f'({count})':>6}"
+                f"{as_text(value, digits)} {f'({count})':>{width}}"
                 for value, count in zip(
                     self.average_precision[:, label].tolist(),
                     self.num_objects[:, label].tolist(),

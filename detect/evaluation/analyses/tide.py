@@ -41,7 +41,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from rich import box
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -53,10 +52,11 @@ from detect.evaluation.judged import (
     ranked_classes,
     sampled_average_precision,
 )
+from detect.evaluation.numbers import as_text, mean_of_defined, none_for_nan, plain
 from detect.evaluation.ordering import order_by_group_and_score, stable_order
 from detect.evaluation.pair_choices import best_of_pairs, match_by_detection
 from detect.evaluation.pairs import overlapping_pairs
-from detect.evaluation.undefined import as_text, mean_of_defined, none_for_nan
+from detect.evaluation.tables import report_table
 from detect.evaluation.voc import dense_verdict, judge, num_objects_of
 
 TIDEProtocol = Literal["voc", "release"]
@@ -64,6 +64,14 @@ TIDEProtocol = Literal["voc", "release"]
 # In the paper's order. The numbers of the types are their places here.
 ERROR_TYPES = ("classification", "localization", "both", "duplicate", "background", "missed")
 _CLASSIFICATION, _LOCALIZATION, _BOTH, _DUPLICATE, _BACKGROUND, _MISSED = range(6)
+_HYPHENATED = (
+    "classi-\nfication",
+    "locali-\nzation",
+    "both",
+    "dupli-\ncate",
+    "back-\nground",
+    "missed",
+)
 SPECIAL_ERRORS = ("false positives", "false negatives")
 _NO_ERROR = -1
 
@@ -105,9 +113,7 @@ class TIDEReport:
             "foreground_threshold": self.foreground_threshold,
             "background_threshold": self.background_threshold,
             "average_precision": none_for_nan(self.average_precision),
-            "delta_average_precision": {
-                name: none_for_nan(value) for name, value in self.delta.items()
-            },
+            "delta_average_precision": plain(self.delta),
             "counts": {name: sum(counts) for name, counts in self.counts.items()},
             "classes": {
                 name: {
@@ -120,20 +126,15 @@ class TIDEReport:
 
     def table(self) -> Table:
         """What each type costs, and how often it occurs."""
-        table = Table(
+        table = report_table(
+            "error",
+            ("dAP", "number"),
             title=f"TIDE: mAP {as_text(self.average_precision)} and what each error costs "
             f"(t_f {self.foreground_threshold:g}, t_b {self.background_threshold:g})",
-            title_justify="left",
             caption=f"Matching is {MATCHINGS[self.protocol]}. dAP: mAP gained by fixing errors of "
             "this type alone; they do not add up.",
-            caption_justify="left",
-            box=box.SIMPLE,
-            pad_edge=False,
-            min_width=72,
         )
-        table.add_column("error", min_width=16)
-        table.add_column("dAP", justify="right")
-        table.add_column("number", justify="right")
+        table.min_width = 72
         for name in ERROR_TYPES:
             table.add_row(name, as_text(self.delta[name]), str(sum(self.counts[name])))
         table.add_section()
@@ -141,13 +142,13 @@ class TIDEReport:
             table.add_row(name, as_text(self.delta[name]), "")
         return table
 
+    def tables(self) -> list[Table]:
+        """What each type costs, and the errors of each class."""
+        return [self.table(), self.class_table()]
+
     def class_table(self) -> Table:
         """The errors of each class."""
-        table = Table(box=box.SIMPLE, pad_edge=False, collapse_padding=True)
-        table.add_column("errors of class", overflow="fold", min_width=12)
-        table.add_column("AP", justify="right")
-        for name in ERROR_TYPES:
-            table.add_column(name, justify="right")
+        table = report_table("errors of class", ("AP", *_HYPHENATED))
         for label, name in enumerate(self.class_names):
             counts = (str(self.counts[kind][label]) for kind in ERROR_TYPES)
             table.add_row(Text(name), as_text(self.class_average_precision[label]), *counts)

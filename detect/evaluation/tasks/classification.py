@@ -5,19 +5,19 @@ An image is a hit of top-k when its class is among the k of greatest logit: Russ
 Classes of equal logit rank by their number, the lower one first.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from rich import box
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
 from detect.errors import DetectError
+from detect.evaluation.numbers import as_text, mean_of_defined, none_for_nan, ratio
+from detect.evaluation.tables import report_table
 from detect.wording import counted
 
 METRICS = {
@@ -44,6 +44,16 @@ class ClassificationReport:
     confusion_matrix: list[list[int]]
     num_top5_hits: int
 
+    def __repr__(self) -> str:
+        return (
+            f"ClassificationReport: top-1 {as_text(self.top1)}, top-5 {as_text(self.top5)}, "
+            f"{counted(self.num_images, 'image')}, {counted(len(self.class_names), 'class')}"
+        )
+
+    def scores(self) -> dict[str, float]:
+        """The numbers that are followed during a training."""
+        return {"top1": self.top1, "top5": self.top5}
+
     @property
     def num_images(self) -> int:
         """The images judged."""
@@ -53,7 +63,7 @@ class ClassificationReport:
     def top1(self) -> float:
         """Share of the images whose class is the best, in 0…1; nan without images."""
         hits = sum(row[label] for label, row in enumerate(self.confusion_matrix))
-        return _ratio(hits, self.num_images)
+        return ratio(hits, self.num_images)
 
     @property
     def top5(self) -> float:
@@ -61,7 +71,7 @@ class ClassificationReport:
 
         With five classes or fewer it is 1, whatever the classifier does.
         """
-        return _ratio(self.num_top5_hits, self.num_images)
+        return ratio(self.num_top5_hits, self.num_images)
 
     @property
     def class_counts(self) -> dict[str, int]:
@@ -73,7 +83,7 @@ class ClassificationReport:
     def class_accuracies(self) -> dict[str, float]:
         """The top-1 accuracy of each class, in 0…1; nan without images of it."""
         return {
-            name: _ratio(row[label], sum(row))
+            name: ratio(row[label], sum(row))
             for label, (name, row) in enumerate(
                 zip(self.class_names, self.confusion_matrix, strict=True)
             )
@@ -82,8 +92,7 @@ class ClassificationReport:
     @property
     def mean_class_accuracy(self) -> float:
         """Mean accuracy of the classes with images, in 0…1; nan without any."""
-        numbers = [value for value in self.class_accuracies.values() if not math.isnan(value)]
-        return sum(numbers) / len(numbers) if numbers else float("nan")
+        return mean_of_defined(self.class_accuracies.values())
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON.
@@ -95,12 +104,12 @@ class ClassificationReport:
         accuracies, counts = self.class_accuracies, self.class_counts
         return {
             "protocol": {"name": "classification", "metrics": dict(METRICS), "ties": TIE_RULE},
-            "top1": _none_for_nan(self.top1),
-            "top5": _none_for_nan(self.top5),
-            "mean_class_accuracy": _none_for_nan(self.mean_class_accuracy),
+            "top1": none_for_nan(self.top1),
+            "top5": none_for_nan(self.top5),
+            "mean_class_accuracy": none_for_nan(self.mean_class_accuracy),
             "num_images": self.num_images,
             "classes": {
-                name: {"accuracy": _none_for_nan(accuracies[name]), "num_images": counts[name]}
+                name: {"accuracy": none_for_nan(accuracies[name]), "num_images": counts[name]}
                 for name in self.class_names
             },
             "confusion_matrix": [list(row) for row in self.confusion_matrix],
@@ -110,34 +119,29 @@ class ClassificationReport:
         """Both accuracies and the protocol as one paragraph."""
         num_classes = len(self.class_names)
         # whatever the classifier does: the number says nothing of it
-        top5_note = f" (of only {counted(num_classes, 'class')})" if num_classes <= 5 else ""
+        only = f" (of only {counted(num_classes, 'class')})"
+        top5_note = only if num_classes <= 5 else ""
         return (
-            f"Top-1 accuracy {_as_text(self.top1)}, top-5 {_as_text(self.top5)}{top5_note}, of "
+            f"Top-1 accuracy {as_text(self.top1)}, top-5 {as_text(self.top5)}{top5_note}, of "
             f"{counted(self.num_images, 'image')}. The accuracy of a class is its top-1; a class "
-            f"without images has none and stays out of the mean. Ties: {TIE_RULE}."
+            f"without images has none and is left out of the mean. Ties: {TIE_RULE}."
         )
 
     def table(self) -> Table:
         """A table for the terminal: one row for each class, the mean, and the protocol."""
-        table = Table(
-            box=box.SIMPLE,
+        table = report_table(
+            "class",
+            ("accuracy", "images", "most often taken for"),
+            footer=("mean / total", as_text(self.mean_class_accuracy), str(self.num_images)),
             caption=self.in_words(),
-            caption_justify="left",
-            show_footer=True,
-            collapse_padding=True,  # so that 80 columns hold it
-            pad_edge=False,
         )
-        table.add_column("class", footer="mean / total", overflow="fold", min_width=12)
-        mean = _as_text(self.mean_class_accuracy)
-        table.add_column("accuracy", footer=mean, justify="right", no_wrap=True)
-        table.add_column("images", footer=str(self.num_images), justify="right", no_wrap=True)
-        table.add_column("most often taken for", overflow="fold", min_width=12)
+        table.columns[-1].justify = "left"
         accuracies, counts = self.class_accuracies, self.class_counts
         for label, name in enumerate(self.class_names):
             # a name is no markup, whatever brackets it has
             table.add_row(
                 Text(name),
-                _as_text(accuracies[name]),
+                as_text(accuracies[name]),
                 str(counts[name]),
                 Text(self._most_frequent_error(label)),
             )
@@ -244,15 +248,3 @@ def _check_labels(labels: Int[Tensor, "N"], num_classes: int) -> None:
             f"labels: expected 0 to {num_classes - 1}, the number of the last class, "
             f"found {int(labels[row])} in row {row}"
         )
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")
-
-
-def _none_for_nan(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _as_text(accuracy: float) -> str:
-    return "—" if math.isnan(accuracy) else f"{accuracy:.4f}"

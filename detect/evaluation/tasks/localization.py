@@ -10,19 +10,19 @@ Deviation: ImageNet gives every image one class. In an image with objects of sev
 image's class is that of its largest object, the first of equally large ones.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from rich import box
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
 from detect.errors import DetectError
+from detect.evaluation.numbers import as_text, plain, ratio
+from detect.evaluation.tables import report_table
 from detect.ops import box_area, elementwise_box_iou
 from detect.structures import Detections, GroundTruth
 from detect.wording import counted
@@ -89,20 +89,15 @@ class LocalizationErrors:
     @property
     def mean_iou(self) -> float:
         """Mean IoU of the first guess's box with the object it overlaps most, in 0…1."""
-        return self.sum_iou / self.num_images if self.num_images else float("nan")
+        return ratio(self.sum_iou, self.num_images)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; the keys are stable, and a number that is not there is None."""
         numbers = {name: getattr(self, name) for name in METRICS}
-        return {
-            **{name: None if math.isnan(value) else value for name, value in numbers.items()},
-            "num_images": self.num_images,
-        }
+        return {**plain(numbers), "num_images": self.num_images}
 
     def _error(self, num_right: int) -> float:
-        if not self.num_images:
-            return float("nan")
-        return (self.num_images - num_right) / self.num_images
+        return ratio(self.num_images - num_right, self.num_images)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,6 +115,22 @@ class LocalizationReport:
     total: LocalizationErrors
     classes: Mapping[str, LocalizationErrors]
     num_without_object: int
+
+    def __repr__(self) -> str:
+        return (
+            "LocalizationReport: localization error "
+            f"top-1 {as_text(self.top1_localization_error)}, "
+            f"top-5 {as_text(self.top5_localization_error)} at IoU {self.iou_threshold:g}, "
+            f"{counted(self.num_images, 'image')}, {counted(len(self.classes), 'class')}"
+        )
+
+    def scores(self) -> dict[str, float]:
+        """The numbers that are followed during a training."""
+        return {
+            "top1_localization_error": self.top1_localization_error,
+            "top5_localization_error": self.top5_localization_error,
+            "mean_iou": self.mean_iou,
+        }
 
     @property
     def top1_localization_error(self) -> float:
@@ -179,41 +190,31 @@ class LocalizationReport:
         """The errors and the protocol as one paragraph."""
         num_classes = len(self.classes)
         # one guess for each of five classes cannot miss: the number says nothing of the classifier
-        top5_note = (
-            f" (of only {counted(num_classes, 'class')})" if num_classes <= NUM_GUESSES else ""
-        )
+        only = f" (of only {counted(num_classes, 'class')})"
+        top5_note = only if num_classes <= NUM_GUESSES else ""
         return (
-            f"Localization error top-1 {_as_text(self.top1_localization_error)}, top-5 "
-            f"{_as_text(self.top5_localization_error)}; classification error top-1 "
-            f"{_as_text(self.top1_classification_error)}, top-5 "
-            f"{_as_text(self.top5_classification_error)}{top5_note}; mean IoU of the first box "
-            f"{_as_text(self.mean_iou)}. ImageNet localization, IoU ≥ {self.iou_threshold:g}: "
+            f"Localization error top-1 {as_text(self.top1_localization_error)}, top-5 "
+            f"{as_text(self.top5_localization_error)}; classification error top-1 "
+            f"{as_text(self.top1_classification_error)}, top-5 "
+            f"{as_text(self.top5_classification_error)}{top5_note}; mean IoU of the first box "
+            f"{as_text(self.mean_iou)}. ImageNet localization, IoU ≥ {self.iou_threshold:g}: "
             f"{GUESS_RULE}; {BOX_RULE}; {CLASS_RULE}; {DIFFICULT_RULE}. "
-            f"{counted(self.num_images, 'image')}; left out as without an object: "
-            f"{self.num_without_object}."
+            f"{counted(self.num_images, 'image')}; left out: "
+            f"{counted(self.num_without_object, 'image')} without an object."
         )
 
     def table(self) -> Table:
         """A table for the terminal: one row for each class, all images, and the protocol."""
-        table = Table(
-            box=box.SIMPLE,
-            caption=self.in_words(),
-            caption_justify="left",
-            show_footer=True,
-            collapse_padding=True,  # so that 80 columns hold it
-            pad_edge=False,
-        )
         headers = (
             "loc. error\ntop-1",
             "loc. error\ntop-5",
             "class error\ntop-1",
             "class error\ntop-5",
             "mean\nIoU",
+            "images",
         )
-        table.add_column("class", footer="all images", overflow="fold", min_width=12)
-        footers = _row(self.total)
-        for header, footer in zip((*headers, "images"), footers, strict=True):
-            table.add_column(header, footer=footer, justify="right", no_wrap=True)
+        footer = ("all images", *_row(self.total))
+        table = report_table("class", headers, footer=footer, caption=self.in_words())
         for name, errors in self.classes.items():
             table.add_row(Text(name), *_row(errors))  # a name is no markup, whatever it has
         return table
@@ -392,8 +393,4 @@ def _errors_by_class(
 
 
 def _row(errors: LocalizationErrors) -> list[str]:
-    return [*(_as_text(getattr(errors, name)) for name in METRICS), str(errors.num_images)]
-
-
-def _as_text(value: float) -> str:
-    return "—" if math.isnan(value) else f"{value:.4f}"
+    return [*(as_text(getattr(errors, name)) for name in METRICS), str(errors.num_images)]

@@ -25,12 +25,13 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
-from rich import box
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
 from detect.errors import DetectError
+from detect.evaluation.numbers import as_text, mean_of_defined, none_for_nan, ratio
+from detect.evaluation.tables import report_table
 from detect.ops import box_iou
 from detect.structures import Detections, GroundTruth
 from detect.wording import counted
@@ -96,34 +97,44 @@ class PoseReport:
     num_without_detection: int
     num_without_size: int
 
+    def __repr__(self) -> str:
+        return (
+            f"PoseReport: {self._shares()}, PCP {as_text(self.pcp)}, "
+            f"{counted(self.num_persons, 'person')}, {counted(self.num_images, 'image')}"
+        )
+
+    def scores(self) -> dict[str, float]:
+        """The numbers that are followed during a training."""
+        return {"pck_20": self.pck(0.2), "pcp": self.pcp}
+
     def pck(self, alpha: float) -> float:
         """Share of all labeled joints that are correct at `alpha`, in 0…1; nan without any."""
-        return _ratio(sum(self._correct(alpha)), sum(self.num_labeled))
+        return ratio(sum(self._correct(alpha)), sum(self.num_labeled))
 
     def joint_pck(self, alpha: float) -> dict[str, float]:
         """The PCK of each joint at `alpha`, in 0…1; nan where it is never labeled."""
         pairs = zip(self._correct(alpha), self.num_labeled, strict=True)
-        return dict(zip(self.joint_names, (_ratio(*pair) for pair in pairs), strict=True))
+        return dict(zip(self.joint_names, (ratio(*pair) for pair in pairs), strict=True))
 
     def mean_pck(self, alpha: float) -> float:
         """Mean PCK at `alpha` over the joints that are labeled somewhere, in 0…1; nan without."""
-        return _mean_of_numbers(self.joint_pck(alpha))
+        return mean_of_defined(self.joint_pck(alpha).values())
 
     @property
     def pcp(self) -> float:
         """Share of all labeled limbs that are correct, in 0…1; nan without any."""
-        return _ratio(sum(self.num_correct_limbs), sum(self.num_limbs))
+        return ratio(sum(self.num_correct_limbs), sum(self.num_limbs))
 
     @property
     def limb_pcp(self) -> dict[str, float]:
         """The PCP of each limb, in 0…1; nan where it is never labeled."""
         pairs = zip(self.num_correct_limbs, self.num_limbs, strict=True)
-        return dict(zip(self.limb_names, (_ratio(*pair) for pair in pairs), strict=True))
+        return dict(zip(self.limb_names, (ratio(*pair) for pair in pairs), strict=True))
 
     @property
     def mean_pcp(self) -> float:
         """Mean PCP over the limbs that are labeled somewhere, in 0…1; nan without."""
-        return _mean_of_numbers(self.limb_pcp)
+        return mean_of_defined(self.limb_pcp.values())
 
     @property
     def limb_names(self) -> tuple[str, ...]:
@@ -142,12 +153,12 @@ class PoseReport:
         by_joint = {alpha: self.joint_pck(alpha) for alpha in self.num_correct}
         return {
             "protocol": self._protocol(),
-            "pck": {f"{alpha:g}": _none_for_nan(self.pck(alpha)) for alpha in self.num_correct},
+            "pck": {f"{alpha:g}": none_for_nan(self.pck(alpha)) for alpha in self.num_correct},
             "mean_pck": {
-                f"{alpha:g}": _none_for_nan(self.mean_pck(alpha)) for alpha in self.num_correct
+                f"{alpha:g}": none_for_nan(self.mean_pck(alpha)) for alpha in self.num_correct
             },
-            "pcp": _none_for_nan(self.pcp),
-            "mean_pcp": _none_for_nan(self.mean_pcp),
+            "pcp": none_for_nan(self.pcp),
+            "mean_pcp": none_for_nan(self.mean_pcp),
             "num_images": self.num_images,
             "num_persons": self.num_persons,
             "num_left_out": self.num_left_out,
@@ -156,58 +167,56 @@ class PoseReport:
             "joints": {
                 name: {
                     "pck": {
-                        f"{alpha:g}": _none_for_nan(pck[name]) for alpha, pck in by_joint.items()
+                        f"{alpha:g}": none_for_nan(pck[name]) for alpha, pck in by_joint.items()
                     },
                     "num_labeled": count,
                 }
                 for name, count in zip(self.joint_names, self.num_labeled, strict=True)
             },
             "limbs": {
-                name: {"pcp": _none_for_nan(pcp), "num_labeled": count}
+                name: {"pcp": none_for_nan(pcp), "num_labeled": count}
                 for (name, pcp), count in zip(self.limb_pcp.items(), self.num_limbs, strict=True)
             },
         }
 
     def in_words(self) -> str:
         """The shares of all joints and limbs and the protocol as one paragraph."""
-        shares = ", ".join(
-            f"{self._metric}@{alpha:g} {_as_text(self.pck(alpha))}" for alpha in self.num_correct
-        )
         return (
-            f"{shares} of all {sum(self.num_labeled)} labeled joints, PCP {_as_text(self.pcp)} of "
-            f"all {sum(self.num_limbs)} labeled limbs. "
-            f"{counted(self.num_persons, 'person')} in {counted(self.num_images, 'image')}, "
-            f"{self.num_without_detection} without a detection and "
-            f"{self.num_without_size} without a size, left out of {self._metric}. The size "
-            f"is {_SIZES[self.normalizer]}; {JOINT_RULE}; {LIMB_RULE}; {MATCHING_RULE}; "
+            f"{self._shares()} of {counted(sum(self.num_labeled), 'labeled joint')}, PCP "
+            f"{as_text(self.pcp)} of {counted(sum(self.num_limbs), 'labeled limb')}. "
+            f"{counted(self.num_persons, 'person')} in {counted(self.num_images, 'image')}: "
+            f"{self.num_without_detection} without a detection, {self.num_without_size} without a "
+            f"size, left out of {self._metric}. The size is {_SIZES[self.normalizer]}; "
+            f"{JOINT_RULE}; {LIMB_RULE}; {MATCHING_RULE}; "
             f"{LEFT_OUT_RULE} ({self.num_left_out} here); {MEAN_RULE}."
+        )
+
+    def _shares(self) -> str:
+        return ", ".join(
+            f"{self._metric}@{alpha:g} {as_text(self.pck(alpha))}" for alpha in self.num_correct
         )
 
     def table(self) -> Table:
         """A table for the terminal: a row for each joint and limb, the means, the protocol."""
-        table = Table(
-            box=box.SIMPLE,
-            caption=self.in_words(),
-            caption_justify="left",
-            show_footer=True,
-            collapse_padding=True,  # so that 80 columns hold it
-            pad_edge=False,
-        )
         alphas = list(self.num_correct)
-        table.add_column("joint or limb", footer="mean", overflow="fold", min_width=12)
-        table.add_column("labeled", justify="right", no_wrap=True)
-        for alpha in alphas:
-            footer = _as_text(self.mean_pck(alpha))
-            header = f"{self._metric}\n@{alpha:g}"
-            table.add_column(header, footer=footer, justify="right", no_wrap=True)
-        table.add_column("\nPCP", footer=_as_text(self.mean_pcp), justify="right", no_wrap=True)
+        table = report_table(
+            "joint or limb",
+            ("labeled", *(f"{self._metric}\n@{alpha:g}" for alpha in alphas), "\nPCP"),
+            footer=(
+                "mean",
+                "",
+                *(as_text(self.mean_pck(a)) for a in alphas),
+                as_text(self.mean_pcp),
+            ),
+            caption=self.in_words(),
+        )
         by_joint = [self.joint_pck(alpha) for alpha in alphas]
         for name, count in zip(self.joint_names, self.num_labeled, strict=True):
             # a name is no markup, whatever brackets it has
-            table.add_row(Text(name), str(count), *(_as_text(pck[name]) for pck in by_joint), "")
+            table.add_row(Text(name), str(count), *(as_text(pck[name]) for pck in by_joint), "")
         table.add_section()
         for (name, pcp), count in zip(self.limb_pcp.items(), self.num_limbs, strict=True):
-            table.add_row(Text(name), str(count), *("" for _ in alphas), _as_text(pcp))
+            table.add_row(Text(name), str(count), *("" for _ in alphas), as_text(pcp))
         return table
 
     @property
@@ -432,20 +441,3 @@ def _judge_limbs(
 
 def _column_sums(flags: Bool[Tensor, "P N"]) -> tuple[int, ...]:
     return tuple(flags.sum(dim=0).tolist())
-
-
-def _mean_of_numbers(shares: Mapping[str, float]) -> float:
-    numbers = [value for value in shares.values() if not math.isnan(value)]
-    return sum(numbers) / len(numbers) if numbers else float("nan")
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")
-
-
-def _none_for_nan(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _as_text(value: float) -> str:
-    return "—" if math.isnan(value) else f"{value:.4f}"
