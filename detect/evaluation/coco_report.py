@@ -14,8 +14,7 @@ from detect.evaluation.tables import report_table
 from detect.wording import counted
 
 SIZES = ("all", "small", "medium", "large")
-# Files keep this wording, so that the protocols of old and new ones compare equal.
-CROWD_RULE = "crowds and difficult objects are neither demanded nor punished"
+CROWD_RULE = "crowds and difficult objects are ignored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +58,8 @@ class COCOProtocol:
         return (
             f"COCO protocol, {counted(len(self.iou_thresholds), 'IoU threshold')} from "
             f"{first:g} to {last:g}, at most "
-            f"{counted(self.max_detections[-1], 'detection')} per image and class; crowds "
-            f"and difficult objects are ignored. {counted(self.num_images, 'image')}, "
+            f"{counted(self.max_detections[-1], 'detection')} per image and class; "
+            f"{CROWD_RULE}. {counted(self.num_images, 'image')}, "
             f"{counted(self.num_objects, 'object')}, {counted(self.num_crowds, 'crowd')}, "
             f"{counted(self.num_detections, 'detection')}. Small objects have an area of up to 32² "
             f"square pixels, medium ones of up to 96². A number without any object behind it is —."

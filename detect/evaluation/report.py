@@ -19,8 +19,7 @@ METRICS = {
     "map_area": "mean over the classes of the area under the monotone precision-recall curve "
     "(VOC 2010 and later)",
 }
-# Files keep this wording, so that the protocols of old and new ones compare equal.
-DIFFICULT_RULE = "difficult objects are neither demanded nor punished"
+DIFFICULT_RULE = "difficult objects are ignored"
 MATCHING_RULE = (
     "each detection goes to the object of its class and image that it overlaps most; "
     "the first claim by score is the true positive, later ones are false positives"
@@ -62,7 +61,7 @@ class VOCProtocol:
     def in_words(self) -> str:
         """The protocol as one paragraph."""
         return (
-            f"PASCAL VOC protocol, IoU ≥ {self.iou_threshold:g}; difficult objects are ignored. "
+            f"PASCAL VOC protocol, IoU ≥ {self.iou_threshold:g}; {DIFFICULT_RULE}. "
             f"{counted(self.num_images, 'image')}, {counted(self.num_objects, 'object')}, "
             f"{counted(self.num_difficult, 'difficult object')}, "
             f"{counted(self.num_detections, 'detection')}. AP 11-point is the metric of VOC "
