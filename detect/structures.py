@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from detect.detection_table import DetectionTable
 from detect.ops import clip_boxes, has_area
 
 
@@ -333,8 +334,8 @@ class Batch:
         return replace(self, images=self.images.pin_memory())
 
 
-@dataclass(frozen=True, slots=True)
-class Detections:
+@dataclass(frozen=True, slots=True, repr=False)
+class Detections(DetectionTable):
     """What a detector found in one image, sorted by falling score.
 
     Attributes:
@@ -343,12 +344,14 @@ class Detections:
         labels: `[N]` classes 0 … C−1.
         joints: `[N, K, 2]` x, y in pixels of each joint, hidden ones included; it may lie outside
             the box and the image. None from a detector without joints.
+        class_names: of the labels; None from a detector, which knows numbers only.
     """
 
     boxes: Float[Tensor, "N 4"]
     scores: Float[Tensor, "N"]
     labels: Int[Tensor, "N"]
     joints: Float[Tensor, "N K 2"] | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_boxes("Detections.boxes", self.boxes)
@@ -372,9 +375,12 @@ class Detections:
             raise StructureError(
                 f"Detections.labels: expected 0 or more, found {int(self.labels.min())}"
             )
-
-    def __len__(self) -> int:
-        return len(self.boxes)
+        names = self.class_names
+        if names is not None and len(self.labels) and int(self.labels.max()) >= len(names):
+            raise StructureError(
+                f"Detections.class_names: expected a name for label {int(self.labels.max())}, "
+                f"found {len(names)} names"
+            )
 
     @classmethod
     def empty(cls) -> "Detections":
@@ -419,7 +425,7 @@ class Detections:
         joints = None if self.joints is None else meta.points_to_original(self.joints)
         return replace(self, boxes=boxes, joints=joints)._of_rows(has_area(boxes))
 
-    def _of_rows(self, kept: Bool[Tensor, "N"]) -> "Detections":
+    def _of_rows(self, kept: Tensor) -> "Detections":  # a mask or rows in rising order
         return replace(
             self,
             boxes=self.boxes[kept],

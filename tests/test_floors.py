@@ -19,6 +19,7 @@ FLOORS = {
     "plugins": 0,
     "yaml_text": 0,
     "ops": 0,
+    "detection_table": 1,
     "structures": 1,
     "data": 2,
     "backbones": 2,

@@ -58,7 +58,7 @@ def _draw_images(folder: Path, device: str) -> Path:
     )
     paths = [meta.path for meta in dataset.metas[:NUM_IMAGES] if meta.path is not None]
     images = []
-    for path, found in zip(paths, model.predict(paths), strict=True):
+    for path, found in zip(paths, model.predict(paths, score_threshold=SCORE_THRESHOLD), strict=True):
         image = draw_detections(
             read_image(path),
             found,

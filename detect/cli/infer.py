@@ -1,6 +1,5 @@
 """`detect infer`: find objects in images and write what was found in any of seven forms."""
 
-import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from detect.evaluation import (
 )
 from detect.experiment.model import Model, load
 from detect.experiment.run import describe_device
+from detect.experiment.sources import find_images
 from detect.files import write_text
 from detect.structures import Detections
 from detect.training import present_processes
@@ -29,7 +29,6 @@ from detect.visualization import crop_detections, draw_detections, save_image
 from detect.wording import counted
 
 VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 # name, file and detections of an image
@@ -239,43 +238,6 @@ def parse_kinds(save: str) -> list[str]:
             f"found {unknown[0] if unknown else save!r}"
         )
     return list(dict.fromkeys(kinds))
-
-
-def find_images(sources: Sequence[str]) -> dict[str, Path]:
-    """Unique name → file, for all images that the sources mean, in order.
-
-    A file is taken whatever its suffix; of a folder, the files below it with a suffix of images.
-    Files that are named alike get a number.
-
-    Raises:
-        DetectError: a source means no file.
-    """
-    paths: dict[Path, Path] = {}  # file → what its name is taken from
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            below = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-            found = {file: file.relative_to(path) for file in below if file.is_file()}
-        elif path.is_file():
-            found = {path: Path(path.name)}
-        else:
-            matches = sorted(map(Path, glob.glob(source, recursive=True)))  # noqa: PTH207
-            found = {match: Path(match.name) for match in matches if match.is_file()}
-        if not found:
-            raise DetectError(
-                f"{source}: expected an image, a folder of images "
-                f"({', '.join(SUFFIXES)}) or a glob that matches some, found none"
-            )
-        for file, relative in found.items():
-            paths.setdefault(file, relative)
-    named: dict[str, Path] = {}
-    for file, relative in paths.items():
-        name = base = str(relative.with_suffix(""))
-        number = 2
-        while name in named:
-            name, number = f"{base}_{number}", number + 1
-        named[name] = file
-    return named
 
 
 def _batches(model: Model, files: dict[str, Path]) -> list[list[str]]:

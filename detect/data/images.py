@@ -120,7 +120,7 @@ class ImageError(DetectError):
         self.remedy = remedy
 
     @classmethod
-    def at(cls, path: Path, value: str, remedy: str) -> "ImageError":
+    def at(cls, path: str | Path, value: str, remedy: str) -> "ImageError":
         """The error of the image at `path`."""
         return cls(f"{path}: {value}; {remedy}", value, remedy)
 
@@ -159,10 +159,24 @@ def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
         ImageError: there is no such file, it is empty, no image, truncated, broken, or larger
             than `MAX_IMAGE_PIXELS` by its header.
     """
-    header, data = _load(path)
+    with _open(path) as file:
+        return decode_image(file, path)
+
+
+def decode_image(file: BinaryIO, name: str | Path) -> UInt8[np.ndarray, "H W 3"]:
+    """Read an image from an open file, as `read_image` does.
+
+    Args:
+        file: binary, at its beginning, that can seek.
+        name: what errors call it.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    header, data = _load(name, file)
     # OpenCV turns a TIFF whether asked or not, and only halfway when asked not to.
     keep_as_stored = 0 if header.file_format == "TIFF" else cv2.IMREAD_IGNORE_ORIENTATION
-    image = _decode(path, data, cv2.IMREAD_COLOR_RGB | keep_as_stored, header.stored_size)
+    image = _decode(name, data, cv2.IMREAD_COLOR_RGB | keep_as_stored, header.stored_size)
     return _upright(image, header.orientation)
 
 
@@ -206,7 +220,8 @@ def read_reduced(path: Path) -> tuple[ImageHeader, bytes, UInt8[np.ndarray, "h w
     Raises:
         ImageError: as `read_image`.
     """
-    header, data = _load(path)
+    with _open(path) as opened:
+        header, data = _load(path, opened)
     height, width = header.stored_size
     divisor = next((d for d in (8, 4, 2) if min(height, width) >= d * _MIN_REDUCED_SIDE), 1)
     if header.file_format == "JPEG":
@@ -222,15 +237,14 @@ def read_reduced(path: Path) -> tuple[ImageHeader, bytes, UInt8[np.ndarray, "h w
     return header, data, _upright(gray, header.orientation)
 
 
-def _load(path: Path) -> tuple[ImageHeader, bytes]:
+def _load(path: str | Path, file: BinaryIO) -> tuple[ImageHeader, bytes]:
     """Read the whole file, but only when its header holds what it should."""
-    with _open(path) as file:
-        header = _parse_header(path, file)
-        file.seek(0)
-        try:
-            data = file.read()
-        except OSError as error:
-            raise _unreadable(path, error) from error
+    header = _parse_header(path, file)
+    file.seek(0)
+    try:
+        data = file.read()
+    except OSError as error:
+        raise _unreadable(path, error) from error
     if _is_truncated(data, header.file_format):
         value = f"the {header.file_format} is cut off: its end is missing"
         raise ImageError.at(path, value, _COPY_AGAIN)
@@ -253,12 +267,12 @@ def _open(path: Path) -> BinaryIO:
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: OSError | ValueError) -> ImageError:
+def _unreadable(path: str | Path, error: OSError | ValueError) -> ImageError:
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return ImageError.at(path, f"the file cannot be read: {reason}", "check it and its permissions")
 
 
-def _parse_header(path: Path, file: BinaryIO) -> ImageHeader:
+def _parse_header(path: str | Path, file: BinaryIO) -> ImageHeader:
     try:
         start = file.read(_NUM_HEADER_BYTES)
         file.seek(0)
@@ -346,7 +360,7 @@ def _has_jpeg_end(data: bytes) -> bool:
 
 
 def _decode(
-    path: Path, data: bytes, flags: int, expected_size: tuple[int, int] | None
+    path: str | Path, data: bytes, flags: int, expected_size: tuple[int, int] | None
 ) -> np.ndarray:
     try:
         image: np.ndarray | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

@@ -1,39 +1,45 @@
 """A trained detector: building, loading and using one."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
-import numpy as np
 import torch
-from jaxtyping import UInt8
+from PIL.Image import Image
 
 from detect.backbones import build_backbone
 from detect.config import Config, Settings, resolve
-from detect.data import (
-    fit_to_input,
-    read_image,
-)
+from detect.data import fit_to_input
 from detect.detectors import DETECTORS, Detector, FasterRCNN, predict
 from detect.detectors.faster_rcnn import RPNProposals
 from detect.detectors.proposing import PREFIXES
 from detect.errors import DetectError
+from detect.experiment.evaluation import Evaluation
 from detect.experiment.run import (
     CHECKPOINTS,
     choose_device,
     memory_format,
 )
-from detect.structures import Batch, Detections, GroundTruth, ImageMeta, Sample
+from detect.experiment.sources import (
+    ColorOrder,
+    ImageSource,
+    image_of,
+    is_one_image,
+    samples_of,
+)
+from detect.structures import Batch, Detections, Sample
 from detect.training import (
     load_checkpoint,
 )
 
-Image = str | Path | UInt8[np.ndarray, "H W 3"]
+# What `detect infer` shows as well. Evaluation takes all detections: its metrics rank them.
+SCORE_THRESHOLD = 0.3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """A trained detector with all it needs to be used.
 
@@ -42,39 +48,108 @@ class Model:
         class_names: of the labels 0 … C−1.
         config: that it was trained with.
         device: that it runs on.
+        folder: of the run that it comes from, or the checkpoint; None for one made in Python.
+        evaluation: of the test split after a training, see `detect.train`; None from `load`.
     """
 
     detector: Detector
     class_names: tuple[str, ...]
     config: Config
     device: torch.device
+    folder: Path | None = None
+    evaluation: Evaluation | None = None
 
-    def predict(self, images: Image | Sequence[Image], *, score_threshold: float = 0.0) -> Any:
+    def __repr__(self) -> str:
+        shown = ", ".join(self.class_names[:3]) + (", …" if len(self.class_names) > 3 else "")
+        return (
+            f"Model({self.config.detector['name']} on {self.config.backbone.name}, "
+            f"{counted(len(self.class_names), 'class', 'classes')}: {shown}; {self.device})"
+        )
+
+    @overload
+    def predict(
+        self,
+        images: ImageSource,
+        *,
+        score_threshold: float = ...,
+        color: ColorOrder = ...,
+        stream: Literal[False] = ...,
+    ) -> Detections: ...
+    @overload
+    def predict(
+        self,
+        images: Iterable[Any],
+        *,
+        score_threshold: float = ...,
+        color: ColorOrder = ...,
+        stream: Literal[False] = ...,
+    ) -> list[Detections]: ...
+    @overload
+    def predict(
+        self,
+        images: Any,
+        *,
+        score_threshold: float = ...,
+        color: ColorOrder = ...,
+        stream: Literal[True],
+    ) -> Iterator[Detections]: ...
+    def predict(
+        self,
+        images: Any,
+        *,
+        score_threshold: float = SCORE_THRESHOLD,
+        color: ColorOrder = "rgb",
+        stream: bool = False,
+    ) -> Any:
         """Detections in the pixels of each image, sorted by falling score.
 
+        An image is a path, a URL (http, https), a Pillow image, bytes or a binary file of an
+        image, an array `[H, W, 3]` (also `[H, W]`, gray, and `[H, W, 4]`, whose alpha is dropped),
+        or a tensor `[3, H, W]`; arrays and tensors are uint8, or float in 0…1. Several images are
+        a folder (those below it, sorted by path), a glob, a tensor `[B, 3, H, W]`, or an iterable
+        of all these. To a type checker, a string is one image: it takes `[folder]` for a folder.
+
         Args:
-            images: a path, an RGB array `[H, W, 3]` uint8, or a list of them.
+            images: one or several.
             score_threshold: detections below are left out.
+            color: order of the channels of arrays and tensors; OpenCV reads files as `bgr`.
+            stream: return an iterator, which holds no more than a batch at a time.
 
         Returns:
-            `Detections` for one image, a list of them for a list.
+            `Detections` for one image, a list of them for several, an iterator with `stream`.
 
         Raises:
-            DetectError: a file that is no readable image.
+            DetectError: something that is no readable image.
         """
-        if isinstance(images, str | Path | np.ndarray):
-            return self.predict([images], score_threshold=score_threshold)[0]
-        samples = [_as_sample(image, number) for number, image in enumerate(images)]
-        size = self.config.evaluation.batch_size
-        return [
-            found.with_score_at_least(score_threshold)
-            for begin in range(0, len(samples), size)
-            for found in self._predict_samples(samples[begin : begin + size])
-        ]
+        found = self._predict(samples_of(images, color), score_threshold)
+        if stream:
+            return found
+        if is_one_image(images):
+            (one,) = found
+            return one
+        return list(found)
 
-    def _predict_samples(self, samples: Sequence[Sample]) -> list[Detections]:
-        inputs = [fit_to_input(sample, self.detector.input_spec) for sample in samples]
-        return predict(self.detector, Batch.from_samples(inputs).to(self.device))
+    def _predict(self, samples: Iterator[Sample], score_threshold: float) -> Iterator[Detections]:
+        while batch := list(islice(samples, self.config.evaluation.batch_size)):
+            inputs = [fit_to_input(sample, self.detector.input_spec) for sample in batch]
+            del batch  # the images may be large
+            for found in predict(self.detector, Batch.from_samples(inputs).to(self.device)):
+                kept = found.with_score_at_least(score_threshold)
+                yield replace(kept, class_names=self.class_names)
+
+    def draw(
+        self,
+        image: ImageSource,
+        *,
+        score_threshold: float = SCORE_THRESHOLD,
+        color: ColorOrder = "rgb",
+    ) -> Image:
+        """Draw what is found in an image: a Pillow image, which a notebook shows.
+
+        The arguments and errors are those of `predict`, for one image.
+        """
+        array = image_of(image, color)
+        return self.predict(array, score_threshold=score_threshold).plot(array)
 
 
 def load(path: str | Path, device: str = "auto", overrides: Sequence[str] = ()) -> Model:
@@ -114,7 +189,8 @@ def load(path: str | Path, device: str = "auto", overrides: Sequence[str] = ()) 
     lack = detector.lacks()
     if lack is not None:
         raise DetectError(f"{file}: {lack}")
-    return Model(detector.to(target).eval(), tuple(content["class_names"]), config, target)
+    names = tuple(content["class_names"])
+    return Model(detector.to(target).eval(), names, config, target, Path(path))
 
 
 def rpn_source(run: str) -> RPNProposals:
@@ -214,13 +290,3 @@ def take_weights(detector: Detector, path: Path) -> list[str]:
             shown = ", ".join(parts[:5]) + (", …" if len(parts) > 5 else "")
             lines.append(f"  {len(names)} {what}: {shown}")
     return lines
-
-
-def _as_sample(source: Image, number: int) -> Sample:
-    if isinstance(source, np.ndarray):
-        image, path, image_id = source, None, str(number)
-    else:
-        path = Path(source)
-        image, image_id = read_image(path), path.stem
-    size = (image.shape[0], image.shape[1])
-    return Sample(image, GroundTruth.empty(), ImageMeta(image_id, path, size, size))

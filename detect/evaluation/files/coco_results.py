@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detect.errors import DetectError
-from detect.evaluation.files.comp4 import shortest_numbers
 from detect.evaluation.files.detection_set import DetectionSet
 from detect.files import read_json, write_text
 from detect.structures import Detections
@@ -245,21 +244,11 @@ def write_coco_results(
         image_ids: the id of each of these images.
         category_ids: the id of each class of the detections.
     """
-    lines = []
-    for image_id, found in zip(image_ids, detections.detections, strict=True):
-        corners = shortest_numbers(found.boxes)
-        # the digits of a difference of decimals that are no rounding
-        sizes = np.round(corners[:, 2:] - corners[:, :2], 10)
-        boxes = np.concatenate((corners[:, :2], sizes), axis=1).tolist()
-        scores = shortest_numbers(found.scores).tolist()
-        for box, score, label in zip(boxes, scores, found.labels.tolist(), strict=True):
-            entry = {
-                "image_id": image_id,
-                "category_id": category_ids[label],
-                "bbox": box,
-                "score": score,
-            }
-            lines.append(json.dumps(entry))
+    lines = [
+        json.dumps(entry)
+        for image_id, found in zip(image_ids, detections.detections, strict=True)
+        for entry in found.as_coco(image_id, category_ids)
+    ]
     # a detection a line: a diff or a text editor can cope with it
     write_text(path, "[\n" + ",\n".join(lines) + "\n]\n" if lines else "[]\n")
 

@@ -15,6 +15,7 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detect.detection_table import shortest_numbers
 from detect.errors import DetectError
 from detect.evaluation.files.detection_set import DetectionSet, check_class
 from detect.files import write_text
@@ -212,21 +213,6 @@ def _by_image(
         torch.from_numpy(column[order]).split(sizes) for column in columns
     )
     return tuple(map(Detections, boxes, scores_of, labels)), tuple(ranks)
-
-
-def shortest_numbers(values: Float32[Tensor, "*shape"]) -> NDArray[np.float64]:
-    """Float64 numbers with few decimal digits that are the same float32 numbers."""
-    exact: NDArray[np.float32] = values.detach().cpu().numpy()
-    numbers = exact.astype(np.float64)
-    result = numbers.copy()
-    with np.errstate(all="ignore"):  # 0 has no logarithm; it stays as it is
-        exponents = np.floor(np.log10(np.abs(numbers)))
-        for digits in (9, 8, 7):  # 9 tell any two float32 apart, 7 are most often enough
-            scale = 10.0 ** (digits - 1 - exponents)
-            rounded = np.round(numbers * scale) / scale
-            same = rounded.astype(np.float32) == exact
-            result[same] = rounded[same]
-    return result
 
 
 def _one_based(boxes: Float32[Tensor, "N 4"]) -> NDArray[np.float64]:

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from detect.detection_table import shortest_numbers
 from detect.errors import DetectError
-from detect.evaluation.files.comp4 import shortest_numbers
 from detect.evaluation.files.detection_set import DetectionSet, check_class
 from detect.files import write_text
 from detect.registry import hint

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from detect.detection_table import shortest_numbers
 from detect.errors import DetectError
-from detect.evaluation.files.comp4 import ReadDetections, read_voc_detections, shortest_numbers
-from detect.evaluation.files.csv import read_detections_csv
+from detect.evaluation.files.comp4 import ReadDetections, read_voc_detections
+from detect.evaluation.files.csv import read_detections_csv, write_detections_csv
 from detect.evaluation.files.detection_set import DetectionSet, first_repeated
 from detect.files import read_json, write_text
 from detect.structures import Detections
@@ -76,6 +77,15 @@ def write_detections_json(path: Path, detections: DetectionSet) -> None:
     )
     # one image a line: a diff or a text editor can cope with it
     write_text(path, f'{json.dumps(head)[:-1]}, "images": [\n{images}\n]}}\n')
+
+
+def save_detections(detections: Detections, path: Path, image_id: str | None) -> None:
+    """Write what was found in one image as JSON or CSV: `Detections.save`."""
+    writers = {".json": write_detections_json, ".csv": write_detections_csv}
+    write = writers.get(path.suffix.lower())
+    if write is None:
+        raise DetectError(f"{path}: expected a name that ends in {' or '.join(writers)}")
+    write(path, DetectionSet(detections.names(), (image_id or path.stem,), (detections,)))
 
 
 def read_detections_json(path: Path, content: Any = None) -> DetectionSet:
