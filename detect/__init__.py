@@ -1,36 +1,94 @@
 """Object detection from the sliding window to YOLO under one roof.
 
 >>> import detect
->>> model = detect.load("runs/mine")                      # doctest: +SKIP
->>> found = model.predict("photo.jpg")                    # doctest: +SKIP
->>> [model.class_names[label] for label in found.labels]  # doctest: +SKIP
+>>> model = detect.load("runs/mine")                # doctest: +SKIP
+>>> found = model.predict("photo.jpg")              # doctest: +SKIP
+>>> found                                           # doctest: +SKIP
+Detections(2: dog 0.98, cat 0.71)
+>>> found.plot("photo.jpg")                         # doctest: +SKIP
 """
 
-import os
-from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+import os as _os
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
+from detect.actions import ACTIONS as _ACTIONS
 from detect.version import __version__
 
-if TYPE_CHECKING:
+if _TYPE_CHECKING:
+    from detect import ops
+    from detect.backbones import BACKBONES, Backbone
+    from detect.detectors import DETECTORS, Detector
+    from detect.errors import DetectError
+    from detect.evaluation import COCOEvaluator, VOCEvaluator
     from detect.experiment.model import Model, load
-    from detect.structures import Detections
+    from detect.face import evaluate, load_config, train
+    from detect.proposals import PROPOSALS
+    from detect.structures import Batch, Detections, GroundTruth, ImageMeta, InputSpec, Sample
+    from detect.visualization import draw_detections, draw_truth
 
 # albumentations asks the network for its newest version on import unless told not to.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+_os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-__all__ = ["Detections", "Model", "__version__", "load"]
+__all__ = [
+    "BACKBONES",
+    "DETECTORS",
+    "PROPOSALS",
+    "Backbone",
+    "Batch",
+    "COCOEvaluator",
+    "DetectError",
+    "Detections",
+    "Detector",
+    "GroundTruth",
+    "ImageMeta",
+    "InputSpec",
+    "Model",
+    "Sample",
+    "VOCEvaluator",
+    "__version__",
+    "draw_detections",
+    "draw_truth",
+    "evaluate",
+    "load",
+    "load_config",
+    "ops",
+    "train",
+]
 
+# Module → what it gives; imported on first use: torch takes seconds, and `detect --help` does
+# without it.
 _HOMES = {
-    "Detections": "detect.structures",
-    "Model": "detect.experiment.model",
-    "load": "detect.experiment.model",
+    "detect.backbones": "BACKBONES Backbone",
+    "detect.detectors": "DETECTORS Detector",
+    "detect.errors": "DetectError",
+    "detect.evaluation": "COCOEvaluator VOCEvaluator",
+    "detect.experiment.model": "Model load",
+    "detect.face": "evaluate load_config train",
+    "detect.proposals": "PROPOSALS",
+    "detect.structures": "Batch Detections GroundTruth ImageMeta InputSpec Sample",
+    "detect.visualization": "draw_detections draw_truth",
 }
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 
-def __getattr__(name: str) -> Any:
-    # imported on first use: torch takes seconds, and `detect --help` does without it
-    if name in _HOMES:
-        import importlib
+def __getattr__(name: str) -> object:
+    if name == "ops":
+        return _importlib.import_module("detect.ops")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'detect' has no attribute {name!r}")
+    value = getattr(_importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value  # from now on found without this function
+    return value
 
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'detect' has no attribute {name!r}")
+
+_ACTIONS["plot"] = lambda *given: _importlib.import_module(
+    "detect.visualization.drawing"
+).plot_detections(*given)
+_ACTIONS["save"] = lambda *given: _importlib.import_module(
+    "detect.evaluation.files.detection_files"
+).save_detections(*given)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

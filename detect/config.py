@@ -323,20 +323,34 @@ class Settings:
             raise DetectError(
                 f"command line: {setting!r:.200}: the value is not YAML: {error.reason}"
             ) from error
+        self.set(keys, value, "command line", repr(setting))
+
+    def set(self, keys: KeyPath, value: Any, origin: str, setting: str) -> None:
+        """Set the value of one key.
+
+        Args:
+            keys: the way to it.
+            value: plain data.
+            origin: named where the value turns out to be at fault.
+            setting: as the user wrote it.
+
+        Raises:
+            DetectError: a section on the way is a value.
+        """
         section = self.values
         for depth, key in enumerate(keys[:-1], start=1):
             if section.get(key) is None:
                 section[key] = {}
             if not isinstance(section[key], dict):
                 raise DetectError(
-                    f"command line: {setting!r}: {'.'.join(keys[:depth])} is a value, not a section"
+                    f"{origin}: {setting}: {'.'.join(keys[:depth])} is a value, not a section"
                 )
             section = section[key]
         section[keys[-1]] = value
         for known in [known for known in self.origins if known[: len(keys)] == keys]:
             del self.origins[known]
         for path_of_value in _paths(value, keys):
-            self.origins[path_of_value] = "command line"
+            self.origins[path_of_value] = origin
         self._rename_keys()
 
 

@@ -4,10 +4,10 @@
 than its fields and their checks.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detect.actions import ACTIONS
 from detect.errors import DetectError
-from detect.registry import nearest
+from detect.registry import hint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,10 +25,8 @@ if TYPE_CHECKING:
 # How many rows a `repr` shows.
 NUM_SHOWN = 3
 
-# What tables do with the help of higher floors, `plot` and `save`; detect/__init__.py, the highest
-# one, enters it, so that imports point down only.
-ACTIONS: dict[str, Callable[..., Any]] = {}
-
+# A type checker that runs does not know `Self`.
+Table = TypeVar("Table", bound="DetectionTable")
 Rows = slice | Sequence[int] | Sequence[bool] | np.ndarray | Tensor
 
 
@@ -67,7 +66,7 @@ class DetectionTable:
     @overload
     def __getitem__(self, rows: int) -> Detection: ...
     @overload
-    def __getitem__(self, rows: Rows) -> Self: ...
+    def __getitem__(self: Table, rows: Rows) -> Table: ...
     def __getitem__(self, rows: Any) -> Any:
         """One detection by its number, or those of a slice, a boolean mask or several numbers.
 
@@ -91,11 +90,11 @@ class DetectionTable:
         return f"{head}: {', '.join(rows + more)})" if rows else f"{head})"
 
     def filter(
-        self,
+        self: Table,
         *,
         score: float | None = None,
         classes: str | int | Sequence[str | int] | None = None,
-    ) -> Self:
+    ) -> Table:
         """The detections of some classes, or of a least score, or both.
 
         Args:
@@ -213,7 +212,7 @@ class DetectionTable:
             )
         return self.class_names
 
-    def _of_rows(self, kept: Tensor) -> Self:
+    def _of_rows(self: Table, kept: Tensor) -> Table:
         raise NotImplementedError
 
     def _row(self, row: int) -> Detection:
@@ -240,9 +239,7 @@ class DetectionTable:
             return int(name)
         names = self.names()
         if name not in names:
-            alike = " or ".join(repr(match) for match in nearest(name, names))
-            hint = f"did you mean {alike}?" if alike else f"there are: {', '.join(names)}"
-            raise DetectError(f"classes: unknown class {name!r}; {hint}")
+            raise DetectError(f"classes: unknown class {name!r}; {hint(name, names)}")
         return names.index(name)
 
 

@@ -42,7 +42,7 @@ def test_stick_figures_from_drawing_to_pck(tmp_path):
     assert len(evaluation.tables()) == 3
     model = load(tmp_path / "run", "cpu")
     images = sorted((tmp_path / "figures" / "images").iterdir())
-    found = model.predict(images[0])
+    found = model.predict(images[0], score_threshold=0)
     assert found.joints.shape == (1, 14, 2)
 
 

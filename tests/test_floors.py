@@ -11,6 +11,7 @@ FLOORS = {
     "version": 0,
     "forecast": 0,
     "progress": 0,
+    "actions": 0,
     "wording": 0,
     "errors": 0,
     "registry": 0,
@@ -35,6 +36,7 @@ FLOORS = {
     "explain": 5,
     "serve": 5,
     "__main__": 6,
+    "face": 6,
     "": 6,  # detect/__init__.py: the face of the package
 }
 STRANGERS = {("detectors", "evaluation")}  # they meet in Detections

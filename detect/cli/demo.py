@@ -8,14 +8,12 @@ from rich.console import Console
 from detect.cli.train import RUNS
 from detect.config import load_config
 from detect.data import VOCSource, read_image, read_voc
-from detect.experiment.model import load
+from detect.experiment.model import SCORE_THRESHOLD, load
 from detect.experiment.training import train
 from detect.visualization import contact_sheet, draw_curves, draw_detections, save_image
 
 CONFIG = "yolo_tiny_shapes"
 NUM_IMAGES = 24
-# On the sheet; the mAP counts detections of every score.
-SCORE_THRESHOLD = 0.3
 
 
 def run_demo(out: Path | None, device: str, console: Console) -> None:
@@ -58,14 +56,8 @@ def _draw_images(folder: Path, device: str) -> Path:
     )
     paths = [meta.path for meta in dataset.metas[:NUM_IMAGES] if meta.path is not None]
     images = []
-    for path, found in zip(paths, model.predict(paths, score_threshold=SCORE_THRESHOLD), strict=True):
-        image = draw_detections(
-            read_image(path),
-            found,
-            model.class_names,
-            score_threshold=SCORE_THRESHOLD,
-            upscale_to=384,
-        )
+    for path, found in zip(paths, model.predict(paths), strict=True):
+        image = draw_detections(read_image(path), found, model.class_names, upscale_to=384)
         save_image(folder / "pictures" / path.name, image)
         images.append(image)
     sheet = folder / "contact_sheet.png"

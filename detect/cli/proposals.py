@@ -21,7 +21,7 @@ from detect.experiment.proposing import is_network, showing_proposals
 from detect.files import replacing, write_json
 from detect.proposals import (
     IOU_THRESHOLDS,
-    SOURCES,
+    PROPOSALS,
     ComputedProposals,
     Coverage,
     ImageFile,
@@ -39,7 +39,7 @@ from detect.wording import counted, duration
 from detect.yaml_text import BrokenYAMLError, parse_yaml
 
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
-# beside those of SOURCES: it needs the truth of the data set
+# beside those of PROPOSALS: it needs the truth of the data set
 JITTERED_TRUTH = "jittered-truth"
 RPN = "rpn:"
 
@@ -166,10 +166,10 @@ def _build_source(request: Request, dataset: VOCDataset) -> ProposalSource:
         if values:
             raise DetectError(f"--method {request.method}: expected no parameters, found {values}")
         return rpn_source(request.method.removeprefix(RPN))
-    if request.method not in SOURCES:
-        known = [*SOURCES, JITTERED_TRUTH]
+    if request.method not in PROPOSALS:
+        known = [*PROPOSALS, JITTERED_TRUTH]
         raise DetectError(f"--method: unknown {request.method!r}; {hint(request.method, known)}")
-    build = SOURCES[request.method]
+    build = PROPOSALS[request.method]
     source: ProposalSource = build(**_check_options(request.method, build, values))
     return source
 

@@ -6,6 +6,7 @@ their versions differ in where they look for it.
 """
 
 import codecs
+import io
 import re
 import stat
 import warnings
@@ -65,6 +66,7 @@ _MIN_REDUCED_SIDE = 16
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSING = (5, 6, 7, 8)
 
+OpenFile = BinaryIO | io.BytesIO
 ColorMode = Literal["color", "grayscale", "palette", "alpha", "16 bit", "CMYK"]
 # Pillow's names of modes; what is not here is color.
 _COLOR_MODES: dict[str, ColorMode] = {
@@ -160,19 +162,19 @@ def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
             than `MAX_IMAGE_PIXELS` by its header.
     """
     with _open(path) as file:
-        return decode_image(file, path)
+        return _read_color(path, file)
 
 
-def decode_image(file: BinaryIO, name: str | Path) -> UInt8[np.ndarray, "H W 3"]:
-    """Read an image from an open file, as `read_image` does.
-
-    Args:
-        file: binary, at its beginning, that can seek.
-        name: what errors call it.
+def decode_image(content: bytes, name: str) -> UInt8[np.ndarray, "H W 3"]:
+    """Read an image from the bytes of a file, as `read_image` does; errors call it `name`.
 
     Raises:
         ImageError: as `read_image`.
     """
+    return _read_color(name, io.BytesIO(content))
+
+
+def _read_color(name: str | Path, file: OpenFile) -> np.ndarray:
     header, data = _load(name, file)
     # OpenCV turns a TIFF whether asked or not, and only halfway when asked not to.
     keep_as_stored = 0 if header.file_format == "TIFF" else cv2.IMREAD_IGNORE_ORIENTATION
@@ -237,7 +239,7 @@ def read_reduced(path: Path) -> tuple[ImageHeader, bytes, UInt8[np.ndarray, "h w
     return header, data, _upright(gray, header.orientation)
 
 
-def _load(path: str | Path, file: BinaryIO) -> tuple[ImageHeader, bytes]:
+def _load(path: str | Path, file: OpenFile) -> tuple[ImageHeader, bytes]:
     """Read the whole file, but only when its header holds what it should."""
     header = _parse_header(path, file)
     file.seek(0)
@@ -272,7 +274,7 @@ def _unreadable(path: str | Path, error: OSError | ValueError) -> ImageError:
     return ImageError.at(path, f"the file cannot be read: {reason}", "check it and its permissions")
 
 
-def _parse_header(path: str | Path, file: BinaryIO) -> ImageHeader:
+def _parse_header(path: str | Path, file: OpenFile) -> ImageHeader:
     try:
         start = file.read(_NUM_HEADER_BYTES)
         file.seek(0)

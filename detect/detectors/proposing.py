@@ -21,7 +21,7 @@ from detect.data import fit_to_input
 from detect.detectors.images import filled_part
 from detect.errors import DetectError
 from detect.ops import clip_boxes, has_area
-from detect.proposals import SOURCES, GivenBoxes, ProposalSource, read_proposals
+from detect.proposals import PROPOSALS, GivenBoxes, ProposalSource, read_proposals
 from detect.registry import hint
 from detect.structures import Batch, GroundTruth, ImageMeta, InputSpec, Sample
 
@@ -99,7 +99,7 @@ def build_source(name: str, options: Mapping[str, Any]) -> ProposalSource:
     """The source of `detector.proposals`.
 
     Args:
-        name: of `SOURCES`, the path of a file of boxes (.npz, .mat), or `rpn:RUN` for those of a
+        name: of `PROPOSALS`, the path of a file of boxes (.npz, .mat), or `rpn:RUN` for those of a
             trained Faster R-CNN.
         options: the source's arguments; a file and a run have none.
 
@@ -113,12 +113,12 @@ def build_source(name: str, options: Mapping[str, Any]) -> ProposalSource:
         if name.startswith(prefix):
             _check_keys(name, options, ())
             return build_from(name.removeprefix(prefix))
-    if name not in SOURCES:
+    if name not in PROPOSALS:
         raise DetectError(
-            f"detector.proposals: unknown {name!r}; {hint(name, SOURCES)}; a file of boxes ends in "
-            f"{' or '.join(FILE_SUFFIXES)}; rpn:RUN takes those of a Faster R-CNN"
+            f"detector.proposals: unknown {name!r}; {hint(name, PROPOSALS)}; a file of boxes ends "
+            f"in {' or '.join(FILE_SUFFIXES)}; rpn:RUN takes those of a Faster R-CNN"
         )
-    build = SOURCES[name]
+    build = PROPOSALS[name]
     _check_keys(name, options, tuple(inspect.signature(build).parameters))
     try:
         source: ProposalSource = build(**options)

@@ -9,15 +9,17 @@ from typing import Any, Literal, overload
 
 import torch
 from PIL.Image import Image
+from rich.console import Console
 
 from detect.backbones import build_backbone
 from detect.config import Config, Settings, resolve
-from detect.data import fit_to_input
+from detect.data import VOCSource, fit_to_input, read_data
 from detect.detectors import DETECTORS, Detector, FasterRCNN, predict
 from detect.detectors.faster_rcnn import RPNProposals
 from detect.detectors.proposing import PREFIXES
 from detect.errors import DetectError
-from detect.experiment.evaluation import Evaluation
+from detect.experiment.datasets import Images, read_split, sources
+from detect.experiment.evaluation import Evaluation, evaluate
 from detect.experiment.run import (
     CHECKPOINTS,
     choose_device,
@@ -31,9 +33,8 @@ from detect.experiment.sources import (
     samples_of,
 )
 from detect.structures import Batch, Detections, Sample
-from detect.training import (
-    load_checkpoint,
-)
+from detect.training import load_checkpoint
+from detect.wording import counted
 
 # What `detect infer` shows as well. Evaluation takes all detections: its metrics rank them.
 SCORE_THRESHOLD = 0.3
@@ -63,11 +64,11 @@ class Model:
         shown = ", ".join(self.class_names[:3]) + (", …" if len(self.class_names) > 3 else "")
         return (
             f"Model({self.config.detector['name']} on {self.config.backbone.name}, "
-            f"{counted(len(self.class_names), 'class', 'classes')}: {shown}; {self.device})"
+            f"{counted(len(self.class_names), 'class')}: {shown}; {self.device})"
         )
 
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap] # a string is an iterable of strings
         self,
         images: ImageSource,
         *,
@@ -149,7 +150,43 @@ class Model:
         The arguments and errors are those of `predict`, for one image.
         """
         array = image_of(image, color)
-        return self.predict(array, score_threshold=score_threshold).plot(array)
+        found: Detections = self.predict(array, score_threshold=score_threshold)
+        return found.plot(array)
+
+    def evaluate(
+        self, data: Images | str | Path | None = None, split: str | None = None
+    ) -> Evaluation:
+        """Judge the model on a split, by the metrics of its detector.
+
+        Args:
+            data: a data set, or the folder of one; None for that of the run's config.
+            split: of a folder, `test` by default; with neither, the test split of the config, or
+                the validation split where there is no other.
+
+        Raises:
+            DetectError: faults in the data, or classes that are not the model's.
+        """
+        dataset = self._split(data, split)
+        if tuple(dataset.class_names) != self.class_names:
+            raise DetectError(
+                f"data: expected the classes of the model, {', '.join(self.class_names)}, found "
+                f"{', '.join(dataset.class_names)}"
+            )
+        return evaluate(self.detector, dataset, self.config, self.device)
+
+    def _split(self, data: Images | str | Path | None, split: str | None) -> Images:
+        quiet = Console(quiet=True)
+        if data is None and split is None:
+            key = "test_split" if sources(self.config, "test_split") else "val_split"
+            return read_split(self.config, key, quiet, self.class_names)
+        if data is None or isinstance(data, str | Path):
+            given = self.config.data.root if data is None else data
+            if isinstance(given, list):
+                raise DetectError("split: the run has several data folders; name one as data")
+            return read_data([VOCSource(Path(given), split or "test")], self.class_names)
+        if split is not None:
+            raise DetectError("split: expected none beside a data set, which is one split")
+        return data
 
 
 def load(path: str | Path, device: str = "auto", overrides: Sequence[str] = ()) -> Model:

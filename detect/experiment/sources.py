@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
+from urllib.error import HTTPError
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ MAX_URL_BYTES = 2**28
 
 ColorOrder = Literal["rgb", "bgr"]
 # One image, where a path, a glob or a tensor means one.
-ImageSource = str | Path | np.ndarray | Tensor | Image.Image | bytes | BinaryIO
+ImageSource = str | Path | np.ndarray | Tensor | Image.Image | bytes | BinaryIO | io.BytesIO
 
 
 def find_images(sources: Iterable[str | Path]) -> dict[str, Path]:
@@ -61,7 +62,7 @@ def is_one_image(given: Any) -> bool:
     return not isinstance(given, Iterable) or _is_single(given)
 
 
-def samples_of(given: Any, color: ColorOrder = "rgb") -> Iterator[Sample]:
+def samples_of(given: Any, color: str = "rgb") -> Iterator[Sample]:
     """The images that `given` means, one after another, each read when its turn comes.
 
     Args:
@@ -79,7 +80,7 @@ def samples_of(given: Any, color: ColorOrder = "rgb") -> Iterator[Sample]:
         yield Sample(image, GroundTruth.empty(), ImageMeta(name, path, size, size))
 
 
-def image_of(given: Any, color: ColorOrder = "rgb") -> UInt8[np.ndarray, "H W 3"]:
+def image_of(given: Any, color: str = "rgb") -> UInt8[np.ndarray, "H W 3"]:
     """The one image that `given` means.
 
     Raises:
@@ -91,9 +92,7 @@ def image_of(given: Any, color: ColorOrder = "rgb") -> UInt8[np.ndarray, "H W 3"
     return sample.image
 
 
-def _images_of(
-    given: Any, color: ColorOrder, place: str
-) -> Iterator[tuple[np.ndarray, Path | None]]:
+def _images_of(given: Any, color: str, place: str) -> Iterator[tuple[np.ndarray, Path | None]]:
     if isinstance(given, str | Path):
         if _is_url(given):
             yield _downloaded(str(given)), None
@@ -187,7 +186,7 @@ def _channels_last(image: Tensor, place: str) -> np.ndarray:
     return values.permute(1, 2, 0).numpy()
 
 
-def _of_array(array: np.ndarray, color: ColorOrder, place: str) -> np.ndarray:
+def _of_array(array: np.ndarray, color: str, place: str) -> np.ndarray:
     """RGB uint8 from `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]`, uint8 or float 0…1."""
     if array.ndim == 2:
         array = array[:, :, None]
@@ -206,13 +205,14 @@ def _of_array(array: np.ndarray, color: ColorOrder, place: str) -> np.ndarray:
     if np.issubdtype(array.dtype, np.floating):
         array = _of_unit_values(array, place)
     if array.dtype != np.uint8:
+        as_bytes = "array.astype('uint8')"
         remedies = {
-            "bool": "array.astype('uint8') * 255",
+            "bool": f"{as_bytes} * 255",
             "uint16": "(array >> 8).astype('uint8')",
         }
         raise DetectError(
             f"{place}: expected uint8 0…255 or float 0…1, found {array.dtype}; convert it, such as "
-            f"{remedies.get(array.dtype.name, "array.astype('uint8')")}"
+            f"{remedies.get(array.dtype.name, as_bytes)}"
         )
     if array.shape[2] == 1:
         array = np.repeat(array, 3, axis=2)
@@ -236,7 +236,7 @@ def _of_unit_values(array: np.ndarray, place: str) -> np.ndarray:
 def _decoded(content: bytes, name: str) -> np.ndarray:
     if not content:
         raise DetectError(f"{name}: expected an image, found nothing")
-    return decode_image(io.BytesIO(content), name)
+    return decode_image(content, name)
 
 
 def _downloaded(url: str) -> np.ndarray:
@@ -244,8 +244,12 @@ def _downloaded(url: str) -> np.ndarray:
     try:
         with urllib.request.urlopen(request, timeout=URL_TIMEOUT) as answer:
             content: bytes = answer.read(MAX_URL_BYTES + 1)
-    except (OSError, ValueError, http.client.HTTPException) as error:  # urllib's own errors are OSErrors
-        reason = getattr(error, "reason", None) or error
+    except (
+        OSError,
+        ValueError,
+        http.client.HTTPException,
+    ) as error:  # urllib's own errors are OSErrors
+        reason = error if isinstance(error, HTTPError) else getattr(error, "reason", error)
         raise DetectError(
             f"{url}: the image cannot be downloaded: {reason}; check the address and the network, "
             "or give a file"

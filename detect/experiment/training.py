@@ -52,6 +52,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
     console: Console | None = None,
+    splits: dict[str, Images] | None = None,
 ) -> Evaluation | None:
     """Train a detector and judge it; leaves a run folder.
 
@@ -65,6 +66,8 @@ def train(
         resume: continue the run that is in `folder`, if there is one.
         device: see `choose_device`.
         console: where progress is shown.
+        splits: the data, by `train_split`, `val_split` and `test_split`; None reads what the config
+            names.
 
     Returns:
         The evaluation, or None when there is neither a test nor a validation split.
@@ -74,7 +77,7 @@ def train(
         Interrupted: Ctrl-C; the run can be continued.
     """
     with running(config, console) as (processes, shown):
-        return _train(config, folder, resume, device, shown, processes)
+        return _train(config, folder, resume, device, shown, processes, splits)
 
 
 def _train(
@@ -84,10 +87,12 @@ def _train(
     device: str,
     console: Console,
     processes: Processes,
+    splits: dict[str, Images] | None,
 ) -> Evaluation | None:
     target = prepare_run(config, folder, resume, device, console, processes)
-    with processes.first_alone():
-        splits = read_splits(config, console)
+    if splits is None:
+        with processes.first_alone():
+            splits = read_splits(config, console)
     training_split, validation_split = splits["train_split"], splits.get("val_split")
     judged_split = splits.get("test_split", validation_split)
     names = training_split.class_names

@@ -1,6 +1,6 @@
 """Class-agnostic proposals: selective search, other sources, files, recall. Floor 2."""
 
-from detect.proposals.base import SOURCES, ProposalSource
+from detect.proposals.base import PROPOSALS, ProposalSource
 from detect.proposals.collection import Proposals, read_proposals, write_proposals
 from detect.proposals.compiled import compiled_kernels
 from detect.proposals.computing import (
@@ -15,7 +15,7 @@ from detect.proposals.sources import DenseWindows, GivenBoxes, JitteredTruth, Ra
 __all__ = [
     "IOU_THRESHOLDS",
     "MODES",
-    "SOURCES",
+    "PROPOSALS",
     "ComputedProposals",
     "Coverage",
     "DenseWindows",

@@ -40,7 +40,7 @@ class ProposalSource(Protocol):
 
 
 # The sources that need nothing but options, by the names that the command line has for them.
-SOURCES: Registry[Any] = Registry("proposal method")
+PROPOSALS: Registry[Any] = Registry("proposal method")
 
 
 def generator_for(seed: int, image_id: str) -> np.random.Generator:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
 from detect.errors import DetectError
-from detect.proposals.base import SOURCES, first_of_each, generator_for, is_large_enough
+from detect.proposals.base import PROPOSALS, first_of_each, generator_for, is_large_enough
 from detect.proposals.grouping import Similarity, group_regions
 from detect.proposals.regions import (
     ColorSpace,
@@ -62,7 +62,7 @@ MODES: dict[Mode, Strategies] = {  # table 5
 REVISION = 1
 
 
-@SOURCES.register("selective-search")
+@PROPOSALS.register("selective-search")
 @dataclass(frozen=True, slots=True)
 class SelectiveSearch:
     """Selective search.

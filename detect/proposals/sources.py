@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from detect.errors import DetectError
-from detect.proposals.base import SOURCES, first_of_each, generator_for, is_large_enough
+from detect.proposals.base import PROPOSALS, first_of_each, generator_for, is_large_enough
 from detect.proposals.collection import Proposals
 
 
-@SOURCES.register("dense-windows")
+@PROPOSALS.register("dense-windows")
 @dataclass(frozen=True, slots=True)
 class DenseWindows:
     """Windows of all sizes at all places: what the sliding window looks at.
@@ -72,7 +72,7 @@ class DenseWindows:
         return distinct
 
 
-@SOURCES.register("random-boxes")
+@PROPOSALS.register("random-boxes")
 @dataclass(frozen=True, slots=True)
 class RandomBoxes:
     """Boxes with corners drawn uniformly: what proposals must be better than.

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib
@@ -20,6 +21,7 @@ from jaxtyping import UInt8
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
+from detect.experiment.sources import image_of
 from detect.structures import Detections, GroundTruth
 
 Color = tuple[int, int, int]  # RGB, 0…255
@@ -89,6 +91,16 @@ def draw_detections(
         )
     ]
     return _draw_marks(image, marks, class_names, upscale_to)
+
+
+def plot_detections(detections: Detections, image: Any, score_threshold: float) -> Image.Image:
+    """Draw detections on the image that a user gives: `Detections.plot`."""
+    names = detections.class_names
+    if names is None:
+        count = int(detections.labels.max()) + 1 if len(detections) else 0
+        names = tuple(f"class {label}" for label in range(count))
+    drawn = draw_detections(image_of(image), detections, names, score_threshold, upscale_to=384)
+    return Image.fromarray(drawn)
 
 
 def draw_truth(

@@ -197,12 +197,14 @@ def test_infer_refuses_unknown_forms_and_missing_sources(trained: Path, tmp_path
 def test_python_interface(trained: Path, shapes: Path):
     model = detect.load(trained)
     paths = sorted((shapes / "JPEGImages").glob("*.jpg"))[:2]
-    first, second = model.predict(paths)
+    first, second = model.predict(paths, score_threshold=0)
     assert model.class_names[0] == "circle"
-    alone = model.predict(str(paths[1]))
+    alone = model.predict(str(paths[1]), score_threshold=0)
     np.testing.assert_allclose(alone.scores, second.scores, atol=1e-5)
     array = cv2.cvtColor(cv2.imread(str(paths[0])), cv2.COLOR_BGR2RGB)
-    np.testing.assert_allclose(model.predict(array).scores, first.scores, atol=1e-5)
+    np.testing.assert_allclose(
+        model.predict(array, score_threshold=0).scores, first.scores, atol=1e-5
+    )
     assert model.predict([]) == []
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from detect.errors import DetectError
 from detect.proposals import (
-    SOURCES,
+    PROPOSALS,
     DenseWindows,
     GivenBoxes,
     JitteredTruth,
@@ -109,9 +109,9 @@ def test_given_boxes_are_given():
 
 
 def test_sources_are_registered_by_name():
-    assert set(SOURCES) == {"selective-search", "dense-windows", "random-boxes"}
-    for name in SOURCES:
-        assert SOURCES[name]().settings["method"] == name
+    assert set(PROPOSALS) == {"selective-search", "dense-windows", "random-boxes"}
+    for name in PROPOSALS:
+        assert PROPOSALS[name]().settings["method"] == name
 
 
 @pytest.mark.parametrize(
