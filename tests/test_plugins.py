@@ -1,10 +1,15 @@
 """A backbone from outside the package: one file with one registration."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+
+from detect.errors import DetectError
+from detect.plugins import load_plugins
+from tests.conftest import REPOSITORY
 
 FILE = '''
 """A backbone of a user."""
@@ -39,8 +44,9 @@ training: {epochs: 1, batch_size: 4}
 def run(folder, monkeypatch, *arguments, plugins="mine.py"):
     monkeypatch.setenv("DETECT_PLUGINS", plugins)
     return subprocess.run(
-        [sys.executable, "-m", "detect", *arguments],
+        [sys.executable, "-P", "-m", "detect", *arguments],
         cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -78,11 +84,28 @@ def test_without_its_file_it_is_unknown(folder, monkeypatch):
         ("missing.py", "found no file missing.py"),
         ("no_such_module", "no_such_module cannot be loaded: ModuleNotFoundError"),
         ("broken.py", "broken.py cannot be loaded: ZeroDivisionError"),
+        ("types.py", "types.py: a module named types is loaded already; rename"),
     ],
 )
 def test_a_plugin_that_fails_is_named(folder, monkeypatch, plugins, complaint):
     (folder / "broken.py").write_text("1 / 0\n")
+    (folder / "types.py").write_text("")
     result = run(folder, monkeypatch, "backbones", plugins=plugins)
     assert result.returncode == 2
     assert complaint in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_plugin_is_loaded_once(tmp_path, monkeypatch):
+    file = tmp_path / "counts_its_runs.py"
+    file.write_text("import os\nos.environ['RUNS'] = os.environ.get('RUNS', '') + 'x'\n")
+    monkeypatch.setenv("RUNS", "")
+    monkeypatch.setenv("DETECT_PLUGINS", str(file))
+    load_plugins()
+    load_plugins()
+    assert os.environ["RUNS"] == "x"
+    (tmp_path / "other").mkdir()
+    monkeypatch.setenv("DETECT_PLUGINS", str(file.rename(tmp_path / "other" / file.name)))
+    with pytest.raises(DetectError, match="rename the file"):
+        load_plugins()
+    del sys.modules["counts_its_runs"]
