@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from importlib import metadata
@@ -89,13 +90,14 @@ def test_every_extra_in_a_message_exists():
 
 
 @pytest.mark.slow
-def test_the_wheel_has_every_file_and_nothing_else(tmp_path):
+def test_wheel_and_source_have_every_file_and_nothing_else(tmp_path):
     pytest.importorskip("setuptools", minversion="77")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / name, tmp_path)
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "detect", tmp_path / "detect", ignore=ignored)
-    build = "from setuptools.build_meta import build_wheel; build_wheel('.')"
+    for folder in ("detect", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
+    build = "from setuptools import build_meta as b; b.build_wheel('.'); b.build_sdist('.')"
     subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.name.startswith(f"detect_toolkit-{__version__}-py3-")
@@ -108,6 +110,10 @@ def test_the_wheel_has_every_file_and_nothing_else(tmp_path):
         }
     files = {path for path in (tmp_path / "detect").rglob("*") if path.is_file()}
     assert packed == {path.relative_to(tmp_path).as_posix() for path in files}
+    with tarfile.open(tmp_path / f"detect_toolkit-{__version__}.tar.gz") as archive:
+        sources = {name.partition("/")[2] for name in archive.getnames()}
+    assert packed <= sources
+    assert not [name for name in sources if name.startswith("tests")]
     assert "detect = detect.cli:main" in about["entry_points.txt"]
     assert f"\nName: {DISTRIBUTION}\nVersion: {__version__}\n" in about["METADATA"]
     assert "Apache License" in about["LICENSE"]
