@@ -72,7 +72,7 @@ def model() -> detect.Model:
     config = detect.load_config(
         {
             "backbone": {"name": "tiny"},
-            "detector": {"name": "yolo"},
+            "detector": {"name": "yolo", "variant": "modern", "score_threshold": 0.0},
             "evaluation": {"batch_size": 2},
         }
     )
