@@ -34,8 +34,7 @@ def test_stick_figures_from_drawing_to_pck(tmp_path):
             "image_size": 64, "num_workers": 0}  # fmt: skip
     config = config_of(data, {**LOCALIZER, "num_joints": 14, "recipe": "finetune_all"})
     evaluation = train(config, tmp_path / "run", device="cpu")
-    assert evaluation.pose is not None
-    assert evaluation.localization is not None
+    assert set(evaluation.reports) == {"voc", "localization", "pose"}
     report = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert {"map_area", "localization", "pose"} <= set(report)
     assert set(report["pose"]["pck"]) == {"0.05", "0.1", "0.2", "0.5"}
@@ -54,7 +53,7 @@ def test_persons_can_be_cut_out(tmp_path):
         tmp_path / "run",
         device="cpu",
     )
-    assert evaluation.pose.num_persons > 0
+    assert evaluation.reports["pose"].num_persons > 0
 
 
 def test_figures_are_no_data_for_several_roots(tmp_path):

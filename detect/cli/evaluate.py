@@ -15,12 +15,13 @@ from detect.cli.contestants import (
     save_detections,
 )
 from detect.cli.judged_split import JudgedSplit, OnError, split_of_files, split_of_run
-from detect.cli.judgment import Judgment, Metric, judge, side_by_side
+from detect.cli.judgment import Judgment, judge, side_by_side
 from detect.cli.thresholds import parse_thresholds
 from detect.config import Config
 from detect.errors import DetectError
 from detect.evaluation import (
     BootstrapReport,
+    Metric,
     RunComparison,
     bootstrap_detections,
     compare_detections,

@@ -1,9 +1,8 @@
 """The verdict on one contestant: VOC's numbers, COCO's or both, for the terminal and as JSON."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, cast
 
 from rich import box
 from rich.table import Table
@@ -11,10 +10,16 @@ from rich.text import Text
 
 from detect.cli.contestants import Contestant
 from detect.cli.judged_split import JudgedSplit
-from detect.evaluation import COCOEvaluator, COCOReport, VOCReport, evaluate_detections
-from detect.experiment.evaluation import Evaluation
-
-Metric = Literal["voc", "coco", "both"]
+from detect.evaluation import (
+    COCOEvaluator,
+    COCOReport,
+    Metric,
+    Report,
+    VOCReport,
+    evaluate_detection_set,
+    reports_as_dict,
+)
+from detect.evaluation.numbers import as_text
 
 
 @dataclass(frozen=True)
@@ -23,35 +28,30 @@ class Judgment:
 
     Attributes:
         name: of the contestant.
-        voc: by VOC's protocol, at all thresholds; None if not asked for.
-        coco: by COCO's protocol; None if not asked for.
-        evaluation: of a run, for the further reports that its detector has.
+        reports: VOC's at all thresholds and COCO's, as asked for, and those that a run's detector
+            has besides; by their names.
     """
 
     name: str
-    voc: VOCReport | None
-    coco: COCOReport | None
-    evaluation: Evaluation | None = None
+    reports: Mapping[str, Report]
+
+    @property
+    def voc(self) -> VOCReport | None:
+        """None if not asked for."""
+        return cast(VOCReport | None, self.reports.get("voc"))
+
+    @property
+    def coco(self) -> COCOReport | None:
+        """None if not asked for."""
+        return cast(COCOReport | None, self.reports.get("coco"))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: VOC's keys, `coco`, and a key for each other report."""
-        values: dict[str, Any] = {} if self.voc is None else self.voc.as_dict()
-        if self.coco is not None:
-            values["coco"] = self.coco.as_dict()
-        if self.evaluation is not None:
-            others = self.evaluation.as_dict()
-            values |= {key: others[key] for key in ("localization", "pose") if key in others}
-        return values
+        """Plain data for JSON: VOC's keys, and a key for each other report."""
+        return reports_as_dict(self.reports)
 
     def tables(self) -> list[Table]:
         """For the terminal."""
-        tables = [] if self.voc is None else self.voc.tables()
-        if self.coco is not None:
-            tables += self.coco.tables()
-        if self.evaluation is not None:
-            others = (self.evaluation.localization, self.evaluation.pose)
-            tables += [report.table() for report in others if report is not None]
-        return tables
+        return [table for report in self.reports.values() for table in report.tables()]
 
     def numbers(self) -> dict[str, float]:
         """The means by name, to be set beside those of another."""
@@ -73,15 +73,20 @@ def judge(
     Raises:
         DetectError: a class or an image of the detections is not in the split.
     """
-    voc = None if metric == "coco" else _judge_voc(found, split, thresholds)
-    coco = None if metric == "voc" else _judge_coco(found, split)
-    return Judgment(found.name, voc, coco, found.evaluation)
+    reports: dict[str, Report] = {}
+    if metric != "coco":
+        reports["voc"] = _judge_voc(found, split, thresholds)
+    if metric != "voc":
+        reports["coco"] = _judge_coco(found, split)
+    if found.evaluation is not None:
+        reports |= {n: one for n, one in found.evaluation.reports.items() if n != "voc"}
+    return Judgment(found.name, reports)
 
 
 def _judge_voc(found: Contestant, split: JudgedSplit, thresholds: Sequence[float]) -> VOCReport:
     if found.evaluation is not None and len(thresholds) == 1:
         return found.evaluation.report  # judged by this threshold
-    return evaluate_detections(
+    return evaluate_detection_set(
         found.detections, split.class_names, split.image_ids, split.voc_truths(), tuple(thresholds)
     )
 
@@ -109,20 +114,8 @@ def side_by_side(judgments: Sequence[Judgment]) -> Table:
     columns = [judgment.numbers() for judgment in judgments]
     for name in columns[0]:
         values = [column[name] for column in columns]
-        cells = [_as_text(value) for value in values]
+        cells = [as_text(value) for value in values]
         if len(values) == 2:
-            cells.append(_as_difference(values[0], values[1]))
+            cells.append(as_text(values[0] - values[1], sign="+"))
         table.add_row(name, *cells)
     return table
-
-
-def _is_number(value: float) -> bool:
-    return not math.isnan(value)
-
-
-def _as_text(value: float) -> str:
-    return f"{value:.4f}" if _is_number(value) else "—"
-
-
-def _as_difference(first: float, second: float) -> str:
-    return f"{first - second:+.4f}" if _is_number(first) and _is_number(second) else "—"

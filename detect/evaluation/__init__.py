@@ -27,6 +27,8 @@ from detect.evaluation.average_precision import (
 )
 from detect.evaluation.coco import COCOEvaluator
 from detect.evaluation.coco_report import COCOProtocol, COCOReport
+from detect.evaluation.contract import Evaluator, Report, reports_as_dict
+from detect.evaluation.evaluate import Metric, evaluate_detections
 from detect.evaluation.files.coco_results import COCOResults, read_coco_results, write_coco_results
 from detect.evaluation.files.comp4 import (
     ReadDetections,
@@ -43,7 +45,11 @@ from detect.evaluation.files.detection_files import (
     read_detections_json,
     write_detections_json,
 )
-from detect.evaluation.files.detection_set import DetectionSet, evaluate_detections, flat_detections
+from detect.evaluation.files.detection_set import (
+    DetectionSet,
+    evaluate_detection_set,
+    flat_detections,
+)
 from detect.evaluation.report import ClassReport, ThresholdReport, VOCProtocol, VOCReport
 from detect.evaluation.tasks.classification import ClassificationEvaluator, ClassificationReport
 from detect.evaluation.tasks.localization import LocalizationEvaluator, LocalizationReport
@@ -66,14 +72,17 @@ __all__ = [
     "ConfusionMatrix",
     "DetectionRecall",
     "DetectionSet",
+    "Evaluator",
     "HoiemReport",
     "LocalizationEvaluator",
     "LocalizationReport",
+    "Metric",
     "MetricComparison",
     "PoseEvaluator",
     "PoseReport",
     "PrecisionCurves",
     "ReadDetections",
+    "Report",
     "RunComparison",
     "SizeReport",
     "TIDEReport",
@@ -89,6 +98,7 @@ __all__ = [
     "coco_size_groups",
     "compare_detections",
     "compare_runs",
+    "evaluate_detection_set",
     "evaluate_detections",
     "flat_detections",
     "hoiem_groups",
@@ -103,6 +113,7 @@ __all__ = [
     "read_detections_csv",
     "read_detections_json",
     "read_voc_detections",
+    "reports_as_dict",
     "tide_errors",
     "write_coco_results",
     "write_detections_csv",

@@ -13,7 +13,7 @@ once: the n-th detection of every image and class in the n-th round.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -65,6 +65,8 @@ class COCOEvaluator:
     Raises:
         ValueError: a class name stands twice, thresholds or limits do not rise or are out of range.
     """
+
+    name: ClassVar[str] = "coco"
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ loop over images, classes or thresholds.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -53,6 +53,8 @@ class VOCEvaluator:
         DetectError: a threshold is out of its range.
         ValueError: a class name or a threshold stands twice, or there is no threshold.
     """
+
+    name: ClassVar[str] = "voc"
 
     def __init__(
         self, class_names: Sequence[str], iou_thresholds: float | Sequence[float] = 0.5

@@ -1,9 +1,9 @@
 """Run a detector over a data set and judge what it finds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -20,16 +20,18 @@ from detect.detectors import Detector, predict
 from detect.errors import DetectError
 from detect.evaluation import (
     DetectionSet,
+    Evaluator,
     LocalizationEvaluator,
-    LocalizationReport,
     PoseEvaluator,
-    PoseReport,
+    Report,
     VOCEvaluator,
     VOCReport,
+    reports_as_dict,
 )
 from detect.experiment.datasets import Images
 from detect.experiment.proposing import find_proposals
 from detect.proposals import Proposals
+from detect.registry import Registry
 from detect.structures import Detections
 from detect.training import (
     present_processes,
@@ -42,41 +44,49 @@ class Evaluation:
 
     Attributes:
         detections: of each image.
-        report: mAP by both VOC metrics.
-        localization: ImageNet's errors, for detectors that name one object an image.
-        pose: the joints found, for detectors that give joints.
+        reports: by the names of their evaluators; `voc` is always among them.
     """
 
     detections: DetectionSet
-    report: VOCReport
-    localization: LocalizationReport | None = None
-    pose: PoseReport | None = None
+    reports: Mapping[str, Report]
+
+    @property
+    def report(self) -> VOCReport:
+        """The mAP by both VOC metrics."""
+        return cast(VOCReport, self.reports["voc"])
 
     def scores(self) -> dict[str, float]:
-        """The numbers that are followed during a training."""
-        scores = {"map_area": self.report.map_area, "map_11point": self.report.map_11point}
-        if self.localization is not None:
-            scores["top1_localization_error"] = self.localization.top1_localization_error
-            scores["top5_localization_error"] = self.localization.top5_localization_error
-            scores["mean_iou"] = self.localization.mean_iou
-        if self.pose is not None:
-            scores["pck_20"] = self.pose.pck(0.2)
-            scores["pcp"] = self.pose.pcp
-        return scores
+        """The numbers that are followed during a training, those of all reports."""
+        return {
+            name: value
+            for report in self.reports.values()
+            for name, value in report.scores().items()
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON: the VOC report's, and a key for each other report."""
-        values = self.report.as_dict()
-        if self.localization is not None:
-            values["localization"] = self.localization.as_dict()
-        if self.pose is not None:
-            values["pose"] = self.pose.as_dict()
-        return values
+        return reports_as_dict(self.reports)
 
     def tables(self) -> list[Table]:
         """For the terminal."""
-        reports = [self.report, self.localization, self.pose]
-        return [report.table() for report in reports if report is not None]
+        return [table for report in self.reports.values() for table in report.tables()]
+
+
+# What judges a detector besides mAP, by the names in `Detector.metrics`: each makes an evaluator
+# for a data set and an IoU threshold, or None where the data set lacks what it needs.
+EVALUATORS = Registry[Callable[[Images, float], Evaluator | None]]("evaluator")
+
+
+@EVALUATORS.register("localization")
+def _localization(dataset: Images, iou_threshold: float) -> Evaluator:
+    return LocalizationEvaluator(dataset.class_names, iou_threshold)
+
+
+@EVALUATORS.register("pose")
+def _pose(dataset: Images, _: float) -> Evaluator | None:
+    if not isinstance(dataset, KeypointDataset):
+        return None
+    return PoseEvaluator(dataset.joint_names, dataset.limbs)
 
 
 def evaluate(
@@ -101,24 +111,14 @@ def evaluate(
     if proposals is None:
         proposals = proposals_of(detector, dataset, config, Console(quiet=True))
     names, iou_threshold = dataset.class_names, config.evaluation.iou_threshold
-    evaluator = VOCEvaluator(names, iou_threshold)
-    localization = (
-        LocalizationEvaluator(names, iou_threshold) if "localization" in detector.metrics else None
-    )
-    pose = None
-    if "pose" in detector.metrics and isinstance(dataset, KeypointDataset):
-        pose = PoseEvaluator(dataset.joint_names, dataset.limbs)
+    further = (EVALUATORS[name](dataset, iou_threshold) for name in detector.metrics)
+    evaluators = [VOCEvaluator(names, iou_threshold), *(one for one in further if one is not None)]
     found = _detect(detector, dataset, config, device, progress, proposals)
-    evaluator.update(found, dataset.truths)
-    if localization is not None:
-        localization.update(found, dataset.truths)
-    if pose is not None:
-        pose.update(found, dataset.truths)
+    for evaluator in evaluators:
+        evaluator.update(found, dataset.truths)
     return Evaluation(
         DetectionSet(names, dataset.image_ids, tuple(found)),
-        evaluator.compute(),
-        None if localization is None else localization.compute(),
-        None if pose is None else pose.compute(),
+        {evaluator.name: evaluator.compute() for evaluator in evaluators},
     )
 
 

@@ -10,7 +10,7 @@ from detect.errors import DetectError
 from detect.evaluation import (
     COCOEvaluator,
     DetectionSet,
-    evaluate_detections,
+    evaluate_detection_set,
     read_coco_results,
     read_detections_json,
     write_coco_results,
@@ -78,7 +78,7 @@ def test_scores_that_are_equal_as_float32_keep_their_order(tmp_path):
         results = read(tmp_path, entry(3, score=scores[0]), entry(42, score=scores[1]))
         found = results.detection_set(("cat", "dog"), ("a", "b", "c"))
         truths = (hit, GroundTruth.empty(), GroundTruth.empty())
-        report = evaluate_detections(found, ("cat", "dog"), ("a", "b", "c"), truths)
+        report = evaluate_detection_set(found, ("cat", "dog"), ("a", "b", "c"), truths)
         assert report.map_area == expected
 
 

@@ -9,7 +9,7 @@ from detect.errors import DetectError
 from detect.evaluation import (
     DetectionSet,
     VOCEvaluator,
-    evaluate_detections,
+    evaluate_detection_set,
     read_detections,
     read_detections_json,
     read_voc_detections,
@@ -414,7 +414,7 @@ def test_evaluation_of_files_equals_that_of_records(tmp_path):
     write_voc_detections(tmp_path / "voc", "test", found)
     for path in (tmp_path / "a.json", tmp_path / "voc"):
         result = read_detections(path, "test", ids, case.class_names).detections
-        report = evaluate_detections(result, case.class_names, ids, case.truths, 0.4)
+        report = evaluate_detection_set(result, case.class_names, ids, case.truths, 0.4)
         assert report.as_dict() == expected
     assert expected["map_area"] > 0.02
 
@@ -454,7 +454,7 @@ def test_voc_files_in_any_order_are_judged_as_the_devkit_does(tmp_path, seed):
         }
         results[name] = slow_average_precisions(*evaluate_class(rows, objects, 0.5))
     result = read_voc_detections(tmp_path, "test", ids, case.class_names).detections
-    report = evaluate_detections(result, case.class_names, ids, case.truths)
+    report = evaluate_detection_set(result, case.class_names, ids, case.truths)
     for name, entry in report.classes.items():
         assert (entry.ap_11point, entry.ap_area) == pytest.approx(
             results[name], abs=1e-12, nan_ok=True
@@ -471,8 +471,8 @@ def test_alignment_keeps_the_order_of_the_file(tmp_path):
     )
     miss = GroundTruth.empty()
     ids = ("a", "new", "b")
-    assert evaluate_detections(found, ("cat",), ids, (miss, miss, hit)).map_area == 1
-    assert evaluate_detections(found, ("cat",), ids, (hit, miss, miss)).map_area == 0.5
+    assert evaluate_detection_set(found, ("cat",), ids, (miss, miss, hit)).map_area == 1
+    assert evaluate_detection_set(found, ("cat",), ids, (hit, miss, miss)).map_area == 0.5
 
 
 def with_joints(found, num_joints=4, seed=5):

@@ -109,7 +109,7 @@ class DetectionSet:
         )
 
 
-def evaluate_detections(
+def evaluate_detection_set(
     detections: DetectionSet,
     class_names: Sequence[str],
     image_ids: Sequence[str],

@@ -127,6 +127,10 @@ class ClassificationReport:
             f"without images has none and is left out of the mean. Ties: {TIE_RULE}."
         )
 
+    def tables(self) -> list[Table]:
+        """The one table, in a list as every report has it."""
+        return [self.table()]
+
     def table(self) -> Table:
         """A table for the terminal: one row for each class, the mean, and the protocol."""
         table = report_table(

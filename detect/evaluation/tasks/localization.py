@@ -12,7 +12,7 @@ image's class is that of its largest object, the first of equally large ones.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -203,6 +203,10 @@ class LocalizationReport:
             f"{counted(self.num_without_object, 'image')} without an object."
         )
 
+    def tables(self) -> list[Table]:
+        """The one table, in a list as every report has it."""
+        return [self.table()]
+
     def table(self) -> Table:
         """A table for the terminal: one row for each class, all images, and the protocol."""
         headers = (
@@ -231,6 +235,8 @@ class LocalizationEvaluator:
         DetectError: the threshold is out of its range.
         ValueError: there is no class name, or one stands twice.
     """
+
+    name: ClassVar[str] = "localization"
 
     def __init__(self, class_names: Sequence[str], iou_threshold: float = 0.5) -> None:
         if not 0 < iou_threshold <= 1:

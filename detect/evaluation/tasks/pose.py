@@ -21,7 +21,7 @@ correct. One detection may stand for several persons.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -196,6 +196,10 @@ class PoseReport:
             f"{self._metric}@{alpha:g} {as_text(self.pck(alpha))}" for alpha in self.num_correct
         )
 
+    def tables(self) -> list[Table]:
+        """The one table, in a list as every report has it."""
+        return [self.table()]
+
     def table(self) -> Table:
         """A table for the terminal: a row for each joint and limb, the means, the protocol."""
         alphas = list(self.num_correct)
@@ -256,6 +260,8 @@ class PoseEvaluator:
         DetectError: there is no such normalizer, or the joints that it needs are not there.
         ValueError: a name or a limb stands twice, or a limb has no joints.
     """
+
+    name: ClassVar[str] = "pose"
 
     def __init__(
         self,
