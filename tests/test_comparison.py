@@ -174,7 +174,7 @@ def test_the_proposals_of_a_run_can_be_judged(root, tmp_path):
     found = read_proposals(out)
     assert found.settings["method"] == "rpn"
     assert 0 < found.counts.max() <= 12
-    assert "recall, IoU 0.5" in console.file.getvalue()
+    assert "MABO" in console.file.getvalue()
     wrong = ProposalRequest(root / "shapes", out, "test", method, ["min_size=3"])
     with pytest.raises(DetectError, match="expected no parameters"):
         run_proposals(wrong, console)

@@ -9,7 +9,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from detect.cli.app import app, errors
+from detect.cli.app import app, errors, output
+from detect.cli.screen import fit_output
 from detect.errors import DetectError, Interrupted
 from detect.plugins import load_plugins
 
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "RANK" in os.environ:
         # DistributedDataParallel warns where no layer happens to be without a gradient
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    fit_output(output, errors)
     try:
         load_plugins()
         app(args=None if arguments is None else list(arguments), prog_name="detect")

@@ -4,16 +4,38 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from detect.backbones import BACKBONES
 from detect.backbones.layers import Layer, Summary, summarize
+from detect.cli.tables import Column, print_table
 from detect.errors import DetectError
 from detect.files import write_json
 from detect.wording import counted
 
-# Columns that a layer table needs; where the output is no terminal, it gets them.
-TABLE_WIDTH = 132
+LIST_COLUMNS = (
+    Column("name", "left"),
+    Column("parameters"),
+    Column("multiply-\nadds", rank=1),
+    Column("pixels", rank=3),
+    Column("stride"),
+    Column("grid", rank=4),
+    Column("channels", rank=2),
+    Column("features", rank=5),
+    Column("weights", "left"),
+)
+LAYER_COLUMNS = (
+    Column("layer", "left", least=15, breaks="."),
+    Column("kind", "left", least=10),
+    Column("kernel", rank=1),
+    Column("stride", rank=2),
+    Column("pad", rank=3),
+    Column("output"),
+    Column("parameters", rank=4),
+    Column("multiply-adds", rank=6),
+    Column("memory", rank=7),
+    Column("receptive\nfield", rank=5),
+)
+ELSEWHERE = "a wider terminal or --json FILE shows them"
 
 
 def list_backbones(patterns: Sequence[str], json_file: Path | None, console: Console) -> None:
@@ -27,14 +49,8 @@ def list_backbones(patterns: Sequence[str], json_file: Path | None, console: Con
                 summaries.append(summarize(name))
             except DetectError as error:
                 refused.append(str(error))
-    table = Table(title=counted(len(summaries), "backbone"), title_justify="left")
-    for heading in ("name", "parameters", "multiply-adds", "pixels", "stride", "grid"):
-        table.add_column(heading, justify="left" if heading == "name" else "right", no_wrap=True)
-    table.add_column("channels", justify="right")
-    table.add_column("features", justify="right")
-    table.add_column("weights")
-    for summary in summaries:
-        table.add_row(
+    rows = [
+        [
             summary.name,
             f"{summary.parameters:,}",
             f"{summary.multiply_adds / 1e6:,.1f} M",
@@ -44,8 +60,11 @@ def list_backbones(patterns: Sequence[str], json_file: Path | None, console: Con
             str(summary.channels),
             str(summary.feature_dim),
             ", ".join(summary.weights) or "—",
-        )
-    _wide(console).print(table)
+        ]
+        for summary in summaries
+    ]
+    title = counted(len(summaries), "backbone")
+    print_table(console, title, LIST_COLUMNS, rows, elsewhere=ELSEWHERE)
     for reason in refused:
         console.print(reason, style="yellow", markup=False, highlight=False)
     console.print(
@@ -63,15 +82,14 @@ def show_backbone(
     """Print the layers of one backbone."""
     summary = summarize(name, image_size)
     size = summary.image_size
-    table = Table(title=f"{name}, for an image of {size}×{size}", title_justify="left")
-    for heading in ("layer", "kind"):
-        table.add_column(heading, no_wrap=True)
-    columns = ("kernel", "stride", "pad", "output", "parameters", "multiply-adds", "memory")
-    for heading in (*columns, "receptive field"):
-        table.add_column(heading, justify="right", no_wrap=heading != "receptive field")
-    for layer in summary.layers:
-        table.add_row(*_cells(layer), style=None if layer.fits else "yellow")
-    _wide(console).print(table)
+    print_table(
+        console,
+        f"{name}, for an image of {size}×{size}",
+        LAYER_COLUMNS,
+        [_cells(layer) for layer in summary.layers],
+        styles={row: "yellow" for row, layer in enumerate(summary.layers) if not layer.fits},
+        elsewhere=ELSEWHERE,
+    )
     for line in _remarks(summary):
         console.print(line, highlight=False)
     _write(json_file, [layer.as_dict() for layer in summary.layers], console)
@@ -105,9 +123,14 @@ def _cells(layer: Layer) -> list[str]:
         output,
         f"{layer.parameters:,}" if layer.parameters else "",
         f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
-        f"{layer.memory / 1024:,.0f} KiB" if layer.memory else "",
+        _kibibytes(layer.memory) if layer.memory else "",
         "?" if layer.receptive_field is None else str(layer.receptive_field),
     ]
+
+
+def _kibibytes(size: int) -> str:
+    kibibytes = size / 1024
+    return f"{kibibytes:,.0f} KiB" if kibibytes >= 10 else f"{kibibytes:.1f} KiB"
 
 
 def _remarks(summary: Summary) -> list[str]:
@@ -131,10 +154,6 @@ def _remarks(summary: Summary) -> list[str]:
             "padded input are not looked at (rounds up where the layer says ceil_mode)."
         )
     return lines
-
-
-def _wide(console: Console) -> Console:
-    return console if console.is_terminal else Console(width=TABLE_WIDTH, file=console.file)
 
 
 def _write(file: Path | None, rows: list[dict[str, object]], console: Console) -> None:

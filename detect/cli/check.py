@@ -1,16 +1,16 @@
 """`detect data check`: everything that is wrong with a data set, on the terminal and in files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 
 from detect.data.annotated import DataFormat
 from detect.data.checking import CheckReport, Finding, check_annotated
 from detect.data.formats.voc import ClassNames
 from detect.data.reading import read_annotated
 from detect.files import write_json
+from detect.progress import showing
 from detect.visualization.check_page import write_check_page
 from detect.wording import counted
 
@@ -33,23 +33,12 @@ def check_data(
     Raises:
         DetectError: the set cannot be read at all, or a file cannot be written.
     """
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-
-        def stage(title: str) -> Callable[[int, int], None]:
-            task = progress.add_task(title, total=None)
-            return lambda done, total: progress.update(task, completed=done, total=total)
-
+    with showing(f"Reading {root}", console) as progress:
         annotated = read_annotated(
-            root,
-            splits or None,
-            classes,
-            data_format,
-            with_extras=False,
-            progress=stage(f"Reading {root}"),
+            root, splits or None, classes, data_format, with_extras=False, progress=progress
         )
-        report = check_annotated(
-            annotated, is_whole=not splits, progress=stage("Looking at images")
-        )
+    with showing("Checking", console) as progress:
+        report = check_annotated(annotated, is_whole=not splits, progress=progress)
     print_findings(report, show_all, console)
     if json_file is not None:
         write_json(json_file, report.as_dict())
@@ -74,11 +63,11 @@ def print_findings(report: CheckReport, show_all: bool, console: Console) -> Non
     if left_out:
         console.print(f"{left_out} are not shown; --all, --json FILE or --html FILE shows them")
     console.print(
-        f"{_printable(str(report.root))}: {counted(report.num_images, 'image')}"
+        f"{report.root}: {counted(report.num_images, 'image')}"
         f" ({report.num_empty_images} without an object), "
         f"{counted(report.num_objects, 'object')} of "
         f"{counted(len(report.class_names), 'class')} "
-        f"({_printable(', '.join(report.class_names))}); "
+        f"({', '.join(report.class_names)}); "
         f"{counted(report.count('error'), 'error')}, {counted(report.count('warning'), 'warning')}",
         highlight=False,
         markup=False,
@@ -88,10 +77,4 @@ def print_findings(report: CheckReport, show_all: bool, console: Console) -> Non
 
 def _print_finding(finding: Finding, console: Console) -> None:
     style = "red" if finding.fault.severity == "error" else "yellow"
-    text = _printable(str(finding.fault))
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-def _printable(text: str) -> str:
-    """Text that a terminal takes: names of files may hold bytes that are no UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    console.print(str(finding.fault), style=style, markup=False, highlight=False, soft_wrap=True)

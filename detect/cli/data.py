@@ -1,14 +1,13 @@
 """`detect data stats | show | shapes | figures`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
+from detect.cli.tables import Column, print_table
 from detect.config import load_config
 from detect.data import (
     Augmentation,
@@ -25,9 +24,13 @@ from detect.data import (
 from detect.experiment.datasets import read_split
 from detect.experiment.model import build_detector
 from detect.files import write_json
+from detect.progress import showing
 from detect.structures import Sample
 from detect.visualization import contact_sheet, draw_truth, save_image
 from detect.wording import counted
+
+# Of images, that are told apart; the rest of the sizes are rarer.
+NUM_SIZES = 10
 
 
 def print_statistics(
@@ -38,19 +41,23 @@ def print_statistics(
     source = VOCSource(root, split)
     dataset = read_data([source], as_classes(classes), on_error="skip", verify_images=False)
     statistics = collect_statistics(dataset)
-    table = Table(title=f"{root}, {split}: objects by class")
-    for column in ("class", "objects", "difficult", "pictures", "median side"):
-        table.add_column(column, justify="left" if column == "class" else "right")
+    headings = ("objects", "difficult", "images", "median side")
+    columns = [Column("class", "left"), *map(Column, headings)]
+    rows = []
     for name, row in statistics["classes"].items():
-        side = "-" if row["median_side"] is None else f"{row['median_side']:.0f} px"
-        cells = (row["num_objects"], row["num_difficult"], row["num_images"])
-        table.add_row(name, *(str(cell) for cell in cells), side)
-    console.print(table)
-    for key in ("num_images", "num_empty_images", "num_objects", "image_sizes", "object_sizes"):
-        console.print(f"{key.replace('_', ' ')}: {_in_words(statistics[key])}", highlight=False)
+        side = "–" if row["median_side"] is None else f"{row['median_side']:.0f} px"
+        counts = (row["num_objects"], row["num_difficult"], row["num_images"])
+        rows.append([name, *(f"{count:,}" for count in counts), side])
+    print_table(console, f"{root}, {split}: objects by class", columns, rows)
+    for line in _in_words(statistics):
+        console.print(line, highlight=False, markup=False)
     if statistics["num_faults"]:
+        faults = counted(statistics["num_faults"], "fault")
         console.print(
-            f"{counted(statistics['num_faults'], 'fault')}; 'detect data check {root}' lists them"
+            f"{faults} left out; 'detect data check {root}' lists what is wrong",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
     if json_file is not None:
         write_json(json_file, statistics)
@@ -85,7 +92,7 @@ def collect_statistics(dataset: VOCDataset) -> dict[str, Any]:
     sizes, counts = np.unique(
         [meta.original_size for meta in dataset.metas], axis=0, return_counts=True
     )
-    most_common = counts.argsort(kind="stable")[::-1][:10]
+    most_common = counts.argsort(kind="stable")[::-1][:NUM_SIZES]
     return {
         "num_images": len(dataset),
         "num_empty_images": sum(len(truth) == 0 for truth in dataset.truths),
@@ -142,15 +149,8 @@ def _draw_set(
     size: int,
     console: Console,
 ) -> None:
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"Drawing into {folder}", total=num_images)
-        draw(
-            folder,
-            num_images,
-            seed,
-            (size, size),
-            progress=lambda done, _: progress.update(task, completed=done),
-        )
+    with showing(f"Drawing into {folder}", console, total=num_images) as progress:
+        draw(folder, num_images, seed, (size, size), progress=progress)
     console.print(
         f"{counted(num_images, 'image')} of {size}×{size} pixels: {folder}", highlight=False
     )
@@ -165,7 +165,14 @@ def as_classes(text: str) -> ClassNames:
     return [name.strip() for name in text.split(",")]
 
 
-def _in_words(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {count}" for name, count in value.items())
-    return str(value)
+def _in_words(statistics: Mapping[str, Any]) -> list[str]:
+    objects = counted(statistics["num_objects"], "object")
+    by_size = ", ".join(f"{count:,} {name}" for name, count in statistics["object_sizes"].items())
+    sizes = statistics["image_sizes"]
+    most_common = "most common " if len(sizes) == NUM_SIZES else ""
+    listed = ", ".join(f"{size} ({counted(count, 'image')})" for size, count in sizes.items())
+    return [
+        f"{counted(statistics['num_images'], 'image')}, "
+        f"{statistics['num_empty_images']:,} without an object; {objects}: {by_size}",
+        f"Image sizes, {most_common}height × width: {listed}",
+    ]

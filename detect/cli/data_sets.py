@@ -6,9 +6,8 @@ from typing import Literal
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
+from detect.cli.tables import Column, print_table
 from detect.data import (
     AnnotatedSet,
     DataFaults,
@@ -23,6 +22,7 @@ from detect.data import (
     write_splits,
 )
 from detect.errors import DetectError
+from detect.progress import showing
 from detect.wording import counted
 
 OnError = Literal["stop", "skip"]
@@ -69,7 +69,7 @@ def split_folder(
         written = write_splits(shared, force=force)
         lines = [f"Written: {path}" for path in written.files]
         lines += [f"note: {note}" for note in written.notes]
-    console.print(_table(annotated, counts_by_split(counts, splits, list(shares))))
+    _print_counts(annotated, counts_by_split(counts, splits, list(shares)), console)
     if out is not None:
         _say_written(_write(shared, out, found.data_format, link, console), shared, console)
         return
@@ -92,14 +92,8 @@ def _read(
     console: Console,
 ) -> AnnotatedSet:
     """Read the whole set; errors stop, or are printed and left out."""
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"Reading {root}", total=None)
-        annotated = read_annotated(
-            root,
-            splits,
-            data_format=source_format,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
+    with showing(f"Reading {root}", console) as progress:
+        annotated = read_annotated(root, splits, data_format=source_format, progress=progress)
     errors = [fault for fault in annotated.faults if fault.severity == "error"]
     if errors and on_error == "stop":
         raise DataFaults(annotated.faults, [root], is_voc=annotated.data_format == "voc")
@@ -117,15 +111,8 @@ def _read(
 def _write(
     annotated: AnnotatedSet, out: Path, data_format: DataFormat, link: bool, console: Console
 ) -> Written:
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"Writing {out}", total=None)
-        return write_annotated(
-            annotated,
-            out,
-            data_format,
-            link=link,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
+    with showing(f"Writing {out}", console) as progress:
+        return write_annotated(annotated, out, data_format, link=link, progress=progress)
 
 
 def _say_written(written: Written, annotated: AnnotatedSet, console: Console) -> None:
@@ -152,16 +139,19 @@ def _class_counts(annotated: AnnotatedSet) -> np.ndarray:
     return counts
 
 
-def _table(annotated: AnnotatedSet, counts: dict[str, tuple[int, list[int]]]) -> Table:
-    table = Table(title=f"{annotated.root}: objects by class and split")
-    table.add_column("class")
-    for name in (*counts, "all"):
-        table.add_column(name, justify="right")
-    rows = {"pictures": [number for number, _ in counts.values()]}
-    for label, name in enumerate(annotated.class_names):
-        rows[name] = [objects[label] for _, objects in counts.values()]
-    for name, numbers in rows.items():
-        total = sum(numbers)
-        cells = [f"{n} ({n / total:.1%})" if total else "0" for n in numbers]
-        table.add_row(name, *cells, str(total), end_section=name == "pictures")
-    return table
+def _print_counts(
+    annotated: AnnotatedSet, counts: dict[str, tuple[int, list[int]]], console: Console
+) -> None:
+    of_classes = zip(*(objects for _, objects in counts.values()), strict=True)
+    numbers = [
+        ("images", [number for number, _ in counts.values()]),
+        *zip(annotated.class_names, of_classes, strict=True),
+    ]
+    rows = []
+    for name, row in numbers:
+        total = sum(row)
+        cells = [f"{n:,} ({n / total:.1%})" if total else "0" for n in row]
+        rows.append([name, *cells, f"{total:,}"])
+    columns = [Column("class", "left"), *map(Column, (*counts, "all"))]
+    title = f"{annotated.root}: objects by class and split"
+    print_table(console, title, columns, rows, sections=[0])

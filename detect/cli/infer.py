@@ -8,7 +8,6 @@ from xml.etree import ElementTree
 import numpy as np
 from jaxtyping import UInt8
 from rich.console import Console
-from rich.progress import track
 
 from detect.cli.contestants import COCO_RESULTS_SUFFIX, coco_ids
 from detect.data import read_image
@@ -23,6 +22,7 @@ from detect.experiment.model import Model, load
 from detect.experiment.run import describe_device
 from detect.experiment.sources import find_images
 from detect.files import write_text
+from detect.progress import showing
 from detect.structures import Detections
 from detect.training import present_processes
 from detect.visualization import crop_detections, draw_detections, save_image
@@ -255,20 +255,21 @@ def _findings(
     console: Console,
 ) -> Iterator[list[Finding]]:
     # batch by batch, so that memory is bounded; what cannot be read goes into `unreadable`
-    for batch in track(
-        batches, "Looking", console=console, transient=True, disable=not console.is_terminal
-    ):
-        images = {}
-        for name in batch:
-            try:
-                images[name] = read_image(files[name])
-            except DetectError as error:
-                unreadable.append(str(error))
-        detections = model.predict(list(images.values()), score_threshold=score_threshold)
-        yield [
-            Finding(name, files[name], image, found)
-            for (name, image), found in zip(images.items(), detections, strict=True)
-        ]
+    total = sum(map(len, batches))
+    with showing("Detecting", console, total=total) as progress:
+        for row, batch in enumerate(batches):
+            images = {}
+            for name in batch:
+                try:
+                    images[name] = read_image(files[name])
+                except DetectError as error:
+                    unreadable.append(str(error))
+            detections = model.predict(list(images.values()), score_threshold=score_threshold)
+            yield [
+                Finding(name, files[name], image, found)
+                for (name, image), found in zip(images.items(), detections, strict=True)
+            ]
+            progress(sum(map(len, batches[: row + 1])), total)
 
 
 def _as_set(class_names: tuple[str, ...], found: Sequence[Found]) -> DetectionSet:

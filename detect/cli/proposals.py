@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
 
+from detect.cli.tables import Column, print_table
 from detect.config import load_config, options_of, unknown_key
 from detect.configs import SUFFIXES
 from detect.data import VOCDataset, VOCSource, read_data, read_image
@@ -230,28 +230,21 @@ def _compute(request: Request, dataset: VOCDataset, console: Console) -> Compute
 def _show(
     coverage: Coverage, proposals: Proposals, computed: ComputedProposals | None, console: Console
 ) -> None:
-    table = Table(
-        title=f"{proposals.settings['method']}: "
+    title = (
+        f"{proposals.settings['method']}: "
         f"{counted(coverage.num_images, 'image')}, {counted(len(coverage.labels), 'object')}; "
         f"{counted(coverage.num_difficult, 'difficult one')} not counted"
     )
     recalls = [coverage.recall(threshold) for threshold in IOU_THRESHOLDS]
-    for column in (
-        "at most",
-        "boxes an image",
-        *(f"recall, IoU {threshold}" for threshold in IOU_THRESHOLDS),
-        "MABO",
-    ):
-        table.add_column(column, justify="right")
+    headings = [f"recall,\nIoU {threshold}" for threshold in IOU_THRESHOLDS]
+    columns = [Column(heading) for heading in ("at most", "boxes\nper image", *headings, "MABO")]
     mabo = coverage.mean_average_best_overlap()
+    rows = []
     for row, limit in enumerate(coverage.limits):
         figures = (*(recall[row] for recall in recalls), mabo[row])
-        table.add_row(
-            f"{limit:,}",
-            f"{coverage.mean_counts[row]:,.1f}",
-            *("-" if np.isnan(figure) else f"{figure:.3f}" for figure in figures),
-        )
-    console.print(table)
+        shown = ("–" if np.isnan(figure) else f"{figure:.3f}" for figure in figures)
+        rows.append([f"{limit:,}", f"{coverage.mean_counts[row]:,.1f}", *shown])
+    print_table(console, title, columns, rows)
     if computed is not None:
         line = (
             f"{np.median(computed.seconds):.2f} s an image (median), "

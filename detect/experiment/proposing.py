@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from detect.data import (
@@ -26,6 +25,7 @@ from detect.detectors import Detector
 from detect.detectors.faster_rcnn import RPNProposals
 from detect.detectors.proposing import FittedSource
 from detect.errors import DetectError, Interrupted
+from detect.progress import showing
 from detect.proposals import (
     GivenBoxes,
     ImageFile,
@@ -93,22 +93,13 @@ def is_network(source: ProposalSource) -> bool:
 @contextmanager
 def showing_proposals(total: int, cache: Path, console: Console) -> Iterator[Callable[[int], None]]:
     """Show how many images are done; a signal ends the work once what is begun is finished."""
-    columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
     with (
         Interruption() as interruption,
-        Progress(
-            *columns, console=console, transient=True, disable=not console.is_terminal
-        ) as progress,
+        showing("Finding proposals", console, total=total) as progress,
     ):
-        task = progress.add_task("Finding proposals", total=total)
 
         def advance(num_done: int) -> None:
-            progress.update(task, completed=num_done)
+            progress(num_done, total)
             if interruption.requested is not None and num_done < total:
                 raise Interrupted(
                     f"stopped by {interruption.requested.name}; {num_done} of {total} images are "

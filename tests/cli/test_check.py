@@ -42,7 +42,7 @@ def test_warnings_count_when_strict(folder, capsys):
 def test_errors_count_always(folder, capsys):
     folder.write(4, object_xml("dog", (150, 30, 199, 60)))
     assert status_of(folder.root) == 1
-    assert "1 errors, 0 warnings" in capsys.readouterr().out
+    assert "1 error, 0 warnings" in capsys.readouterr().out
     assert status_of(folder.root, "--split", "test") == 0
 
 
