@@ -1,5 +1,6 @@
 """What is installed, by which name, and how to install more of it."""
 
+import ast
 import io
 import re
 import shutil
@@ -87,6 +88,47 @@ def test_every_extra_in_a_message_exists():
         found |= set(re.findall(r'install_command\("(\w+)"\)', text))
     assert {"test", "bench", "timm"} <= found <= set(PROJECT["optional-dependencies"])
     assert all(PROJECT["optional-dependencies"].values())
+
+
+# import name → distribution, where they differ
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "pydantic_core": "pydantic",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "triton": "torch",  # on Linux; the kernels are loaded on use
+    "yaml": "PyYAML",
+}
+
+
+def imports_in(nodes, needed=True):
+    """The top packages that statements import, and whether the module cannot do without."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.partition(".")[0], needed) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.partition(".")[0], needed
+        else:
+            guards = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Try, ast.If)
+            yield from imports_in(
+                ast.iter_child_nodes(node), needed and not isinstance(node, guards)
+            )
+
+
+def test_modules_import_core_dependencies_alone():
+    core = set(map(name_in, PROJECT["dependencies"]))
+    optional = {
+        name_in(line) for lines in PROJECT["optional-dependencies"].values() for line in lines
+    }
+    found = set()
+    for file in ROOT.glob("detect/**/*.py"):
+        for module, needed in imports_in(ast.parse(file.read_text()).body):
+            if module not in {*sys.stdlib_module_names, "detect", "__future__"}:
+                name = DISTRIBUTIONS.get(module, module)
+                found.add(name)
+                assert name in (core if needed else core | optional), f"{file}: {module}"
+    assert {"torch", "timm"} <= found  # one of each was seen
 
 
 @pytest.mark.slow
