@@ -60,6 +60,7 @@ def in_turn(
     what: str,
     say: Callable[[str], None],
     *,
+    size: Callable[[T], float] = lambda _: 1,
     clock: Callable[[], float] = time.monotonic,
     now: Callable[[], datetime] = datetime.now,
 ) -> Iterator[tuple[str, T]]:
@@ -71,6 +72,7 @@ def in_turn(
         parts: by name.
         what: they are, in the plural: `runs to judge`.
         say: prints a line.
+        size: of a part, in any unit, where some take longer than others.
         clock: seconds.
         now: the time of the day.
     """
@@ -78,11 +80,13 @@ def in_turn(
         say(f"{len(parts)} {what}:")
         for line in numbered(parts):
             say(line)
-    forecast = Forecast(len(parts), clock=clock, now=now)
-    for done, (name, part) in enumerate(parts.items(), 1):
+    forecast = Forecast(sum(map(size, parts.values())), clock=clock, now=now)
+    done = 0.0
+    for number, (name, part) in enumerate(parts.items(), 1):
         yield name, part
+        done += size(part)
         if words := forecast.in_words(done):
-            say(f"{done} of {len(parts)} done: {words}")
+            say(f"{number} of {len(parts)} done: {words}")
 
 
 def numbered(lines: Mapping[str, object] | list[str]) -> list[str]:

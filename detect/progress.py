@@ -33,7 +33,7 @@ class Progress:
         self._clock = clock
         self._live = (
             Live(console=console, transient=True, get_renderable=lambda: self, auto_refresh=True)
-            if console.is_interactive
+            if console.is_interactive and not console.quiet
             else None
         )
         self._title, self._unit, self._rate = "", "", ""

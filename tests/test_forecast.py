@@ -63,6 +63,15 @@ def test_parts_are_listed_first_and_timed_after_each():
     ]
 
 
+def test_parts_may_take_longer_than_others():
+    clock, said = Clock(), []
+    for _, images in in_turn(
+        {"val": 100, "test": 900}, "splits", said.append, size=float, clock=clock, now=clock.now
+    ):
+        clock.seconds += images
+    assert said[3:] == ["1 of 2 done: about 17 min in all, done at 15:46"]
+
+
 def test_one_part_is_not_announced():
     said = []
     assert list(in_turn({"runs/a": 1}, "runs", said.append)) == [("runs/a", 1)]

@@ -1,5 +1,6 @@
 """`detect bench`: time parts of the toolkit beside other libraries."""
 
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from detect.benchmarks import benchmark_table, named_benchmarks
 from detect.errors import DetectError
 from detect.experiment.run import choose_device, describe_device
 from detect.files import write_json
+from detect.forecast import in_turn
 
 # What a figure depends on, by the names to install.
 LIBRARIES = ("torch", "torchvision", "numpy", "pycocotools", "faster-coco-eval", "torchmetrics")
@@ -37,11 +39,11 @@ def run_benchmarks(
         "benchmarks": {},
     }
     console.print(
-        f"{report['device']}, {report['threads']} threads, torch {torch.__version__}; medians of "
-        f"{repeats}, contenders in turn",
+        f"{report['device']}, torch {torch.__version__}; medians of {repeats}, contenders in turn",
         highlight=False,
     )
-    for title, run in chosen.items():
+    say = partial(console.print, highlight=False)
+    for title, run in in_turn(chosen, "benchmarks", say):
         with console.status(f"Running the benchmark {title}"):
             rows = run(device, repeats, small)
         console.print(benchmark_table(title, rows))

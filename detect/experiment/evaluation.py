@@ -30,6 +30,7 @@ from detect.evaluation import (
 )
 from detect.experiment.datasets import Images
 from detect.experiment.proposing import find_proposals
+from detect.progress import showing
 from detect.proposals import Proposals
 from detect.registry import Registry
 from detect.structures import Detections
@@ -94,9 +95,10 @@ def evaluate(
     dataset: Images,
     config: Config,
     device: torch.device,
-    progress: Callable[[int], None] | None = None,
     *,
     proposals: Proposals | None = None,
+    console: Console | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Run a detector over a data set and judge what it finds.
 
@@ -105,15 +107,18 @@ def evaluate(
         dataset: whose class names are the detector's.
         config: gives the IoU threshold, the batch size and the number of workers.
         device: of the detector.
-        progress: called with the number of images of each batch that is done.
         proposals: of the data set, for a detector that wants some; None lets them be found.
+        console: where it is shown how far the work is; None shows nothing.
+        progress: called with how many images are done, and of how many, instead of showing that.
     """
+    console = console or Console(quiet=True)
     if proposals is None:
-        proposals = proposals_of(detector, dataset, config, Console(quiet=True))
+        proposals = proposals_of(detector, dataset, config, console)
     names, iou_threshold = dataset.class_names, config.evaluation.iou_threshold
     further = (EVALUATORS[name](dataset, iou_threshold) for name in detector.metrics)
     evaluators = [VOCEvaluator(names, iou_threshold), *(one for one in further if one is not None)]
-    found = _detect(detector, dataset, config, device, progress, proposals)
+    with showing("Detecting", console, total=len(dataset)) as shown:
+        found = _detect(detector, dataset, config, device, progress or shown, proposals)
     for evaluator in evaluators:
         evaluator.update(found, dataset.truths)
     return Evaluation(
@@ -127,7 +132,7 @@ def _detect(
     dataset: Images,
     config: Config,
     device: torch.device,
-    progress: Callable[[int], None] | None,
+    progress: Callable[[int, int], None],
     proposals: Proposals | None,
 ) -> list[Detections]:
     """The detections of all images in order; several processes share the batches.
@@ -144,10 +149,11 @@ def _detect(
         share=(processes.rank, processes.count),
     )
     own: list[list[Detections]] = []
+    done = 0
     for batch in batches:
         own.append(predict(detector, batch.to(device)))
-        if progress is not None:
-            progress(len(batch))
+        done = min(done + len(batch) * processes.count, len(dataset))
+        progress(done, len(dataset))
     return [found for batch in processes.gather_in_turn(own) for found in batch]
 
 

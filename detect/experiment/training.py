@@ -1,5 +1,6 @@
 """Train a detector as a config says, and judge it."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ from detect.experiment.run import (
     start_engine,
 )
 from detect.files import write_json
+from detect.forecast import in_turn
 from detect.proposals import Proposals
 from detect.training import (
     MEAN_AVERAGE_PRECISION,
@@ -43,6 +45,7 @@ from detect.training import (
     TrainingRun,
     read_journal,
 )
+from detect.wording import counted
 
 
 def train(
@@ -105,16 +108,28 @@ def _train(
     detector = detector.to(target)
     record_run(folder, config, target, processes)
     # those of all splits, so that nothing is found to be missing after the training
-    with processes.first_alone():
-        proposals = {
-            split: proposals_of(detector, dataset, config, console)
+    proposals = {}
+    if detector.proposal_source is not None:
+        sizes = {
+            f"{split.removesuffix('_split')}, {counted(len(dataset), 'image')}": split
             for split, dataset in splits.items()
         }
+        say = partial(console.print, highlight=False)
+        with processes.first_alone():
+            for _, split in in_turn(
+                sizes, "splits to find proposals in", say, size=lambda split: len(splits[split])
+            ):
+                proposals[split] = proposals_of(detector, splits[split], config, console)
 
     def evaluate_now() -> dict[str, float]:
         assert validation_split is not None
-        found = proposals["val_split"]
-        return evaluate(detector, validation_split, config, target, proposals=found).scores()
+        found = proposals.get("val_split")
+        show = display.show_judging
+        return evaluate(
+            detector, validation_split, config, target, proposals=found, progress=show
+        ).scores()
+
+    display = ProgressDisplay(console)
 
     run = TrainingRun(
         detector,
@@ -122,12 +137,12 @@ def _train(
         target,
         {"config": config.as_dict(), "class_names": list(names)},
         evaluate_now if validation_split is not None else None,
-        ProgressDisplay(console),
+        display,
         score=Score("pck_20", "PCK@0.2") if "pose" in detector.metrics else MEAN_AVERAGE_PRECISION,
         engine=config.engine_settings,
         processes=processes,
     )
-    plan = _plan(config, detector, training_split, target, proposals["train_split"], processes)
+    plan = _plan(config, detector, training_split, target, proposals.get("train_split"), processes)
     kept = [found for found in proposals.values() if found is not None]
     is_told = any(line["kind"] == "proposals" for line in read_journal(run.journal.path))
     if kept and not is_told:
@@ -141,7 +156,7 @@ def _train(
         console.print("Not judged: data.val_split and data.test_split are both null")
         return None
     found = proposals.get("test_split", proposals.get("val_split"))
-    evaluation = evaluate(detector, judged_split, config, target, proposals=found)
+    evaluation = evaluate(detector, judged_split, config, target, proposals=found, console=console)
     if processes.is_first:
         write_detections_json(folder / "detections.json", evaluation.detections)
         write_json(folder / "evaluation.json", evaluation.as_dict())

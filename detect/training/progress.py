@@ -53,6 +53,11 @@ class ProgressDisplay(Progress):
             f"loss {sum(terms.values()):.3f}",
         )
 
+    def show_judging(self, done: int, total: int) -> None:
+        """Show how far an evaluation between two epochs is."""
+        counts = f"judging {done}/{total}"
+        self._remarks = (f"{counts} images", counts)
+
     def _titled(self, done: int) -> str:
         if not self._epochs:
             return self._phase
