@@ -1,9 +1,14 @@
 import os
+import sys
 from pathlib import Path
 
 # The tests run side by side, and threads of torch that share a core wait for one another. Set
 # before torch is imported; it holds for the processes that tests start as well.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Many tests start processes. Where Python must not keep compiled code, each would compile anew what
+# it imports, which is more than half of the time of a short command.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import pytest
 from jaxtyping import install_import_hook
@@ -12,6 +17,7 @@ from jaxtyping import install_import_hook
 # will do for a float, as type checkers have it.
 TYPE_CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 install_import_hook("detect", TYPE_CHECKER)
+sys.dont_write_bytecode = False
 
 REPOSITORY = Path(__file__).parent.parent
 
