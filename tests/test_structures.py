@@ -1,3 +1,5 @@
+import dataclasses
+import math
 import pickle
 from pathlib import Path
 
@@ -17,12 +19,16 @@ from detect.structures import (
     InputSpec,
     Sample,
     StructureError,
+    whole_image_truth,
 )
 
 BOXES = torch.tensor([[0.0, 0, 10, 20], [5, 5, 8, 9]])
 JOINTS = torch.tensor(
     [[[1.0, 2, 2], [3, 4, 1], [0, 0, 0]], [[5, 6, 2], [50, 39, 2], [-7, 60, 1]]]
 )  # [2, 3, 3]
+
+FOUR = torch.tensor([[0.0, 0, 4, 4]] * 4)
+THIRD_IS_EMPTY = torch.tensor([[0.0, 0, 4, 4], [1, 1, 2, 2], [3, 0, 3, 0], [3, 0, 3, 0]])
 
 
 def truth(boxes=BOXES, labels=(0, 1), difficult=(False, True), joints=None):
@@ -115,6 +121,98 @@ def test_a_faulty_value_is_named(make, message):
 def test_fields_that_do_not_fit_together_are_refused(make):
     # the shape checks of the tests may speak before the record itself
     with pytest.raises((StructureError, TypeCheckError)):
+        make()
+
+
+def unchecked(record, **fields):
+    """A record with other fields, which only its own check has seen, not that of the types."""
+    changed = object.__new__(type(record))
+    for field in dataclasses.fields(record):
+        object.__setattr__(changed, field.name, fields.get(field.name, getattr(record, field.name)))
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "found"),
+    [
+        (lambda: unchecked(truth(), boxes=BOXES.double()), "boxes", "torch.float64 [2, 4]"),
+        (lambda: unchecked(truth(), boxes=BOXES[0]), "boxes", "torch.float32 [4]"),
+        (lambda: unchecked(truth(), boxes=BOXES[:, :3]), "boxes", "torch.float32 [2, 3]"),
+        (lambda: unchecked(truth(), labels=torch.ones(2)), "labels", "torch.float32 [2]"),
+        (lambda: unchecked(truth(), labels=torch.tensor([1])), "labels", "torch.int64 [1]"),
+        (lambda: unchecked(truth(), difficult=torch.ones(2)), "difficult", "torch.float32 [2]"),
+        (lambda: unchecked(truth(), joints=JOINTS.double()), "joints", "torch.float64 [2, 3, 3]"),
+        (lambda: unchecked(truth(), joints=JOINTS[0]), "joints", "torch.float32 [3, 3]"),
+        (lambda: unchecked(truth(), joints=JOINTS[:1]), "joints", "torch.float32 [1, 3, 3]"),
+        (lambda: unchecked(truth(), joints=JOINTS[..., 1:]), "joints", "torch.float32 [2, 3, 2]"),
+        (lambda: unchecked(detections(), boxes=BOXES.half()), "boxes", "torch.float16 [2, 4]"),
+        (lambda: unchecked(detections(), scores=BOXES), "scores", "torch.float32 [2, 4]"),
+        (
+            lambda: unchecked(detections(), scores=torch.ones(2).double()),
+            "scores",
+            "torch.float64 [2]",
+        ),
+        (lambda: unchecked(detections(), labels=torch.ones(2)), "labels", "torch.float32 [2]"),
+        (lambda: unchecked(detections(), joints=JOINTS), "joints", "torch.float32 [2, 3, 3]"),
+        (
+            lambda: unchecked(sample(4, 5, 0), image=np.zeros((4, 5, 3))),
+            "image of 000001",
+            "float64 [4, 5, 3]",
+        ),
+        (
+            lambda: unchecked(sample(4, 5, 0), image=np.zeros((4, 5, 4), np.uint8)),
+            "image of 000001",
+            "uint8 [4, 5, 4]",
+        ),
+        (
+            lambda: unchecked(sample(4, 5, 0), image=np.zeros((4, 5), np.uint8)),
+            "image of 000001",
+            "uint8 [4, 5]",
+        ),
+        (lambda: unchecked(sample(4, 5, 0), proposals=BOXES[0]), "proposals", "torch.float32 [4]"),
+        (
+            lambda: unchecked(some_batch(), images=torch.zeros(3, 3, 4, 5)),
+            "images",
+            "torch.float32 [3, 3, 4, 5]",
+        ),
+        (
+            lambda: unchecked(some_batch(), images=some_batch().images[0]),
+            "images",
+            "torch.uint8 [3, 6, 7]",
+        ),
+        (
+            lambda: unchecked(some_batch(), images=some_batch().images[:, :2]),
+            "images",
+            "torch.uint8 [3, 2, 6, 7]",
+        ),
+        (
+            lambda: unchecked(some_batch(), proposals=(BOXES, BOXES, BOXES[0])),
+            "proposals",
+            "torch.float32 [4]",
+        ),
+    ],
+)
+def test_each_record_checks_types_and_shapes_itself(make, name, found):
+    record = make()
+    with pytest.raises(StructureError) as caught:
+        record.__post_init__()
+    message = str(caught.value)
+    assert message.startswith(f"{type(record).__name__}.{name}: expected ")
+    assert message.endswith(f"found {found}")
+
+
+@pytest.mark.parametrize(
+    ("make", "row"),
+    [
+        (lambda: truth(BOXES[[0, 1, 1]][:, [0, 1, 0, 3]], (0, 1, 2), (False,) * 3), 0),
+        (lambda: truth(THIRD_IS_EMPTY, (0,) * 4, (False,) * 4), 2),
+        (lambda: detections(THIRD_IS_EMPTY / THIRD_IS_EMPTY[:, 3:], (1.0,) * 4, (0,) * 4), 2),
+        (lambda: detections(FOUR, (0.9, 0.1, 0.2, 0.3), (0,) * 4), 2),
+        (lambda: detections(FOUR, (0.9, math.nan, math.inf, 0.1), (0,) * 4), 1),
+    ],
+)
+def test_the_first_faulty_row_is_named(make, row):
+    with pytest.raises(StructureError, match=rf"in row {row}\b"):
         make()
 
 
@@ -253,10 +351,94 @@ def test_restored_joints_go_with_their_boxes_and_are_not_clipped():
     assert restored.joints.tolist() == [[[-5, 50]]]
 
 
-def sample(height, width, value, **changes):
+def sample(height, width, value, proposals=None, **changes):
     image = np.full((height, width, 3), value, dtype=np.uint8)
     fields = {"original_size": (height, width), "input_size": (height, width), **changes}
-    return Sample(image, GroundTruth.empty(), meta(**fields))
+    return Sample(image, GroundTruth.empty(), meta(**fields), proposals)
+
+
+def some_batch(count=3, *, with_proposals=False):
+    """Images, truths and proposals of which each has the image's number in it."""
+    return Batch(
+        torch.arange(count, dtype=torch.uint8)[:, None, None, None].repeat(1, 3, 6, 7),
+        tuple(truth(labels=(number, 9)) for number in range(count)),
+        tuple(meta(image_id=str(number)) for number in range(count)),
+        tuple(BOXES + number for number in range(count)) if with_proposals else None,
+    )
+
+
+def numbers_in(batch):
+    """What is in each column of `some_batch`; all columns are to say the same."""
+    columns = [
+        batch.images[:, 0, 0, 0].tolist(),
+        [int(entry.labels[0]) for entry in batch.truths],
+        [int(entry.image_id) for entry in batch.metas],
+    ]
+    if batch.proposals is not None:
+        columns.append([int(boxes[0, 0]) for boxes in batch.proposals])
+    assert all(column == columns[0] for column in columns)
+    return columns[0]
+
+
+@pytest.mark.parametrize("with_proposals", [False, True])
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (1, [[0, 1, 2, 3, 4]]),
+        (2, [[0, 1], [2, 3, 4]]),
+        (3, [[0], [1, 2], [3, 4]]),
+        (5, [[0], [1], [2], [3], [4]]),
+        (7, [[0], [1], [2], [3], [4]]),
+    ],
+)
+def test_the_parts_of_a_batch(number, expected, with_proposals):
+    batch = some_batch(5, with_proposals=with_proposals)
+    parts = batch.parts(number)
+    assert [numbers_in(part) for part in parts] == expected
+    assert all((part.proposals is not None) == with_proposals for part in parts)
+    assert (parts[0] is batch) == (number == 1)
+
+
+@pytest.mark.parametrize("with_proposals", [False, True])
+def test_a_batch_survives_pickling_and_moving(with_proposals):
+    batch = some_batch(with_proposals=with_proposals)
+    for again in (pickle.loads(pickle.dumps(batch)), batch.to(torch.device("cpu"))):
+        assert torch.equal(again.images, batch.images)
+        assert numbers_in(again) == [0, 1, 2]
+        assert (again.proposals is not None) == with_proposals
+        assert again.metas == batch.metas
+        for boxes, others in zip(again.proposals or (), batch.proposals or (), strict=True):
+            assert torch.equal(boxes, others)
+
+
+def test_proposals_are_those_of_all_samples_or_of_none():
+    both = Batch.from_samples([sample(4, 5, 0, BOXES), sample(4, 5, 0, BOXES + 1)])
+    assert [boxes.tolist() for boxes in both.proposals] == [BOXES.tolist(), (BOXES + 1).tolist()]
+    assert Batch.from_samples([sample(4, 5, 0), sample(4, 5, 0)]).proposals is None
+    with pytest.raises(StructureError, match=r"all 3 samples .* those of 1"):
+        Batch.from_samples([sample(4, 5, 0), sample(4, 5, 0, BOXES), sample(4, 5, 0)])
+    with pytest.raises(StructureError, match=r"Batch.proposals: .* the 2 images, found 1"):
+        dataclasses.replace(both, proposals=both.proposals[:1])
+
+
+def test_one_object_fills_an_image():
+    whole = whole_image_truth((30, 50), 4)
+    assert whole.boxes.tolist() == [[0, 0, 50, 30]]
+    assert whole.labels.tolist() == [4]
+    assert whole.difficult.tolist() == [False]
+
+
+@pytest.mark.parametrize("shorter_side", [0, 9])
+def test_a_shorter_side_is_at_most_the_longer_one(shorter_side):
+    with pytest.raises(StructureError, match=rf"at most the 8 pixels .* found {shorter_side}"):
+        InputSpec((6, 8), shorter_side=shorter_side)
+
+
+def test_the_least_values_are_legal():
+    assert InputSpec((1, 1), shorter_side=1).keep_aspect_ratio is False
+    assert InputSpec((6, 8), shorter_side=8).shorter_side == 8
+    entry = ImageMeta("a", None, (1, 1), (1, 1))
+    assert (entry.scale, entry.offset, entry.flipped) == ((1, 1), (0, 0), False)
 
 
 def test_a_batch_pads_below_and_to_the_right():
