@@ -22,7 +22,14 @@ if _TYPE_CHECKING:
     from detect.errors import DetectError
     from detect.evaluation import COCOEvaluator, VOCEvaluator
     from detect.experiment.model import Model, load
-    from detect.face import evaluate, load_config, train
+    from detect.face import (
+        check_dataset,
+        convert_dataset,
+        evaluate,
+        load_config,
+        read_dataset,
+        train,
+    )
     from detect.proposals import PROPOSALS
     from detect.structures import Batch, Detections, GroundTruth, ImageMeta, InputSpec, Sample
     from detect.visualization import draw_detections, draw_truth
@@ -47,12 +54,15 @@ __all__ = [
     "Sample",
     "VOCEvaluator",
     "__version__",
+    "check_dataset",
+    "convert_dataset",
     "draw_detections",
     "draw_truth",
     "evaluate",
     "load",
     "load_config",
     "ops",
+    "read_dataset",
     "train",
 ]
 
@@ -64,7 +74,7 @@ _HOMES = {
     "detect.errors": "DetectError",
     "detect.evaluation": "COCOEvaluator VOCEvaluator",
     "detect.experiment.model": "Model load",
-    "detect.face": "evaluate load_config train",
+    "detect.face": "check_dataset convert_dataset evaluate load_config read_dataset train",
     "detect.proposals": "PROPOSALS",
     "detect.structures": "Batch Detections GroundTruth ImageMeta InputSpec Sample",
     "detect.visualization": "draw_detections draw_truth",

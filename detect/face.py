@@ -1,25 +1,40 @@
 """What `import detect` does: training, evaluation and configs as Python calls. Floor 6."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
 from detect.cli.train import run_in_folder
 from detect.config import Config, KeyPath, Settings, read_settings, resolve
+from detect.data import (
+    CheckReport,
+    DataFaults,
+    DataFormat,
+    VOCDataset,
+    VOCSource,
+    check_annotated,
+    read_annotated,
+    read_data,
+    write_annotated,
+)
+from detect.data.formats.voc import ClassNames
 from detect.errors import DetectError
 from detect.experiment import training
-from detect.experiment.datasets import Images
+from detect.experiment.datasets import Images, format_of_kind
 from detect.experiment.evaluation import Evaluation
 from detect.experiment.model import Model, load
+from detect.registry import hint
 
+FORMATS: tuple[DataFormat, ...] = ("voc", "coco", "yolo")
 SPLITS = ("train", "val", "test")
 # What a config says of data that it cannot read: the root of data sets made in Python.
 IN_PYTHON = "made in Python"
 
+OnError = Literal["stop", "skip"]
 ConfigSource = str | Path | Mapping[str, Any] | Config
 
 
@@ -49,7 +64,7 @@ def load_config(config: ConfigSource, **overrides: Any) -> Config:
 
 def train(
     config: ConfigSource,
-    data: Images | Mapping[str, Images] | None = None,
+    data: Images | Mapping[str, Any] | None = None,
     *,
     out: str | Path | None = None,
     resume: bool = False,
@@ -63,8 +78,8 @@ def train(
 
     Args:
         config: see `load_config`.
-        data: a data set to train on, or several by `train`, `val` and `test`; None reads what the
-            config names.
+        data: a data set to train on, or several by `train`, `val` and `test`, or keys of the
+            config's section `data`; None reads what the config names.
         out: the run folder; None makes one in `runs/`, named after the config and the time.
         resume: continue the run in `out`, or the newest one of this config.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
@@ -79,7 +94,11 @@ def train(
         DetectError: anything that a user can fix.
         Interrupted: Ctrl-C or the kernel's stop button; `resume=True` continues.
     """
-    splits = None if data is None else _splits_of(data)
+    splits = None
+    if isinstance(data, Mapping) and not any(isinstance(given, Images) for given in data.values()):
+        overrides["data"] = data
+    elif data is not None:
+        splits = _splits_of(data)
     if splits is not None:
         keys = {f"{name}_split": name if name in splits else None for name in SPLITS}
         own = {"root": IN_PYTHON, **keys, "classes": list(splits["train"].class_names)}
@@ -106,6 +125,71 @@ def evaluate(
     if not isinstance(model, Model):
         model = load(model)
     return model.evaluate(data, split)
+
+
+def read_dataset(
+    root: str | Path, split: str, kind: str = "auto", classes: ClassNames = "auto"
+) -> VOCDataset:
+    """Read a split of a data set."""
+    source = VOCSource(Path(root), split)
+    return read_data([source], classes, None if kind == "auto" else format_of_kind(kind))
+
+
+def check_dataset(
+    root: str | Path, splits: Sequence[str] | None = None, kind: str = "auto"
+) -> CheckReport:
+    """Find what is wrong with a data set, and what is legal but seldom meant: `detect data check`.
+
+    Args:
+        root: its folder; of YOLO's format also the YAML file.
+        splits: the splits to look at; None for the whole set.
+        kind: `voc`, `coco`, `yolo`, or `auto` to find out.
+
+    Raises:
+        DetectError: there is no such set or split, or a file of the set as a whole is broken.
+    """
+    annotated = read_annotated(
+        Path(root), splits, data_format=_format_named(kind), with_extras=False
+    )
+    return check_annotated(annotated, is_whole=splits is None)
+
+
+def convert_dataset(
+    root: str | Path, out: str | Path, to: str, kind: str = "auto", *, on_error: OnError = "stop"
+) -> Path:
+    """Write a data set in another format: `detect data convert`.
+
+    Args:
+        root: its folder; of YOLO's format also the YAML file.
+        out: a folder that is empty or not there yet.
+        to: `voc`, `coco` or `yolo`.
+        kind: the format of `root`, or `auto` to find out.
+        on_error: `stop` raises all faults together; `skip` leaves faulty objects and images out.
+
+    Returns:
+        `out`, as a path.
+
+    Raises:
+        DataFaults: objects or images are faulty, and `on_error` is `stop`.
+        DetectError: there is no such set, or the folder cannot be written.
+    """
+    annotated = read_annotated(Path(root), data_format=_format_named(kind))
+    if on_error == "stop" and any(fault.severity == "error" for fault in annotated.faults):
+        raise DataFaults(annotated.faults, [Path(root)], is_voc=annotated.data_format == "voc")
+    target = _format_named(to)
+    if target is None:
+        raise DetectError(f"to: expected one of {', '.join(FORMATS)}, found {to!r}")
+    write_annotated(annotated, Path(out), target)
+    return Path(out)
+
+
+def _format_named(kind: str) -> DataFormat | None:
+    for known in FORMATS:
+        if kind == known:
+            return known
+    if kind != "auto":
+        raise DetectError(f"unknown format {kind!r}; {hint(kind, FORMATS)}")
+    return None
 
 
 def _splits_of(data: Images | Mapping[str, Images]) -> dict[str, Images]:

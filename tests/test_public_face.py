@@ -108,6 +108,7 @@ def test_each_form_of_an_image_is_the_same_image(photo: Path):
         image_of(Image.open(photo)),
         image_of(Image.fromarray(image).convert("RGBA")),
         image_of(image),
+        image_of(np.asarray(Image.open(photo))),
         image_of(image / 255),
         image_of((image / 255).astype(np.float32)),
         image_of(alpha),
@@ -122,6 +123,7 @@ def test_each_form_of_an_image_is_the_same_image(photo: Path):
     for form in forms:
         np.testing.assert_array_equal(form, image)
         assert form.flags.c_contiguous
+        assert form.flags.writeable  # or torch warns
 
 
 def test_gray_images_become_rgb():

@@ -217,7 +217,8 @@ def _of_array(array: np.ndarray, color: str, place: str) -> np.ndarray:
     if array.shape[2] == 1:
         array = np.repeat(array, 3, axis=2)
     array = array[:, :, :3]
-    return np.ascontiguousarray(array[:, :, ::-1] if color == "bgr" else array)
+    # torch wants arrays that it could write to; those that Pillow gives are not
+    return np.require(array[:, :, ::-1] if color == "bgr" else array, requirements=["C", "W"])
 
 
 def _of_unit_values(array: np.ndarray, place: str) -> np.ndarray:
