@@ -20,7 +20,7 @@ if _TYPE_CHECKING:
     from detect.backbones import BACKBONES, Backbone
     from detect.detectors import DETECTORS, Detector
     from detect.errors import DetectError
-    from detect.evaluation import COCOEvaluator, VOCEvaluator
+    from detect.evaluation import COCOEvaluator, VOCEvaluator, evaluate_detections
     from detect.experiment.model import Model, load
     from detect.face import (
         check_dataset,
@@ -59,6 +59,7 @@ __all__ = [
     "draw_detections",
     "draw_truth",
     "evaluate",
+    "evaluate_detections",
     "load",
     "load_config",
     "ops",
@@ -72,7 +73,7 @@ _HOMES = {
     "detect.backbones": "BACKBONES Backbone",
     "detect.detectors": "DETECTORS Detector",
     "detect.errors": "DetectError",
-    "detect.evaluation": "COCOEvaluator VOCEvaluator",
+    "detect.evaluation": "COCOEvaluator VOCEvaluator evaluate_detections",
     "detect.experiment.model": "Model load",
     "detect.face": "check_dataset convert_dataset evaluate load_config read_dataset train",
     "detect.proposals": "PROPOSALS",
