@@ -55,7 +55,7 @@ def load_config(config: ConfigSource, **overrides: Any) -> Config:
     elif isinstance(config, Mapping):
         settings, source = Settings(_plain(config), {}), "config"
     else:
-        settings, source = read_settings(Path(config)), str(config)
+        settings, source = read_settings(config), str(config)
     for keys, value in _leaves(overrides, ()):
         name = ".".join(keys)
         settings.set(keys, _plain(value), "overrides", name)
