@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from detect.configs import find_config, missing_config, name_of
-from detect.data import Augmentation
+from detect.data import DATASETS, Augmentation, ClassNames
 from detect.detectors import DETECTORS
 from detect.errors import DetectError
 from detect.registry import hint, nearest
@@ -73,6 +73,11 @@ def options_of(build: Callable[..., Any], *without: str) -> type[Section]:
 AugmentationOptions = options_of(Augmentation.__init__, "self", "joint_swaps")
 
 
+# Kinds whose data has classes of its own. `classes` is `voc` by default all the same, and stays so:
+# a run is only continued with the same settings.
+_NEVER_VOC = ("shapes", "figures", "coco_keypoints", "imagenet_localization", "folders")
+
+
 class DataSection(Section):
     """Which images.
 
@@ -84,6 +89,9 @@ class DataSection(Section):
     `image_cache` are the GiB of memory in which decoded training images are kept, so that an
     epoch does not decode them again; what is beyond it is decoded each time.
     """
+
+    # kinds whose data cannot be used here
+    refused_kinds: ClassVar[tuple[str, ...]] = ()
 
     kind: str = "voc"
     root: str | list[str] = "data/shapes"
@@ -102,10 +110,24 @@ class DataSection(Section):
     cache: str = "cache"
     image_cache: float = Field(default=0.0, ge=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_own_classes(cls, section: Any) -> Any:
+        # other formats say which classes there are, and rarely those of VOC
+        if isinstance(section, dict) and section.get("kind", "voc") not in ("voc", *_NEVER_VOC):
+            return {"classes": "auto", **section}
+        return section
+
+    @property
+    def wanted_classes(self) -> ClassNames:
+        """`classes`, or `auto` where the default cannot be meant."""
+        return "auto" if self.classes == "voc" and self.kind in _NEVER_VOC else self.classes
+
 
 class DetectionDataSection(DataSection):
     """Which images a detector learns from.
 
+    `kind` is a name in `detect.data.DATASETS`; what else its reader takes are keys of this section.
     `voc`, `coco` and `yolo` are folders in these layouts (docs/data.md), `auto` finds out which;
     of all but `voc`, `classes` is `auto` unless it is set. `shapes` is the built-in set. With
     joints: `figures`, the built-in set of stick figures, and `coco_keypoints`, where `root` has
@@ -114,25 +136,9 @@ class DetectionDataSection(DataSection):
     `imagenet_localization` is ILSVRC's folder with `Annotations/CLS-LOC` and `Data/CLS-LOC`.
     """
 
-    kind: Literal[
-        "voc",
-        "coco",
-        "yolo",
-        "auto",
-        "shapes",
-        "figures",
-        "coco_keypoints",
-        "imagenet_localization",
-    ] = "voc"
-    person_crops: float | None = Field(default=None, ge=0)
+    refused_kinds = ("folders",)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _name_own_classes(cls, section: Any) -> Any:
-        # these formats say which classes there are, and rarely those of VOC
-        if isinstance(section, dict) and section.get("kind") in ("coco", "yolo", "auto"):
-            return {"classes": "auto", **section}
-        return section
+    person_crops: float | None = Field(default=None, ge=0)
 
 
 class ClassificationDataSection(DataSection):
@@ -146,7 +152,6 @@ class ClassificationDataSection(DataSection):
     out; `background_per_image` the number of crops without an object, of a class of their own.
     """
 
-    kind: Literal["voc", "shapes", "folders"] = "voc"
     input_size: int | None = Field(default=None, ge=1)
     context: float = Field(default=0.1, ge=0)
     background_per_image: int = Field(default=0, ge=0)
@@ -427,7 +432,7 @@ def resolve_experiment(
     """
     faults: list[str] = []
     checker = _Checker(settings.origins, source, faults)
-    config = checker.check(model, settings.values, ())
+    config = checker.check(_with_own_keys(model, settings.values, checker), settings.values, ())
     if config is None:
         raise DetectError("\n".join(faults))
     if config.data.augmentation is not None:
@@ -452,6 +457,33 @@ def resolve_experiment(
     if faults:
         raise DetectError("\n".join(faults))
     return config
+
+
+def _with_own_keys(
+    model: type[ExperimentModel], values: Mapping[str, Any], checker: "_Checker"
+) -> type[ExperimentModel]:
+    """The model with what the reader of `data.kind` takes besides the keys of every data section.
+
+    A kind that is unknown, or whose data cannot be used here, is a fault.
+    """
+    given = values.get("data")
+    kind = given.get("kind", "voc") if isinstance(given, dict) else "voc"
+    section = model.model_fields["data"].annotation
+    assert isinstance(section, type)
+    assert issubclass(section, DataSection)
+    known = [name for name in DATASETS if name not in section.refused_kinds]
+    if kind not in known:
+        checker.add(("data", "kind"), f"unknown kind {kind!r}; {hint(str(kind), known)}")
+        return model
+    request, *_ = inspect.signature(DATASETS[kind]).parameters
+    own = options_of(DATASETS[kind], request, *DetectionDataSection.model_fields)
+    if not own.model_fields:
+        return model
+    fields: dict[str, Any] = {
+        name: (field.annotation, field) for name, field in own.model_fields.items()
+    }
+    extended = create_model(section.__name__, __base__=section, **fields)
+    return create_model(model.__name__, __base__=model, data=(extended, extended()))
 
 
 def describe(config: Experiment, origins: Mapping[KeyPath, str]) -> str:

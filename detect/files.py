@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a run that is killed, never meets half of one."""
+"""Reading text files, and writing files so that nobody ever meets half of one."""
 
 import json
 import os
@@ -72,6 +72,27 @@ def read_json(path: Path) -> Any:
         raise DetectError(f"{path}: expected JSON: {error}") from error
     except RecursionError as error:
         raise DetectError(f"{path}: expected JSON, found lists nested too deeply") from error
+
+
+def read_rows(path: Path) -> list[str]:
+    """The lines of a text file that are not blank, without the blanks around them.
+
+    Raises:
+        DetectError: the file cannot be read, or is no text.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DetectError(f"{path}: cannot be read: {error.strerror or error}") from error
+    # Windows' shell writes UTF-16 when output is redirected into a file.
+    is_utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    if "\0" in text:
+        raise DetectError(f"{path}: expected a text file, found binary data")
+    return [row.strip() for row in text.splitlines() if row.strip()]
 
 
 def _is_cut_off(error: json.JSONDecodeError) -> bool:

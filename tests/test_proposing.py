@@ -9,7 +9,7 @@ from rich.console import Console
 from torch.testing import assert_close
 
 from detect.backbones import build_backbone
-from detect.data import VOCSource, draw_shapes, read_voc
+from detect.data import draw_shapes, read_dataset
 from detect.detectors import RCNN, YOLO
 from detect.errors import DetectError
 from detect.experiment import proposing
@@ -28,7 +28,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def dataset(root):
-    return read_voc([VOCSource(root, "train")], "auto")
+    return read_dataset(root, "train")
 
 
 def build(**options):

@@ -33,12 +33,11 @@ from detect.benchmarks import BENCHMARKS
 from detect.cli.bench import run_benchmarks
 from detect.config import Config, read_settings, resolve
 from detect.data import (
+    DetectionDataset,
     EvaluationBatches,
-    VOCDataset,
-    VOCSource,
     fit_to_input,
+    read_dataset,
     read_image,
-    read_voc,
 )
 from detect.detectors import SlidingWindow, predict
 from detect.detectors.stages import measured_stages
@@ -172,7 +171,7 @@ def main() -> None:
     elif arguments.benchmark == "padding":
         compare_padding(arguments)
     elif arguments.benchmark == "selective-search":
-        dataset = read_voc([VOCSource(arguments.data, arguments.split)], "auto")
+        dataset = read_dataset(arguments.data, arguments.split, "voc")
         num_images = min(arguments.images or len(dataset), len(dataset))
         chosen = np.linspace(0, len(dataset) - 1, num_images).astype(int).tolist()
         compare_searches(dataset.subset(chosen), arguments.max_boxes, arguments.opencv)
@@ -280,8 +279,6 @@ def compare_with_torchvision(arguments: argparse.Namespace) -> None:
                 seeded = config.model_copy(update={"seed": seed})
                 train(seeded, folder, resume=True, device=arguments.device, console=console)
             dataset = read_split(config, "test_split", Console(quiet=True))
-            if not isinstance(dataset, VOCDataset):
-                raise SystemExit(f"{arguments.config}: expected images with boxes")
             found = coco_average_precision(folder / "detections.json", dataset)
             scores[name].append(found)
             print(f"  {name}, seed {seed}: AP {found[0]:.3f}, AP50 {found[1]:.3f}, {found[2]:.3f}")
@@ -306,7 +303,7 @@ def rival_config(arguments: argparse.Namespace, name: str) -> Config:
     return resolve(settings, str(arguments.config))
 
 
-def coco_average_precision(detections: Path, dataset: VOCDataset) -> tuple[float, ...]:
+def coco_average_precision(detections: Path, dataset: DetectionDataset) -> tuple[float, ...]:
     """AP over IoU 0.5 to 0.95, at 0.5 and at 0.75, by pycocotools; difficult objects are crowds."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -521,7 +518,7 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def compare_searches(dataset: VOCDataset, max_boxes: int, opencv: Path | None) -> None:
+def compare_searches(dataset: DetectionDataset, max_boxes: int, opencv: Path | None) -> None:
     """Time both over the same images in turn, and judge both by the same objects."""
     search = SelectiveSearch("fast")
     search(np.zeros((50, 50, 3), np.uint8), "compiles the kernels")

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from detect.data.annotated import DataFormat
 from detect.data.checking import CheckReport, Finding, check_annotated
-from detect.data.formats.voc import ClassNames
+from detect.data.classes import ClassNames
 from detect.data.reading import read_annotated
 from detect.files import write_json
 from detect.progress import showing

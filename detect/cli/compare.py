@@ -12,7 +12,7 @@ from rich.table import Table
 from detect.cli.train import run_in_folder
 from detect.config import load_config
 from detect.configs import SUFFIXES, find_config, name_of, shipped_folders
-from detect.data import VOCDataset, VOCSource, fit_to_input, read_data
+from detect.data import DetectionDataset, fit_to_input, read_dataset
 from detect.detectors import predict
 from detect.detectors.stages import measured_stages
 from detect.errors import DetectError
@@ -156,28 +156,28 @@ def _trained(config_file: Path, request: Request, console: Console) -> Path:
     return folder
 
 
-def _images(model: Model, request: Request) -> VOCDataset:
+def _images(model: Model, request: Request) -> DetectionDataset:
     if request.data is not None and request.split is not None:
-        return read_data([VOCSource(request.data, request.split)], model.class_names)
+        return read_dataset(request.data, request.split, classes=model.class_names)
     if not sources(model.config, "test_split"):
         raise DetectError(
             "data.test_split of a run is null: give --data ROOT and --split NAME to judge all on "
             "the same images"
         )
     found = read_split(model.config, "test_split", Console(quiet=True), model.class_names)
-    if not isinstance(found, VOCDataset):
+    if found.skeleton is not None:
         raise DetectError("expected images with boxes, found images with joints")
     return found
 
 
-def _fingerprint(dataset: VOCDataset) -> list[str]:
+def _fingerprint(dataset: DetectionDataset) -> list[str]:
     return [
         f"{name} {truth.boxes.tolist()} {[dataset.class_names[n] for n in truth.labels]}"
         for name, truth in zip(dataset.image_ids, dataset.truths, strict=True)
     ]
 
 
-def _judge(folder: Path, model: Model, dataset: VOCDataset, request: Request) -> Entry:
+def _judge(folder: Path, model: Model, dataset: DetectionDataset, request: Request) -> Entry:
     kept = folder / "evaluation.json"
     if request.data is None and kept.exists():
         report = read_json(kept)
@@ -198,7 +198,7 @@ def _judge(folder: Path, model: Model, dataset: VOCDataset, request: Request) ->
     )
 
 
-def _time_parts(model: Model, dataset: VOCDataset, count: int) -> dict[str, float]:
+def _time_parts(model: Model, dataset: DetectionDataset, count: int) -> dict[str, float]:
     rows = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist()
     times: dict[str, list[float]] = {"proposals": [], "network": [], "post-processing": []}
     for row in [*rows[:1] * NUM_WARM, *rows]:

@@ -10,18 +10,16 @@ from rich.console import Console
 from detect.cli.tables import Column, print_table
 from detect.config import load_config
 from detect.data import (
-    Augmentation,
     ClassNames,
+    DetectionDataset,
     EpochOrder,
-    VOCDataset,
-    VOCSource,
     draw_figures,
     draw_shapes,
     fit_to_input,
-    read_data,
+    read_dataset,
     splits_of,
 )
-from detect.experiment.datasets import read_split
+from detect.experiment.datasets import augmentation_of, read_split
 from detect.experiment.model import build_detector
 from detect.files import write_json
 from detect.progress import showing
@@ -38,8 +36,8 @@ def print_statistics(
 ) -> None:
     """Print counts and sizes of a split, faulty objects and images left out."""
     split = split or _usual_split(splits_of(root))
-    source = VOCSource(root, split)
-    dataset = read_data([source], as_classes(classes), on_error="skip", verify_images=False)
+    names = as_classes(classes)
+    dataset = read_dataset(root, split, classes=names, on_error="skip", verify_images=False)
     statistics = collect_statistics(dataset)
     headings = ("objects", "difficult", "images", "median side")
     columns = [Column("class", "left"), *map(Column, headings)]
@@ -69,7 +67,7 @@ def _usual_split(splits: Sequence[str]) -> str:
     return [*usual, *splits, "trainval"][0]
 
 
-def collect_statistics(dataset: VOCDataset) -> dict[str, Any]:
+def collect_statistics(dataset: DetectionDataset) -> dict[str, Any]:
     """Plain data: counts, image sizes, object sizes, and the same by class.
 
     The side of an object is the square root of its area in pixels. Small, medium and large are
@@ -117,8 +115,7 @@ def show_training_images(
     config, _ = load_config(config_file, overrides)
     dataset = read_split(config, "train_split", console)
     samples = dataset if config.data.include_difficult else dataset.without_difficult()
-    options = config.data.augmentation
-    augmentation = None if options is None else Augmentation(**options)
+    augmentation = augmentation_of(config, dataset)
     spec = build_detector(config.without_weights(), len(dataset.class_names)).input_spec
     order = EpochOrder(len(samples), batch_size=min(count, len(samples)), seed=config.seed)
     shown: list[Sample] = []

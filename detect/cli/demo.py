@@ -7,7 +7,7 @@ from rich.console import Console
 
 from detect.cli.train import RUNS
 from detect.config import load_config
-from detect.data import VOCSource, read_image, read_voc
+from detect.data import read_dataset, read_image
 from detect.experiment.model import SCORE_THRESHOLD, load
 from detect.experiment.training import train
 from detect.visualization import contact_sheet, draw_curves, draw_detections, save_image
@@ -51,8 +51,8 @@ def run_demo(out: Path | None, device: str, console: Console) -> None:
 
 def _draw_images(folder: Path, device: str) -> Path:
     model = load(folder, device)
-    dataset = read_voc(
-        [VOCSource(folder / "shapes", "test")], model.class_names, verify_images=False
+    dataset = read_dataset(
+        folder / "shapes", "test", classes=model.class_names, verify_images=False
     )
     paths = [meta.path for meta in dataset.metas[:NUM_IMAGES] if meta.path is not None]
     images = []

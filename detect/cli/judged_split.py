@@ -11,19 +11,19 @@ from detect.data import (
     NO_SPLIT,
     ClassNames,
     COCOTruths,
-    DataFormat,
+    DetectionDataset,
     Fault,
-    VOCDataset,
-    VOCSource,
+    Source,
     coco_files,
     detect_format,
     read_coco_truths,
-    read_data,
+    read_dataset,
     splits_of,
 )
+from detect.data.readers import read_request
 from detect.data.split_names import chosen_splits
 from detect.errors import DetectError
-from detect.experiment.datasets import Images, format_of_kind, read_split, report_skipped, sources
+from detect.experiment.datasets import read_sources, read_split, report_skipped, sources
 from detect.experiment.model import Model
 from detect.structures import GroundTruth
 from detect.wording import counted
@@ -49,7 +49,7 @@ class JudgedSplit:
     image_ids: tuple[str, ...]
     truths: tuple[GroundTruth, ...] | None = None
     coco: COCOTruths | None = None
-    dataset: Images | None = None
+    dataset: DetectionDataset | None = None
 
     def voc_truths(self) -> tuple[GroundTruth, ...]:
         """The objects by VOC's rules.
@@ -91,7 +91,7 @@ def split_of_run(
         kind = "test_split" if sources(config, "test_split") else "val_split"
         found = sources(config, kind)
         dataset = read_split(config, kind, console, model.class_names)
-        name = "+".join(dict.fromkeys(source.split for source in found))
+        name = "+".join(dict.fromkeys(str(source.split) for source in found))
         on_error = config.data.on_error
     else:
         if data is None and not isinstance(config.data.root, str):
@@ -102,10 +102,14 @@ def split_of_run(
                 "found a file; give the folder that holds annotations/ and the images"
             )
         name = split or "test"
-        found = [VOCSource(data or Path(str(config.data.root)), name)]
-        on_error = on_error if data is not None else config.data.on_error
-        known = None if data is not None else format_of_kind(config.data.kind)
-        dataset = _read(found[0], model.class_names, on_error, console, known)
+        found = [Source(data or Path(str(config.data.root)), name)]
+        if data is not None:
+            dataset = _read(data, name, model.class_names, on_error, console)
+        else:
+            on_error = config.data.on_error
+            names = model.class_names
+            dataset = read_sources(config, found, names, console, read_request, False)
+            report_skipped(dataset, console)
     coco = None
     if _are_coco(found, None if data is not None else config.data.kind):
         coco = _coco_of_source(found[0], on_error).of_images(dataset.image_ids)
@@ -119,7 +123,7 @@ def split_of_run(
     )
 
 
-def _are_coco(found: Sequence[VOCSource], kind: str | None) -> bool:
+def _are_coco(found: Sequence[Source], kind: str | None) -> bool:
     """Whether a run's images have one annotation file with boxes."""
     if kind not in (None, "auto"):
         return kind == "coco" and len(found) == 1
@@ -148,13 +152,12 @@ def split_of_files(
     if split is None and (data_format != "coco" or NO_SPLIT not in coco_files(data)):
         there = ", ".join(splits_of(data, data_format)) or "none"
         raise DetectError(f"{data}: expected --split NAME beside the folder; there are: {there}")
-    source = VOCSource(data, split or NO_SPLIT)
     if data_format == "coco":
+        source = Source(data, split or NO_SPLIT)
         return _split_of_coco(_coco_of_source(source, on_error), split, console)
-    dataset = _read(source, "auto", on_error, console, data_format)
-    return JudgedSplit(
-        source.split, dataset.class_names, tuple(dataset.image_ids), tuple(dataset.truths)
-    )
+    assert split is not None
+    dataset = _read(data, split, "auto", on_error, console)
+    return JudgedSplit(split, dataset.class_names, dataset.image_ids, tuple(dataset.truths))
 
 
 def _split_of_coco(truths: COCOTruths, name: str | None, console: Console) -> JudgedSplit:
@@ -162,7 +165,7 @@ def _split_of_coco(truths: COCOTruths, name: str | None, console: Console) -> Ju
     return JudgedSplit(name or truths.split, truths.class_names, truths.image_names, coco=truths)
 
 
-def _coco_of_source(source: VOCSource, on_error: OnError) -> COCOTruths:
+def _coco_of_source(source: Source, on_error: OnError) -> COCOTruths:
     files = coco_files(source.root)
     splits = [source.split] if source.split else None
     (name,) = chosen_splits(source.root, splits, files)
@@ -170,14 +173,10 @@ def _coco_of_source(source: VOCSource, on_error: OnError) -> COCOTruths:
 
 
 def _read(
-    source: VOCSource,
-    classes: ClassNames,
-    on_error: OnError,
-    console: Console,
-    data_format: DataFormat | None,
-) -> VOCDataset:
-    with console.status(f"Reading {source.root}, {source.split}"):
-        dataset = read_data([source], classes, data_format, on_error=on_error, verify_images=False)
+    root: Path, split: str, classes: ClassNames, on_error: OnError, console: Console
+) -> DetectionDataset:
+    with console.status(f"Reading {root}, {split}"):
+        dataset = read_dataset(root, split, classes=classes, on_error=on_error, verify_images=False)
     report_skipped(dataset, console)
     return dataset
 

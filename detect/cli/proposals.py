@@ -13,7 +13,7 @@ from rich.console import Console
 from detect.cli.tables import Column, print_table
 from detect.config import load_config, options_of, unknown_key
 from detect.configs import SUFFIXES
-from detect.data import VOCDataset, VOCSource, read_data, read_image
+from detect.data import DetectionDataset, read_dataset, read_image
 from detect.errors import DetectError
 from detect.experiment.datasets import read_split, report_skipped
 from detect.experiment.model import rpn_source
@@ -125,14 +125,14 @@ def _check_names(request: Request) -> None:
 # --- data ----------------------------------------------------------------------------------------
 
 
-def _read_data(request: Request, console: Console) -> VOCDataset:
+def _read_data(request: Request, console: Console) -> DetectionDataset:
     if request.data.suffix not in SUFFIXES:
-        source = VOCSource(request.data, request.split or "trainval")
-        with console.status(f"Checking {source.root}, {source.split}"):
+        split = request.split or "trainval"
+        with console.status(f"Checking {request.data}, {split}"):
             # decoding every image only to see that it can be is left to the method
-            dataset = read_data(
-                [source],
-                "auto",
+            dataset = read_dataset(
+                request.data,
+                split,
                 on_error=request.on_error,
                 verify_images=request.on_error == "skip",
             )
@@ -145,7 +145,7 @@ def _read_data(request: Request, console: Console) -> VOCDataset:
             f"--split: of a config, expected train, val or test, found {request.split!r}"
         )
     images = read_split(config, names[request.split or "train"], console)
-    if not isinstance(images, VOCDataset):
+    if images.skeleton is not None:
         raise DetectError(
             f"{request.data}: proposals are found in whole images with boxes; data of kind "
             f"{config.data.kind!r} is another; take a config of kind voc, coco, yolo or shapes"
@@ -156,7 +156,7 @@ def _read_data(request: Request, console: Console) -> VOCDataset:
 # --- the source ----------------------------------------------------------------------------------
 
 
-def _build_source(request: Request, dataset: VOCDataset) -> ProposalSource:
+def _build_source(request: Request, dataset: DetectionDataset) -> ProposalSource:
     values = _parse_settings(request.settings)
     if request.method == JITTERED_TRUTH:
         options = _check_options(JITTERED_TRUTH, JitteredTruth, values, "truths")
@@ -209,7 +209,7 @@ def _check_options(
 # --- the work ------------------------------------------------------------------------------------
 
 
-def _compute(request: Request, dataset: VOCDataset, console: Console) -> ComputedProposals:
+def _compute(request: Request, dataset: DetectionDataset, console: Console) -> ComputedProposals:
     source = _build_source(request, dataset)
     images = [
         ImageFile(meta.image_id, meta.path, meta.original_size)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detect.data.annotated import AnnotatedSet, DataFormat
+from detect.data.faults import Progress
 from detect.data.formats.set_files import SetFiles, SetWriter
-from detect.data.formats.voc import Progress
 from detect.data.formats.write_coco import coco_files
 from detect.data.formats.write_voc import voc_files
 from detect.data.formats.write_yolo import yolo_files

@@ -1,12 +1,18 @@
 """What a data set can have wrong, one record a fault, and the error that shows them together."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from detect.errors import DetectError
+from detect.wording import counted
+
+# Called with the number of images done and the number of all.
+Progress = Callable[[int, int], None]
+# Rule, value and remedy of a fault whose place is known elsewhere.
+Complaint = tuple[str, str, str]
 
 # How many faults an error message shows: a screenful. All of them stay in DataFaults.faults.
 NUM_SHOWN_FAULTS = 20
@@ -50,6 +56,24 @@ the object
         return f"{prefix}{place}: {self.value} [{self.rule}]; {self.remedy}"
 
 
+class BrokenEntry(Exception):  # noqa: N818 — it carries a fault from where it is found to its record
+    """What is wrong with an entry of a file, whose place in the file is known elsewhere.
+
+    Attributes:
+        rule: of the fault.
+        value: what was found.
+        remedy: what to do.
+    """
+
+    def __init__(self, rule: str, value: str, remedy: str) -> None:
+        super().__init__(value)
+        self.rule, self.value, self.remedy = rule, value, remedy
+
+    def at(self, path: Path, title: str | None = None) -> Fault:
+        """The fault of the entry `title` of the file `path`, or of the file as a whole."""
+        return Fault(str(path), title, self.rule, self.value, self.remedy)
+
+
 class DataFaults(DetectError):  # noqa: N818 — it is a list of faults first, an error second
     """A data set has errors. The message shows the first of them and the count.
 
@@ -63,14 +87,14 @@ class DataFaults(DetectError):  # noqa: N818 — it is a list of faults first, a
         self.faults = tuple(faults)
         errors = [fault for fault in faults if fault.severity == "error"]
         folders = ", ".join(dict.fromkeys(str(root) for root in roots))
-        lines = [f"the data set in {folders} has {_count(len(errors), 'error')}:"]
+        lines = [f"the data set in {folders} has {counted(len(errors), 'error')}:"]
         lines += [f"  {error}" for error in errors[:NUM_SHOWN_FAULTS]]
         if len(errors) > NUM_SHOWN_FAULTS:
             lines.append(f"  … and {len(errors) - NUM_SHOWN_FAULTS} more")
         if len(errors) < len(faults):
-            lines.append(f"There are {_count(len(faults) - len(errors), 'warning')} besides.")
+            lines.append(f"It also has {counted(len(faults) - len(errors), 'warning')}.")
         remedy = (
-            "Mend the files, or set data.on_error=skip (of a command without a config, "
+            "Fix the files, or set data.on_error=skip (of a command without a config, "
             "--on-error skip) to leave faulty objects and images out"
         )
         if is_voc:
@@ -81,7 +105,3 @@ class DataFaults(DetectError):  # noqa: N818 — it is a list of faults first, a
             remedy += f"; {commands} lists every fault"
         lines.append(f"{remedy}.")
         super().__init__("\n".join(lines))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -35,6 +35,9 @@ from detect.errors import DetectError
 # can claim a thousand times that.
 MAX_IMAGE_PIXELS = 2**28
 
+# The names that images have in data sets, whatever the case.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
 # What the first bytes must be. The classes are called directly: PIL.Image.open has a limit of its
 # own, global to the process, that warns from a third of ours and refuses from two thirds.
 _FORMATS: tuple[tuple[str, re.Pattern[bytes], Callable[[BinaryIO], ImageFile]], ...] = (
@@ -180,6 +183,22 @@ def _read_color(name: str | Path, file: OpenFile) -> np.ndarray:
     keep_as_stored = 0 if header.file_format == "TIFF" else cv2.IMREAD_IGNORE_ORIENTATION
     image = _decode(name, data, cv2.IMREAD_COLOR_RGB | keep_as_stored, header.stored_size)
     return _upright(image, header.orientation)
+
+
+def read_unchanged_image(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    """Read an image that a data set knows to be of `size` (height, width).
+
+    Raises:
+        ImageError: as `read_image`.
+        DetectError: its size is another one.
+    """
+    image = read_image(path)
+    if image.shape[:2] != size:
+        raise DetectError(
+            f"{path}: expected (height, width) {size} as when the data set was read, found "
+            f"{image.shape[:2]}; the file was replaced meanwhile: start again"
+        )
+    return image
 
 
 def read_image_header(path: Path) -> ImageHeader:
@@ -401,3 +420,9 @@ def _describe_stranger(start: bytes) -> tuple[str, str]:
     if all(character.isprintable() or character in "\r\n\t" for character in text):
         return f"text that begins with {text!r}", _CONVERT
     return f"data that begins with the bytes {start[:8].hex(' ')}", _CONVERT
+
+
+def describe_size(size: tuple[int, int] | tuple[float, float]) -> str:
+    """A (height, width) for people."""
+    height, width = size
+    return f"{width:g} wide and {height:g} high"

@@ -2,26 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-import torch
-
-from detect.data.annotated import AnnotatedImage, AnnotatedSet, DataFormat
-from detect.data.faults import DataFaults, Fault
-from detect.data.formats.annotated_voc import read_annotated_voc
+from detect.data.annotated import AnnotatedSet, DataFormat
+from detect.data.classes import ClassNames
+from detect.data.dataset import DetectionDataset, OnError
+from detect.data.faults import Progress
 from detect.data.formats.coco import NO_SPLIT, coco_files, read_annotated_coco
-from detect.data.formats.voc import (
-    ClassNames,
-    Progress,
-    VOCDataset,
-    VOCSource,
-    plain_splits,
-    read_voc,
-)
+from detect.data.formats.voc import plain_splits, read_annotated_voc, read_joined_voc
 from detect.data.formats.yolo import read_annotated_yolo
 from detect.data.formats.yolo_layout import find_yolo_file, read_yolo_layout
+from detect.data.readers import DATASETS, DatasetRequest, Source, read_request
 from detect.errors import DetectError
-from detect.structures import GroundTruth, ImageMeta
 
 # What each format is known by.
 SIGNS: dict[DataFormat, str] = {
@@ -147,54 +139,90 @@ def read_annotated(
 # ---- for training and evaluation --------------------------------------------------------------
 
 
-def read_data(
-    sources: Sequence[VOCSource],
-    classes: ClassNames,
-    data_format: DataFormat | None = None,
+def read_dataset(
+    root: str | Path,
+    split: str | None = None,
+    kind: str = "auto",
+    classes: ClassNames = "auto",
     *,
-    on_error: Literal["stop", "skip"] = "stop",
-    verify_images: bool = True,
+    on_error: OnError = "stop",
+    verify_images: bool | None = None,
     progress: Progress | None = None,
-) -> VOCDataset:
-    """Read splits of data sets of any format, joined in the order of `sources`.
+    **options: Any,
+) -> DetectionDataset:
+    """Read a split of a data set of any kind, for training, evaluation or a look at it.
 
     Args:
-        sources: at least one; an image id may occur once in all of them.
-        classes: the names of the labels 0 … C−1; `voc` for the 20 of PASCAL VOC; `auto` for those
-            of the sets, of VOC's format sorted, of the others in their order.
-        data_format: of all sources; None finds out for each.
-        on_error: as in `read_voc`.
-        verify_images: as in `read_voc`.
-        progress: as in `read_voc`.
-
-    Returns:
-        The images. Both difficult objects and crowds count as difficult in their `GroundTruth`:
-        training leaves them out, and evaluation neither demands nor punishes them.
+        root: its folder; of YOLO's format also the YAML file.
+        split: its name; None for all images of a set in VOC's, COCO's or YOLO's format.
+        kind: any name in `DATASETS`; `auto` finds out whether it is voc, coco or yolo.
+        classes: the names of the labels 0 … C−1, in this order; `voc` for the 20 of PASCAL VOC;
+            `auto` for those of the set.
+        on_error: `stop` raises all errors together; `skip` leaves faulty objects and faulty
+            images out, and says so in the data set's `faults`. Warnings never stop.
+        verify_images: whether every image is decoded once, which finds damage behind the header;
+            None for what is usual, which is yes but for ImageNet.
+        progress: called with the number of images looked at and the number of all.
+        options: the reader's own, such as `num_images` of the kind `shapes`.
 
     Raises:
         DataFaults: there are errors, and `on_error` is `stop`.
-        DetectError: as `read_annotated`, or skipping leaves no image.
+        DetectError: there is no such kind, set or split, the classes make no sense, or skipping
+            leaves no image.
     """
-    formats = [data_format or detect_format(source.root) for source in sources]
-    for source, name in zip(sources, formats, strict=True):
+    source = Source(Path(root), split)
+    request = DatasetRequest(kind, (source,), classes, on_error, verify_images, progress=progress)
+    return read_request(request, **options)
+
+
+@DATASETS.register("auto")
+def _read_auto(request: DatasetRequest) -> DetectionDataset:
+    return _read(request, [detect_format(source.root) for source in request.sources])
+
+
+@DATASETS.register("voc")
+def _read_voc(request: DatasetRequest) -> DetectionDataset:
+    return _read(request, ["voc"] * len(request.sources))
+
+
+@DATASETS.register("coco")
+def _read_coco(request: DatasetRequest) -> DetectionDataset:
+    return _read(request, ["coco"] * len(request.sources))
+
+
+@DATASETS.register("yolo")
+def _read_yolo(request: DatasetRequest) -> DetectionDataset:
+    return _read(request, ["yolo"] * len(request.sources))
+
+
+def _read(request: DatasetRequest, formats: Sequence[DataFormat]) -> DetectionDataset:
+    """Join the sources, each in its format; of `auto`, the classes of VOC sets alone are sorted."""
+    for source, name in zip(request.sources, formats, strict=True):
         _refuse_other_format(source.root, name)
+    verify_images = request.verify_images is not False
     if set(formats) <= {"voc"}:
-        return read_voc(
-            sources, classes, on_error=on_error, verify_images=verify_images, progress=progress
-        )
-    parts = [
-        read_annotated(
-            source.root,
-            [source.split],
-            classes,
-            name,
-            verify_images=verify_images,
-            with_extras=False,
-            progress=progress,
-        )
-        for source, name in zip(sources, formats, strict=True)
-    ]
-    return as_dataset(parts, on_error)
+        parts = [
+            read_joined_voc(
+                request.sources,
+                request.classes,
+                verify_images=verify_images,
+                progress=request.progress,
+            )
+        ]
+    else:
+        parts = [
+            read_annotated(
+                source.root,
+                [] if source.split is None else [source.split],
+                request.classes,
+                name,
+                verify_images=verify_images,
+                with_extras=False,
+                progress=request.progress,
+            )
+            for source, name in zip(request.sources, formats, strict=True)
+        ]
+    return DetectionDataset.from_annotated(parts, request.on_error, name=request.name)
 
 
 def _refuse_other_format(root: Path, data_format: DataFormat) -> None:
@@ -205,56 +233,3 @@ def _refuse_other_format(root: Path, data_format: DataFormat) -> None:
             f"{root}: expected a data set of kind {data_format} ({SIGNS[data_format]}), found one "
             f"of kind {found[0]} ({SIGNS[found[0]]}); set data.kind={found[0]}"
         )
-
-
-def as_dataset(parts: Sequence[AnnotatedSet], on_error: Literal["stop", "skip"]) -> VOCDataset:
-    """Join annotated sets into the one that training and evaluation use.
-
-    Raises:
-        DataFaults: they have errors, and `on_error` is `stop`.
-        DetectError: no image or no class is left.
-    """
-    images, joined_faults = _with_ids_once(parts)
-    faults = [*(fault for part in parts for fault in part.faults), *joined_faults]
-    errors = [fault for fault in faults if fault.severity == "error"]
-    roots = [part.root for part in parts]
-    if errors and on_error == "stop":
-        raise DataFaults(faults, roots, is_voc=all(part.data_format == "voc" for part in parts))
-    places = ", ".join(dict.fromkeys(str(root) for root in roots))
-    if not images:
-        first = f"; the first fault: {errors[0]}" if errors else ""
-        raise DetectError(f"{places}: none of the images is left after skipping{first}")
-    class_names = tuple(dict.fromkeys(name for part in parts for name in part.class_names))
-    if not class_names:
-        raise DetectError(f"{places}: expected classes, found none; name them in the data set")
-    labels = {name: label for label, name in enumerate(class_names)}
-    return VOCDataset(
-        class_names,
-        [ImageMeta(p.image_id, p.image_path, p.size, p.size) for p in images],
-        [_truth(image, labels) for image in images],
-        faults=faults,
-        num_skipped_images=sum(part.num_skipped_images for part in parts) + len(joined_faults),
-        num_skipped_objects=sum(part.num_skipped_objects for part in parts),
-    )
-
-
-def _with_ids_once(parts: Sequence[AnnotatedSet]) -> tuple[list[AnnotatedImage], list[Fault]]:
-    first: dict[str, AnnotatedImage] = {}
-    faults = []
-    for image in (image for part in parts for image in part.images):
-        earlier = first.setdefault(image.image_id, image)
-        if earlier is not image:
-            value = f"the image {image.image_id} is there too: {earlier.image_path}"
-            remedy = "the ids of joined sets must differ: rename the image in one"
-            file = str(image.image_path)
-            faults.append(Fault(file, None, "duplicate-image", value, remedy))
-    return list(first.values()), faults
-
-
-def _truth(image: AnnotatedImage, labels: dict[str, int]) -> GroundTruth:
-    objects = image.objects
-    return GroundTruth(
-        torch.tensor([item.box for item in objects], dtype=torch.float32).reshape(-1, 4),
-        torch.tensor([labels[item.name] for item in objects], dtype=torch.int64),
-        torch.tensor([item.difficult or item.crowd for item in objects], dtype=torch.bool),
-    )

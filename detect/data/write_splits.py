@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from detect.data.annotated import AnnotatedImage, AnnotatedSet
 from detect.data.formats.coco import ANNOTATION_FOLDER, IMAGE_FOLDER, ROBOFLOW_FILE, coco_files
 from detect.data.formats.set_files import lines
-from detect.data.formats.voc import VOCSource
+from detect.data.formats.voc import split_file
 from detect.data.formats.write_coco import coco_texts
 from detect.data.formats.write_yolo import yaml_text
 from detect.data.formats.yolo_layout import DARKNET_NAMES, find_yolo_file
@@ -86,7 +86,7 @@ def _old_splits(annotated: AnnotatedSet, new: Mapping[str, object]) -> tuple[str
 def _write_voc(
     annotated: AnnotatedSet, by_split: Mapping[str, Sequence[AnnotatedImage]], force: bool
 ) -> SplitsWritten:
-    files = {VOCSource(annotated.root, name).split_path: own for name, own in by_split.items()}
+    files = {split_file(annotated.root, name): own for name, own in by_split.items()}
     _refuse_present(list(files), force)
     notes = _old_splits(annotated, by_split)
     for path, own in files.items():

@@ -10,12 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from detect.config import Config
-from detect.data import (
-    EvaluationBatches,
-    KeypointDataset,
-    ProposedSamples,
-    VOCDataset,
-)
+from detect.data import DetectionDataset, EvaluationBatches, ProposedSamples
 from detect.detectors import Detector, predict
 from detect.errors import DetectError
 from detect.evaluation import (
@@ -28,7 +23,6 @@ from detect.evaluation import (
     VOCReport,
     reports_as_dict,
 )
-from detect.experiment.datasets import Images
 from detect.experiment.proposing import find_proposals
 from detect.progress import showing
 from detect.proposals import Proposals
@@ -75,24 +69,24 @@ class Evaluation:
 
 # What judges a detector besides mAP, by the names in `Detector.metrics`: each makes an evaluator
 # for a data set and an IoU threshold, or None where the data set lacks what it needs.
-EVALUATORS = Registry[Callable[[Images, float], Evaluator | None]]("evaluator")
+EVALUATORS = Registry[Callable[[DetectionDataset, float], Evaluator | None]]("evaluator")
 
 
 @EVALUATORS.register("localization")
-def _localization(dataset: Images, iou_threshold: float) -> Evaluator:
+def _localization(dataset: DetectionDataset, iou_threshold: float) -> Evaluator:
     return LocalizationEvaluator(dataset.class_names, iou_threshold)
 
 
 @EVALUATORS.register("pose")
-def _pose(dataset: Images, _: float) -> Evaluator | None:
-    if not isinstance(dataset, KeypointDataset):
+def _pose(dataset: DetectionDataset, _: float) -> Evaluator | None:
+    if dataset.skeleton is None:
         return None
     return PoseEvaluator(dataset.joint_names, dataset.limbs)
 
 
 def evaluate(
     detector: Detector,
-    dataset: Images,
+    dataset: DetectionDataset,
     config: Config,
     device: torch.device,
     *,
@@ -129,7 +123,7 @@ def evaluate(
 
 def _detect(
     detector: Detector,
-    dataset: Images,
+    dataset: DetectionDataset,
     config: Config,
     device: torch.device,
     progress: Callable[[int, int], None],
@@ -158,7 +152,7 @@ def _detect(
 
 
 def proposals_of(
-    detector: Detector, dataset: Images, config: Config, console: Console
+    detector: Detector, dataset: DetectionDataset, config: Config, console: Console
 ) -> Proposals | None:
     """The proposals of a data set as a detector wants them; None if it wants none.
 
@@ -167,7 +161,7 @@ def proposals_of(
     """
     if detector.proposal_source is None:
         return None
-    if not isinstance(dataset, VOCDataset):
+    if dataset.skeleton is not None:
         raise DetectError(
             f"data.kind: {config.detector['name']} looks for proposals in whole images with "
             f"boxes, found data of kind {config.data.kind!r}; take voc, coco, yolo or shapes"

@@ -1,6 +1,5 @@
 """Training a backbone as a classifier, for weights that detectors start from. Floor 4."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,18 +13,14 @@ from detect.config import PretrainConfig
 from detect.data import (
     Augmentation,
     ClassificationAugmentation,
-    DataFaults,
     EvaluationBatches,
-    Fault,
     ImageFolder,
     ObjectCrops,
     TrainingBatches,
-    read_image_folder,
 )
 from detect.detectors.base import evaluating
-from detect.errors import DetectError
 from detect.evaluation import ClassificationEvaluator, ClassificationReport
-from detect.experiment.datasets import SPLITS, read_splits
+from detect.experiment.datasets import read_splits_for_classifiers
 from detect.experiment.run import (
     cached,
     complete_run,
@@ -45,6 +40,7 @@ from detect.training import (
     TrainingRun,
     present_processes,
 )
+from detect.wording import counted
 
 # Key under which a checkpoint has the classifier's weights.
 KIND = "classifier"
@@ -160,25 +156,28 @@ def read_classification_splits(config: PretrainConfig, console: Console) -> dict
     Raises:
         DetectError: faults in the data, all of them, unless the config says to skip them.
     """
-    splits = _read_folders(config, console) if config.data.kind == "folders" else {}
-    if not splits:
-        data = config.data
-        for name, dataset in read_splits(config, console).items():
-            splits[name] = ObjectCrops(
-                dataset if data.include_difficult else dataset.without_difficult(),
-                context=data.context,
-                background_per_image=data.background_per_image,
-                seed=config.seed,
-                avoid=dataset.truths,
-            )
-    for name, images in splits.items():
-        counts = ", ".join(f"{label} {count}" for label, count in images.class_counts().items())
-        what = "images" if isinstance(images, ImageFolder) else "crops"
-        console.print(
-            f"{name.removesuffix('_split')}: {len(images)} {what}; {counts}", highlight=False
+    data = config.data
+    splits: dict[str, Images] = {}
+    for name, dataset in read_splits_for_classifiers(config, console).items():
+        if isinstance(dataset, ImageFolder):
+            splits[name] = dataset
+            for fault in dataset.faults:
+                console.print(str(fault), highlight=False, markup=False, soft_wrap=True)
+            continue
+        crops = splits[name] = ObjectCrops(
+            dataset if data.include_difficult else dataset.without_difficult(),
+            context=data.context,
+            background_per_image=data.background_per_image,
+            seed=config.seed,
+            avoid=dataset.truths,
         )
-        if isinstance(images, ObjectCrops) and images.num_unplaced:
-            console.print(f"  no room for {images.num_unplaced} background crops")
+        counts = ", ".join(f"{label} {count}" for label, count in crops.class_counts().items())
+        console.print(
+            f"{name.removesuffix('_split')}: {counted(len(crops), 'crop')}; {counts}",
+            highlight=False,
+        )
+        if crops.num_unplaced:
+            console.print(f"  no room for {counted(crops.num_unplaced, 'background crop')}")
     return splits
 
 
@@ -240,33 +239,3 @@ def _phase(
 def _input_spec(config: PretrainConfig, classifier: Classifier) -> InputSpec:
     side = config.data.input_size or classifier.backbone.image_size
     return InputSpec((side, side))
-
-
-def _read_folders(config: PretrainConfig, console: Console) -> dict[str, Images]:
-    data = config.data
-    if not isinstance(data.root, str):
-        raise DetectError("data.root: folders of images have one root, found a list")
-    splits: dict[str, Images] = {}
-    names: Sequence[str] | None = data.classes if isinstance(data.classes, list) else None
-    faults: list[Fault] = []
-    for split in SPLITS:
-        folder = getattr(data, split)
-        if folder is None:
-            continue
-        if not isinstance(folder, str):
-            raise DetectError(f"data.{split}: expected the name of one folder, found {folder}")
-        try:
-            with console.status(f"Checking {data.root}/{folder}"):
-                images = read_image_folder(Path(data.root), folder, names, data.on_error)
-        except DataFaults as error:
-            faults += error.faults
-            continue
-        for fault in images.faults:
-            console.print(str(fault), highlight=False, markup=False, soft_wrap=True)
-        splits[split] = images
-        names = names or images.class_names
-    if faults:
-        raise DataFaults(faults, [Path(data.root)], is_voc=False)
-    if "train_split" not in splits:
-        raise DetectError("data.train_split: expected the name of a folder, found null")
-    return splits

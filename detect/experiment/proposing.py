@@ -14,9 +14,9 @@ from rich.console import Console
 from torch import Tensor
 
 from detect.data import (
+    DetectionDataset,
     EvaluationBatches,
     ProposedSamples,
-    VOCDataset,
     drop_empty,
     meta_in_input,
     read_image,
@@ -43,7 +43,7 @@ MIN_SECONDS = 20.0
 
 
 def find_proposals(
-    detector: Detector, dataset: VOCDataset, cache: Path, console: Console
+    detector: Detector, dataset: DetectionDataset, cache: Path, console: Console
 ) -> Proposals | None:
     """The proposals of all images, in their own frames, as a detector wants them.
 
@@ -121,7 +121,7 @@ class ProposedImages:
     """
 
     def __init__(
-        self, dataset: VOCDataset, proposals: Proposals, spec: InputSpec, num_workers: int
+        self, dataset: DetectionDataset, proposals: Proposals, spec: InputSpec, num_workers: int
     ) -> None:
         self.dataset, self.proposals, self.spec = dataset, proposals, spec
         self.num_workers = num_workers

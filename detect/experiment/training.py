@@ -7,18 +7,12 @@ import torch
 from rich.console import Console
 
 from detect.config import Config
-from detect.data import (
-    Augmentation,
-    KeypointDataset,
-    ProposedSamples,
-    TrainingBatches,
-    VOCDataset,
-)
+from detect.data import DetectionDataset, ProposedSamples, TrainingBatches
 from detect.detectors import Detector
 from detect.evaluation import (
     write_detections_json,
 )
-from detect.experiment.datasets import Images, read_splits
+from detect.experiment.datasets import augmentation_of, read_splits
 from detect.experiment.evaluation import Evaluation, evaluate, proposals_of
 from detect.experiment.model import build_detector, take_weights
 from detect.experiment.proposing import ProposedImages
@@ -166,14 +160,12 @@ def _train(
 def _plan(
     config: Config,
     detector: Detector,
-    dataset: Images,
+    dataset: DetectionDataset,
     device: torch.device,
     proposals: Proposals | None,
     processes: Processes,
 ) -> Plan:
-    options = config.data.augmentation
-    swaps = dataset.joint_swaps if isinstance(dataset, KeypointDataset) else ()
-    augmentation = None if options is None else Augmentation(**options, joint_swaps=swaps)
+    augmentation = augmentation_of(config, dataset)
     samples = dataset if config.data.include_difficult else dataset.without_difficult()
     spec, num_workers = detector.input_spec, config.data.num_workers
 
@@ -193,6 +185,6 @@ def _plan(
 
     settings = {name: config.settings_of(name) for name in detector.phase_names}
     proposed = None
-    if proposals is not None and isinstance(samples, VOCDataset):
+    if proposals is not None:
         proposed = ProposedImages(samples, proposals, spec, num_workers)
     return Plan(settings, batches, proposed, Path(config.data.cache))

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from detect.cli.analyze import Request, run_analysis
 from detect.configs import find_config
-from detect.data import VOCSource, draw_shapes, read_data
+from detect.data import draw_shapes, read_dataset
 from detect.errors import DetectError
 from detect.evaluation import DetectionSet, write_detections_json, write_voc_detections
 from detect.structures import Detections
@@ -33,7 +33,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(shapes: Path) -> DetectionSet:
     """The boxes of the test split, moved a little, some in the wrong class, scores in 0…1."""
-    dataset = read_data([VOCSource(shapes, "test")], "auto", on_error="stop")
+    dataset = read_dataset(shapes, "test")
     generator = torch.Generator().manual_seed(0)
     detections = []
     for truth in dataset.truths:

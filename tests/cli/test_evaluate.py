@@ -11,11 +11,10 @@ from detect.cli.thresholds import parse_thresholds
 from detect.configs import find_config
 from detect.data import (
     SHAPE_CLASSES,
-    VOCSource,
     draw_shapes,
     read_annotated,
     read_coco_truths,
-    read_data,
+    read_dataset,
 )
 from detect.errors import DetectError
 from detect.evaluation import (
@@ -227,7 +226,7 @@ def test_significance_compares_the_two(capsys, shapes, forms, tmp_path):
         capsys, tmp_path, forms / "a.json", forms / "b.json", *on_test,
         "--significance", "--iou", 0.5, "--iou", 0.75, "--resamplings", 50, "--seed", 3,
     )  # fmt: skip
-    dataset = read_data([VOCSource(shapes, "test")], "auto")
+    dataset = read_dataset(shapes, "test")
     expected = [
         compare_detections(
             read_detections_json(forms / "a.json"),

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from detect.data.checking import check_annotated
-from detect.data.formats.annotated_voc import read_annotated_voc
+from detect.data.formats.voc import read_annotated_voc
 from tests.data.voc_folder import VOCFolder, annotation_xml, object_xml
 
 SIZE = (120, 160)  # height, width

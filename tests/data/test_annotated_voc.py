@@ -2,9 +2,9 @@ from xml.etree.ElementTree import Element, fromstring, tostring
 
 import pytest
 
-from detect.data.formats.annotated_voc import read_annotated_voc
+from detect.data import read_dataset
 from detect.data.formats.set_extras import EXTRAS_FILE, SetExtras, set_extras_text
-from detect.data.formats.voc import VOCSource, read_voc
+from detect.data.formats.voc import read_annotated_voc
 from detect.data.formats.voc_extras import (
     OBJECT_TAGS,
     ExtrasError,
@@ -51,7 +51,7 @@ def test_all_that_the_files_say(folder):
 def test_a_crowd_is_difficult_to_a_detector(folder):
     folder.add("a", annotation_xml(object_xml(extra="<crowd>1</crowd>")))
     folder.split("train", "a")
-    dataset = read_voc([VOCSource(folder.root, "train")], "auto")
+    dataset = read_dataset(folder.root, "train")
     assert dataset.truths[0].difficult.tolist() == [True]
 
 

@@ -15,7 +15,7 @@ from detect.data.checking.class_names import check_class_names
 from detect.data.checking.inspection import difference_hash, inspect_images
 from detect.data.checking.similarity import MAX_HASH_DISTANCE, find_similar
 from detect.data.checking.splits import are_apart
-from detect.data.formats.annotated_voc import read_annotated_voc
+from detect.data.formats.voc import read_annotated_voc
 from detect.data.images import ImageError
 from detect.data.reading import read_annotated
 from tests.data.checked_folder import CAT_BOX, SIZE, CheckedFolder, encoded, scene, sound_xml

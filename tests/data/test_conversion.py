@@ -11,11 +11,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detect.data import (
-    VOCSource,
     draw_shapes,
     read_annotated,
-    read_data,
-    read_voc,
+    read_dataset,
     write_annotated,
 )
 from detect.data.annotated import AnnotatedImage, AnnotatedObject, AnnotatedSet
@@ -190,8 +188,8 @@ def test_real_images_there_and_back(tmp_path, shared):
     assert losses == []
     assert content(result, without=("id",)) == content(source)
     np.testing.assert_array_equal(boxes(result), boxes(source))
-    before = read_voc([VOCSource(source.root, "test")], "voc")
-    after = read_voc([VOCSource(tmp_path / "2voc", "test")], "voc")
+    before = read_dataset(source.root, "test", classes="voc")
+    after = read_dataset(tmp_path / "2voc", "test", classes="voc")
     assert before.image_ids == after.image_ids
 
 
@@ -224,9 +222,9 @@ def test_shapes_give_the_same_truths_in_every_format(tmp_path):
     source = read_annotated(tmp_path / "voc")
     for name in ("coco", "yolo"):
         write_annotated(source, tmp_path / name, name)
-    expected = read_voc([VOCSource(tmp_path / "voc", "train")], source.class_names)
+    expected = read_dataset(tmp_path / "voc", "train", classes=source.class_names)
     for name in ("coco", "yolo"):
-        found = read_data([VOCSource(tmp_path / name, "train")], "auto")
+        found = read_dataset(tmp_path / name, "train")
         assert found.class_names == expected.class_names
         order = [found.image_ids.index(image_id) for image_id in expected.image_ids]
         for row, number in enumerate(order):

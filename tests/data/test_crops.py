@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from detect.data import EvaluationBatches, VOCDataset, VOCSource, read_voc
+from detect.data import DetectionDataset, EvaluationBatches, read_dataset
 from detect.data.loading import crops as module
 from detect.data.loading.batches import SampleSource
 from detect.data.loading.crops import (
@@ -351,7 +351,7 @@ def test_crops_of_a_voc_set(tmp_path):
     folder.add("000012", annotation_xml(hard, object_xml("dog", (3, 4, 22, 23))), suffix=".png")
     folder.add("000013", annotation_xml(), photo(seed=1), suffix=".png")
     folder.split("train", "000012", "000013")
-    dataset = read_voc([VOCSource(folder.root, "train")], "auto")
+    dataset = read_dataset(folder.root, "train")
     crops = ObjectCrops(dataset, background_per_image=1)
     assert crops.image_ids[:2] == ("000012_0", "000012_1")
     assert crops.labels.tolist()[:2] == [0, 1]
@@ -368,19 +368,19 @@ def test_a_replaced_image_is_an_error(tmp_path):
     folder = VOCFolder(tmp_path / "set")
     folder.add("000012")
     folder.split("train", "000012")
-    crops = ObjectCrops(read_voc([VOCSource(folder.root, "train")], "auto"))
+    crops = ObjectCrops(read_dataset(folder.root, "train"))
     (folder.images / "000012.jpg").write_bytes(photo((30, 30)))
     with pytest.raises(DetectError, match="replaced meanwhile"):
         crops[0]
 
 
 def test_crops_of_voc2012(shared):
-    source = VOCSource(shared / "data" / "voc2012_sample", "trainval")
-    dataset = read_voc([source], "voc", verify_images=False)
+    root = shared / "data" / "voc2012_sample"
+    dataset = read_dataset(root, "trainval", classes="voc", verify_images=False)
     crops = ObjectCrops(dataset, background_per_image=4)
     counts = crops.class_counts()
     assert counts.pop("background") + crops.num_unplaced == 4 * len(dataset)
     assert counts == dataset.class_counts()
-    assert isinstance(dataset, VOCDataset)
+    assert isinstance(dataset, DetectionDataset)
     for number in range(0, len(crops), 17):
         assert crops[number].image.shape[:2] == tuple(crops.sizes[number])

@@ -2,16 +2,15 @@ import pytest
 
 from detect.data import (
     DataFaults,
-    VOCSource,
     detect_format,
     read_annotated,
-    read_data,
+    read_dataset,
     splits_of,
     write_annotated,
 )
 from detect.data.reading import SIGNS
 from detect.errors import DetectError
-from tests.data.voc_folder import VOCFolder, annotation_xml, object_xml
+from tests.data.voc_folder import VOCFolder, annotation_xml, object_xml, read_voc
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def test_several_formats(roots):
 
 def test_difficult_objects_and_crowds_are_difficult_to_a_detector(roots):
     for root in roots.values():
-        dataset = read_data([VOCSource(root, "train")], "auto")
+        dataset = read_dataset(root, "train")
         assert dataset.image_ids == ("a",)
         assert dataset.class_names == ("ant", "cat", "dog")
         assert dataset.truths[0].labels.tolist() == [2, 1, 0]
@@ -76,40 +75,40 @@ def test_difficult_objects_and_crowds_are_difficult_to_a_detector(roots):
 
 
 def test_sets_of_several_formats_are_joined(roots):
-    sources = [VOCSource(roots["coco"], "train"), VOCSource(roots["yolo"], "val")]
-    dataset = read_data(sources, ["dog", "cat", "ant"])
+    sources = [(roots["coco"], "train"), (roots["yolo"], "val")]
+    dataset = read_voc(sources, ["dog", "cat", "ant"], kind="auto")
     assert dataset.image_ids == ("a", "b")
     assert [truth.labels.tolist() for truth in dataset.truths] == [[0, 1, 2], [0]]
-    twice = [VOCSource(roots["coco"], "train"), VOCSource(roots["voc"], "train")]
+    twice = [(roots["coco"], "train"), (roots["voc"], "train")]
     with pytest.raises(DataFaults, match="duplicate-image"):
-        read_data(twice, "auto")
-    assert len(read_data(twice, "auto", on_error="skip")) == 1
+        read_voc(twice, kind="auto")
+    assert len(read_voc(twice, kind="auto", on_error="skip")) == 1
 
 
 @pytest.mark.parametrize(("named", "found"), [("voc", "coco"), ("voc", "yolo"), ("coco", "voc")])
 def test_the_error_says_which_kind_to_set(roots, named, found):
     with pytest.raises(DetectError, match=f"set data.kind={found}"):
-        read_data([VOCSource(roots[found], "train")], "auto", named)
+        read_dataset(roots[found], "train", named)
 
 
 def test_faults_stop_or_are_left_out(roots):
     path = roots["yolo"] / "labels/train/a.txt"
     path.write_text(path.read_text() + "9 0 0 0 0\n")
-    source = [VOCSource(roots["yolo"], "train")]
+    root = roots["yolo"]
     with pytest.raises(DataFaults, match="unknown-class"):
-        read_data(source, "auto")
-    dataset = read_data(source, "auto", on_error="skip")
+        read_dataset(root, "train")
+    dataset = read_dataset(root, "train", on_error="skip")
     assert (len(dataset.truths[0]), dataset.num_skipped_objects) == (3, 1)
     (roots["yolo"] / "images/train/a.png").write_bytes(b"")
     (roots["yolo"] / "images/train/a.jpg").write_bytes(b"")
-    with pytest.raises(DetectError, match="none of the images is left"):
-        read_data(source, "auto", on_error="skip")
+    with pytest.raises(DetectError, match="none of the 2 images is left"):
+        read_dataset(root, "train", on_error="skip")
 
 
 def test_images_are_decoded_on_demand(roots):
     path = next((roots["coco"] / "images").glob("a.*"))
     path.write_bytes(path.read_bytes()[:-20])
-    source = [VOCSource(roots["coco"], "train")]
-    assert len(read_data(source, "auto", verify_images=False)) == 1
+    root = roots["coco"]
+    assert len(read_dataset(root, "train", verify_images=False)) == 1
     with pytest.raises(DataFaults, match="unreadable-image"):
-        read_data(source, "auto")
+        read_dataset(root, "train")

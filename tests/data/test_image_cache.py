@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
-from detect.data import CachedSamples, VOCSource, draw_shapes, read_voc
+from detect.data import CachedSamples, draw_shapes, read_dataset
 from detect.structures import Batch
 
 
@@ -28,7 +28,7 @@ class Counted:
 def dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shapes")
     draw_shapes(folder, 20, seed=0, image_size=(64, 64))
-    return read_voc([VOCSource(folder, "train")], "auto")
+    return read_dataset(folder, "train")
 
 
 def assert_same(sample, expected):

@@ -3,13 +3,11 @@ import pickle
 import pytest
 import torch
 
+from detect.data import DetectionDataset
 from detect.data.faults import DataFaults
-from detect.data.formats.imagenet_localization import (
-    ImageNetLocalization,
-    read_imagenet_localization,
-)
-from detect.data.formats.voc import VOCDataset
+from detect.data.formats.imagenet_localization import read_imagenet_localization
 from detect.errors import DetectError
+from detect.wording import counted
 from tests.data.voc_folder import annotation_xml, object_xml, photo
 
 TENCH, SHARK = "n01440764", "n01484850"
@@ -55,6 +53,10 @@ def folder(tmp_path):
     return folder
 
 
+def left_out(number):
+    return (f"left out, without a box: {counted(number, 'image')}",)
+
+
 def warnings_of(dataset):
     assert {fault.severity for fault in dataset.faults} <= {"warning"}
     return [fault.rule for fault in dataset.faults]
@@ -65,7 +67,7 @@ def warnings_of(dataset):
 
 def test_training_images_lie_in_synset_folders(folder):
     dataset = read_imagenet_localization(folder.root, "train")
-    assert isinstance(dataset, VOCDataset)
+    assert isinstance(dataset, DetectionDataset)
     assert dataset.class_names == (TENCH, SHARK)
     ids = (f"{TENCH}/{TENCH}_10026", f"{TENCH}/{TENCH}_7", f"{SHARK}/{SHARK}_1")
     assert dataset.image_ids == ids
@@ -75,7 +77,7 @@ def test_training_images_lie_in_synset_folders(folder):
     assert sample.image.shape == (40, 60, 3)
     assert sample.meta.path == folder.root / f"Data/CLS-LOC/train/{ids[0]}.JPEG"
     assert dataset.faults == ()
-    assert dataset.num_without_box == 0
+    assert dataset.notes == ()
 
 
 def test_validation_images_lie_in_one_folder_and_have_the_labels_of_training(folder):
@@ -108,20 +110,18 @@ def test_class_names_without_a_training_split(tmp_path):
     assert [truth.labels.tolist() for truth in dataset.truths] == [[0], [2], [0]]
 
 
-@pytest.mark.parametrize("place", ["LOC_synset_mapping.txt", "../LOC_synset_mapping.txt"])
-def test_words_for_the_classes(folder, place):
-    assert read_imagenet_localization(folder.root, "val").descriptions == (TENCH, SHARK)
-    folder.write(place, f"n0 nothing\n{TENCH} tench, Tinca tinca\n")
-    dataset = read_imagenet_localization(folder.root, "val")
-    assert dataset.class_names == (TENCH, SHARK)
-    assert dataset.descriptions == ("tench, Tinca tinca", SHARK)
+def test_the_mapping_may_lie_beside_the_folder(folder):
+    (folder.root / "Annotations/CLS-LOC/train").rename(folder.root / "elsewhere")
+    folder.write("../LOC_synset_mapping.txt", f"n0 nothing\n{TENCH} tench, Tinca tinca\n")
+    with pytest.raises(DataFaults, match=f"unknown class '{SHARK}'"):
+        read_imagenet_localization(folder.root, "val")
 
 
 def test_the_list_decides(folder):
     folder.list("train_loc", f"{SHARK}/{SHARK}_1 1", f"{TENCH}/{TENCH}_7 2")
     dataset = read_imagenet_localization(folder.root, "train")
     assert dataset.image_ids == (f"{SHARK}/{SHARK}_1", f"{TENCH}/{TENCH}_7")
-    assert dataset.num_without_box == 0
+    assert dataset.notes == ()
     # the list of one split is not that of the other
     assert len(read_imagenet_localization(folder.root, "val")) == 1
     folder.add("val", "ILSVRC2012_val_00000002", object_xml(TENCH))
@@ -142,7 +142,7 @@ def test_other_files_are_no_images(folder):
     dataset = read_imagenet_localization(folder.root, "train")
     assert len(dataset) == 3
     assert dataset.class_names == (TENCH, SHARK)
-    assert dataset.num_without_box == 0
+    assert dataset.notes == ()
 
 
 def test_linked_folders_are_read_once(folder, tmp_path):
@@ -164,7 +164,7 @@ def test_training_images_without_a_box_are_left_out_and_counted(folder):
     folder.add("train", f"{TENCH}/{TENCH}_9")  # no object
     dataset = read_imagenet_localization(folder.root, "train")
     assert len(dataset) == 3
-    assert dataset.num_without_box == 3
+    assert dataset.notes == left_out(3)
     assert dataset.num_skipped_images == 0  # it is no fault
     assert all(len(truth) for truth in dataset.truths)
     (warning,) = dataset.faults
@@ -179,7 +179,7 @@ def test_listed_training_images_without_a_box(folder):
     folder.list("train_loc", f"{TENCH}/{TENCH}_9 1", f"{TENCH}/{TENCH}_7 2")
     dataset = read_imagenet_localization(folder.root, "train")
     assert dataset.image_ids == (f"{TENCH}/{TENCH}_7",)
-    assert dataset.num_without_box == 1
+    assert dataset.notes == left_out(1)
 
 
 def test_validation_keeps_images_without_a_box(folder):
@@ -187,7 +187,7 @@ def test_validation_keeps_images_without_a_box(folder):
     folder.draw("val", "ILSVRC2012_val_00000003")
     dataset = read_imagenet_localization(folder.root, "val")
     assert [len(truth) for truth in dataset.truths] == [1, 0]
-    assert dataset.num_without_box == 1
+    assert dataset.notes == left_out(1)
 
 
 def test_what_is_known_of_the_set_stays_with_its_parts(folder):
@@ -196,9 +196,7 @@ def test_what_is_known_of_the_set_stays_with_its_parts(folder):
     dataset = read_imagenet_localization(folder.root, "train")
     parts = (dataset.subset([2, 0]), dataset.without_difficult())
     for part in (*parts, pickle.loads(pickle.dumps(dataset))):
-        assert isinstance(part, ImageNetLocalization)
-        assert part.descriptions == ("tench", "shark")
-        assert part.num_without_box == 1
+        assert part.notes == left_out(1)
         assert part.faults == dataset.faults
     assert parts[0].image_ids == (dataset.image_ids[2], dataset.image_ids[0])
     torch.testing.assert_close(parts[0].truths[1].boxes, dataset.truths[0].boxes)
@@ -227,7 +225,7 @@ def test_all_faults_together(folder):
     assert len(dataset) == 4
     assert dataset.image_ids[0] == f"{TENCH}/bad_box"
     assert len(dataset.truths[0]) == 1
-    assert (dataset.num_skipped_images, dataset.num_without_box) == (2, 1)
+    assert (dataset.num_skipped_images, dataset.notes) == (2, left_out(1))
     assert dataset.num_skipped_objects == 2
 
 

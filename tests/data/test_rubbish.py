@@ -17,16 +17,16 @@ import pytest
 
 from detect.config import load_config
 from detect.configs import shipped_configs
-from detect.data import ImageError, check_voc, read_image, read_image_header, verify_image
+from detect.data import ImageError, read_image, read_image_header, verify_image
 from detect.data.checking import check_annotated
-from detect.data.formats.annotated_voc import read_annotated_voc
+from detect.data.formats.voc import read_annotated_voc
 from detect.data.reading import read_annotated
 from detect.errors import DetectError
 from detect.yaml_text import BrokenYAMLError, parse_yaml
 from tests.conftest import REPOSITORY
 from tests.data.checked_folder import encoded, scene
 from tests.data.mutations import ANY, JPEG, JSON, XML, YAML, change_number, laughs, mutate
-from tests.data.voc_folder import VOCFolder, annotation_xml, object_xml, photo
+from tests.data.voc_folder import VOCFolder, annotation_xml, check_voc, object_xml, photo
 from tests.data.written_sets import write_coco, write_yolo
 
 # Seconds; each case takes milliseconds, and a busy machine is given its time.

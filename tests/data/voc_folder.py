@@ -1,7 +1,11 @@
 """Small VOC data sets for tests."""
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
+
+from detect.data import DATASETS, DatasetRequest, Source, read_annotated
 
 GOOD_BOX = (2, 3, 20, 30)
 
@@ -52,3 +56,33 @@ class VOCFolder:
 
     def split(self, name, *rows):
         (self.splits / f"{name}.txt").write_text("".join(f"{row}\n" for row in rows))
+
+
+def read_voc(sources, classes="auto", on_error="stop", kind="voc", **options):
+    """Splits of VOC data sets, (root, split) each, joined into one."""
+    found = tuple(Source(*source) for source in sources)
+    return DATASETS[kind](DatasetRequest(kind, found, classes, on_error, **options))
+
+
+# by tests of what only the checker and the converter read
+TOLD_ELSEWHERE = ("unlisted-images", "bad-extras")
+
+
+class VOCReport(NamedTuple):
+    """What a VOC set has, by its reader alone."""
+
+    num_images: int
+    num_objects: int
+    class_names: tuple
+    faults: tuple
+
+
+def check_voc(root, splits=None, classes="auto"):
+    """Read a set with all that is wrong with it, every image decoded."""
+    found = read_annotated(root, splits, classes, "voc", verify_images=True)
+    return VOCReport(
+        len(found.images) + found.num_skipped_images,
+        sum(len(image.objects) for image in found.images) + found.num_skipped_objects,
+        found.class_names,
+        tuple(fault for fault in found.faults if fault.rule not in TOLD_ELSEWHERE),
+    )

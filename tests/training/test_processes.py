@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from detect.backbones import build_backbone
 from detect.config import Settings, resolve
-from detect.data import TrainingBatches, VOCSource, draw_shapes, read_voc
+from detect.data import TrainingBatches, draw_shapes, read_dataset
 from detect.detectors import DETECTORS
 from detect.errors import DetectError
 from detect.experiment.evaluation import evaluate
@@ -44,7 +44,7 @@ def root(tmp_path_factory):
 
 
 def dataset_of(root, split="train"):
-    return read_voc([VOCSource(root, split)], "auto", verify_images=False)
+    return read_dataset(root, split, verify_images=False)
 
 
 def make_detector(name, dataset):

@@ -8,12 +8,12 @@ from detect.data.checking.boxes import check_boxes
 from detect.data.checking.class_names import check_class_names
 from detect.data.checking.finding import Box, CheckReport, Finding, error
 from detect.data.checking.images import check_images
-from detect.data.checking.inspection import InspectedImage, Progress, inspect_images
+from detect.data.checking.inspection import InspectedImage, inspect_images
 from detect.data.checking.listing import check_listing
 from detect.data.checking.splits import check_splits
-from detect.data.faults import Fault
-from detect.data.formats.voc import IMAGE_SUFFIXES, read_voc_objects
-from detect.data.images import ImageError
+from detect.data.faults import Fault, Progress
+from detect.data.formats.voc_annotation import read_voc_objects
+from detect.data.images import IMAGE_SUFFIXES, ImageError
 
 # The reader counts what no split lists; the checker names it.
 _SAID_BETTER = "unlisted-images"

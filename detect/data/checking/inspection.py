@@ -5,9 +5,7 @@ and the same reduced decode, so that they cost next to nothing besides.
 """
 
 import hashlib
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,17 +13,15 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from detect.data.faults import Progress
 from detect.data.images import ImageError, ImageHeader, read_image, read_reduced
+from detect.data.measuring import look_at_images
 
 # The side of the thumbnail that decides whether two images are alike: 256 bytes an image, so
 # that a million of them fit into memory.
 THUMBNAIL_SIDE = 16
 # 128 bits: a chance match among a million images has a probability of 1e-27.
 _DIGEST_BYTES = 16
-# More threads than this wait for the disk and for each other.
-_MAX_THREADS = 8
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,30 +63,14 @@ def inspect_image(path: Path) -> InspectedImage:
 def inspect_images(
     paths: Sequence[Path], progress: Progress | None = None
 ) -> dict[Path, InspectedImage | ImageError]:
-    """Look at each image in a few threads: hashing and decoding work without Python's lock.
+    """Look at each image.
 
     Args:
         paths: of the images; one that comes twice is read once.
         progress: called with the number of images looked at and the number of all.
     """
-
-    def inspect(path: Path) -> InspectedImage | ImageError:
-        try:
-            return inspect_image(path)
-        except ImageError as error:
-            return error
-
     unique = list(dict.fromkeys(paths))
-    inspected = {}
-    # On Ctrl-C the iterator that map returned goes, and with it the images still in the queue.
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        for done, (path, result) in enumerate(
-            zip(unique, pool.map(inspect, unique), strict=True), start=1
-        ):
-            inspected[path] = result
-            if progress is not None:
-                progress(done, len(unique))
-    return inspected
+    return dict(zip(unique, look_at_images(unique, inspect_image, progress), strict=True))
 
 
 def difference_hash(gray: UInt8[np.ndarray, "h w"]) -> int:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from detect.data.annotated import AnnotatedSet
 from detect.data.checking.finding import Finding, warning
-from detect.data.formats.voc import IMAGE_SUFFIXES, list_entries, read_rows
+from detect.data.formats.voc import list_entries
+from detect.data.images import IMAGE_SUFFIXES
 from detect.errors import DetectError
+from detect.files import read_rows
 
 _REMEDY = "list it in a split, or delete it"
 _NAMED_IMAGE = re.compile(r"image \d+ \((.+)\)", re.DOTALL)  # as COCO's reader titles an image

@@ -25,10 +25,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from detect.data.annotated import AnnotatedImage, AnnotatedObject, AnnotatedSet
-from detect.data.faults import Fault
+from detect.data.annotated import AnnotatedImage, AnnotatedObject, AnnotatedSet, sound_extras
+from detect.data.classes import ClassNames, listed_class_names, unknown_class_remedy
+from detect.data.faults import BrokenEntry, Fault, Progress
 from detect.data.formats.coco_fields import (
-    BrokenEntry,
     ImageRecord,
     get_box,
     get_flag,
@@ -40,13 +40,10 @@ from detect.data.formats.coco_fields import (
     read_image_entries,
     some_of,
 )
-from detect.data.formats.plain_data import sound_extras
-from detect.data.formats.voc import ClassNames, Progress, listed_class_names
 from detect.data.images import read_image_size, verify_image
 from detect.data.merging import merge_splits
 from detect.data.split_names import chosen_splits
 from detect.errors import DetectError
-from detect.registry import hint
 
 ANNOTATION_FOLDER = "annotations"
 IMAGE_FOLDER = "images"
@@ -295,7 +292,7 @@ def _is_text_parent(category: Mapping[str, Any]) -> bool:
 
 
 def _unknown_class(path: Path, name: str, wanted: Sequence[str]) -> Fault:
-    remedy = f"{hint(name, wanted)}; correct the name, or add it to data.classes"
+    remedy = unknown_class_remedy(name, wanted)
     value = f"unknown class {name!r}"
     return Fault(str(path), f"category {name}", "unknown-class", value, remedy)
 

@@ -7,17 +7,16 @@ and `categories` are lists of objects; a box is (x, y, width, height), continuou
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from detect.data.faults import Fault
-from detect.data.formats.numerals import NUM_DECIMALS
-from detect.data.formats.voc import Progress
-from detect.data.images import ImageError
+from detect.data.annotated import NUM_DECIMALS
+from detect.data.faults import BrokenEntry, Complaint, Fault, Progress
+from detect.data.images import ImageError, describe_size
+from detect.data.measuring import look_at_images, unreadable
 from detect.errors import DetectError
 from detect.files import read_json
 from detect.structures import ImageMeta
@@ -29,24 +28,8 @@ MAX_BOX_OVERHANG = 1.0
 MAX_ROUNDING = 0.0101
 # Pixels of a side; more than any image that is read, and exact as a float.
 _MAX_SIDE = 2**31
-# More threads than this wait for the disk and for each other.
-_MAX_THREADS = 8
 
 Box = tuple[float, float, float, float]
-# Rule, value and remedy of a fault whose place is known elsewhere.
-Complaint = tuple[str, str, str]
-
-
-class BrokenEntry(Exception):  # noqa: N818 — it carries a fault from where it is found to its record
-    """What is wrong with an entry."""
-
-    def __init__(self, rule: str, value: str, remedy: str) -> None:
-        super().__init__(value)
-        self.rule, self.value, self.remedy = rule, value, remedy
-
-    def at(self, path: Path, title: str, severity: Literal["error", "warning"] = "error") -> Fault:
-        """The fault of the entry `title` of the file `path`."""
-        return Fault(str(path), title, self.rule, self.value, self.remedy, severity)
 
 
 def read_content(path: Path, format_name: str) -> dict[str, Any]:
@@ -176,12 +159,6 @@ def get_box(entry: Any, size: tuple[int, int] | None) -> tuple[Box, list[Complai
     return box, [("box-past-border", f"{value} is cut off at the border", "see whether it fits")]
 
 
-def describe_size(size: tuple[int, int]) -> str:
-    """A (height, width) for people."""
-    height, width = size
-    return f"{width} wide and {height} high"
-
-
 # ---- images ---------------------------------------------------------------------------------
 
 
@@ -267,33 +244,23 @@ def measure_images(
     measure: Callable[[Path], tuple[int, int]],
     progress: Progress | None,
 ) -> None:
-    """Look at the file of every image, in a few threads: decoders work without Python's lock."""
-
-    def measure_one(image: ImageRecord) -> None:
-        if image.path is None:
-            return
-        try:
-            size = measure(image.path)
-        except ImageError as error:
+    """Look at the file of every image."""
+    located = [image for image in images if image.path is not None]
+    sizes = look_at_images([image.path for image in located if image.path], measure, progress)
+    for image, size in zip(located, sizes, strict=True):
+        assert image.path is not None
+        if isinstance(size, ImageError):
             rule = "unreadable-image" if _exists(image.path) else "missing-image"
-            fault = Fault(str(image.path), None, rule, error.value, error.remedy)
-            image.faults.append(fault)
-            return
-        if size != image.stated_size:
+            image.faults.append(replace(unreadable(image.path, size), rule=rule))
+        elif size != image.stated_size:
             assert image.stated_size is not None
             value = f"the image is {describe_size(size)}, its entry says "
             remedy = "see whether it is the image that was annotated, then correct the entry"
             value += describe_size(image.stated_size)
             fault = Fault(str(image.path), image.title, "size-mismatch", value, remedy)
             image.faults.append(fault)
-            return
-        image.meta = ImageMeta(image.image_id, image.path, size, size)
-
-    # On Ctrl-C the iterator that map returned goes, and with it the images still in the queue.
-    with ThreadPoolExecutor(_MAX_THREADS) as pool:
-        for done, _ in enumerate(pool.map(measure_one, images), start=1):
-            if progress is not None:
-                progress(done, len(images))
+        else:
+            image.meta = ImageMeta(image.image_id, image.path, size, size)
 
 
 def _exists(path: Path) -> bool:

@@ -16,9 +16,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from detect.data.faults import DataFaults, Fault
+from detect.data.faults import BrokenEntry, DataFaults, Fault
 from detect.data.formats.coco_fields import (
-    BrokenEntry,
     get_flag,
     get_id,
     get_numbers,

@@ -13,9 +13,7 @@ the system's and other programs' files and are passed over.
 """
 
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,9 +22,18 @@ import numpy as np
 from jaxtyping import Int
 from torch.utils.data import Dataset
 
-from detect.data.faults import DataFaults, Fault
-from detect.data.formats.voc import IMAGE_SUFFIXES, Progress
-from detect.data.images import ImageError, read_image, read_image_size, verify_image
+from detect.data.classes import listed_class_names, unknown_class_remedy
+from detect.data.dataset import OnError
+from detect.data.faults import DataFaults, Fault, Progress
+from detect.data.images import (
+    IMAGE_SUFFIXES,
+    ImageError,
+    read_image_size,
+    read_unchanged_image,
+    verify_image,
+)
+from detect.data.measuring import look_at_images, unreadable
+from detect.data.readers import DATASETS, DatasetRequest
 from detect.errors import DetectError
 from detect.registry import hint
 from detect.structures import ImageMeta, Sample, whole_image_truth
@@ -35,10 +42,6 @@ from detect.wording import counted
 FILE_SUFFIXES = (*IMAGE_SUFFIXES, ".tif", ".tiff")
 
 _LAYOUT = "<split>/<class>/<image>.jpg"
-# Images that a thread takes at once: an order in the queue takes as long as reading a header.
-_CHUNK_SIZE = 64
-# More threads than this wait for the disk and for each other.
-_MAX_THREADS = 8
 
 
 class ImageFolder(Dataset[Sample]):
@@ -54,6 +57,9 @@ class ImageFolder(Dataset[Sample]):
         faults: all that was found wrong, warnings included.
         num_skipped_images: images left out for a fault.
     """
+
+    num_skipped_objects = 0
+    notes = ()
 
     def __init__(
         self,
@@ -89,12 +95,7 @@ class ImageFolder(Dataset[Sample]):
         image_id = self._image_ids[number]
         path = self.folder / image_id
         size = (int(self.sizes[number, 0]), int(self.sizes[number, 1]))
-        image = read_image(path)
-        if image.shape[:2] != size:
-            raise DetectError(
-                f"{path}: expected (height, width) {size} as when the data set was read, "
-                f"found {image.shape[:2]}; the file was replaced meanwhile: start again"
-            )
+        image = read_unchanged_image(path, size)
         truth = whole_image_truth(size, int(self.labels[number]))
         return Sample(image, truth, ImageMeta(image_id, path, size, size))
 
@@ -129,7 +130,7 @@ def read_image_folder(
     root: Path,
     split: str,
     class_names: Sequence[str] | None = None,
-    on_error: Literal["stop", "skip"] = "stop",
+    on_error: OnError = "stop",
     *,
     verify_images: bool = False,
     progress: Progress | None = None,
@@ -155,7 +156,7 @@ def read_image_folder(
             sense, or no image is left.
     """
     if class_names is not None:
-        _check_class_names(class_names)
+        class_names = listed_class_names(class_names)
     folder = _find_split(root, split)
     listing = _list_split(folder)
     names, faults = _match_classes(folder, listing, class_names)
@@ -179,6 +180,19 @@ def read_image_folder(
         np.array(survey.sizes, np.int32),
         faults=faults,
         num_skipped_images=listing.num_images - len(survey.image_ids),
+    )
+
+
+@DATASETS.register("folders")
+def _read(request: DatasetRequest) -> ImageFolder:
+    """Images of one class each, for classifiers; they have no boxes."""
+    return read_image_folder(
+        request.source.root,
+        request.split,
+        request.class_names,
+        request.on_error,
+        verify_images=bool(request.verify_images),
+        progress=request.progress,
     )
 
 
@@ -306,17 +320,6 @@ def _some(names: Sequence[str]) -> str:
 # ---- classes ----------------------------------------------------------------------------------
 
 
-def _check_class_names(class_names: Sequence[str]) -> None:
-    if not class_names:
-        raise DetectError("class_names: expected the name of each class, found none; name them")
-    repeated = [name for name, count in Counter(class_names).items() if count > 1]
-    if repeated:
-        raise DetectError(
-            f"class_names: expected every name once, found {repeated[0]!r} "
-            f"{list(class_names).count(repeated[0])} times; delete the others"
-        )
-
-
 def _match_classes(
     folder: Path, listing: _Listing, class_names: Sequence[str] | None
 ) -> tuple[tuple[str, ...], list[Fault]]:
@@ -328,7 +331,7 @@ def _match_classes(
         value = (
             f"unknown class {name!r}, a folder of {counted(len(listing.image_ids[name]), 'image')}"
         )
-        remedy = f"{hint(name, class_names)}; rename the folder, or delete it"
+        remedy = unknown_class_remedy(name, class_names, "rename the folder, or delete it")
         faults.append(Fault(str(folder / name), None, "unknown-class", value, remedy))
     for name in (name for name in class_names if name not in listing.image_ids):
         value = f"there is no folder of the class {name!r}"
@@ -370,17 +373,16 @@ def _survey(
         progress: as in `read_image_folder`.
     """
     listed = {name: listing.image_ids[name] for name in names if name in listing.image_ids}
-    measured = iter(
-        _measure(folder, [key for keys in listed.values() for key in keys], measure, progress)
-    )
+    paths = [folder / key for keys in listed.values() for key in keys]
+    measured = iter(look_at_images(paths, measure, progress))
     survey = _Survey((), [], [], [], [])
     for name in names:
         num_before = len(survey.image_ids)
         label = len(survey.class_names)
         for image_id in listed.get(name, []):
             found = next(measured)
-            if isinstance(found, Fault):
-                survey.faults.append(found)
+            if isinstance(found, ImageError):
+                survey.faults.append(unreadable(folder / image_id, found))
             else:
                 survey.image_ids.append(image_id)
                 survey.labels.append(label)
@@ -404,32 +406,3 @@ def _empty_class(folder: Path, num_faulty: int, severity: Literal["error", "warn
         value = f"none of the class's {counted(num_faulty, 'image')} can be read"
     remedy = "add images, or delete the folder"
     return Fault(str(folder), None, "empty-class", value, remedy, severity)
-
-
-def _measure(
-    folder: Path,
-    image_ids: Sequence[str],
-    measure: Callable[[Path], tuple[int, int]],
-    progress: Progress | None,
-) -> list[tuple[int, int] | Fault]:
-    """The size of every image, or its fault, in a few threads: disks like several questions."""
-
-    def measure_one(image_id: str) -> tuple[int, int] | Fault:
-        path = folder / image_id
-        try:
-            return measure(path)
-        except ImageError as error:
-            return Fault(str(path), None, "unreadable-image", error.value, error.remedy)
-
-    def measure_chunk(start: int) -> list[tuple[int, int] | Fault]:
-        return [measure_one(image_id) for image_id in image_ids[start : start + _CHUNK_SIZE]]
-
-    found: list[tuple[int, int] | Fault] = []
-    starts = range(0, len(image_ids), _CHUNK_SIZE)
-    # On Ctrl-C the iterator that map returned goes, and with it the images still in the queue.
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        for chunk in pool.map(measure_chunk, starts):
-            found += chunk
-            if progress is not None:
-                progress(len(found), len(image_ids))
-    return found

@@ -20,20 +20,17 @@ scale visual recognition challenge", describes the set.
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
-from detect.data.faults import Fault
-from detect.data.formats.voc import (
-    IMAGE_SUFFIXES,
-    ImageEntry,
-    Progress,
-    VOCDataset,
-    read_images,
-    read_rows,
-)
+from detect.data.dataset import DetectionDataset, OnError
+from detect.data.faults import Fault, Progress
+from detect.data.formats.voc import ImageEntry, read_entries
+from detect.data.images import IMAGE_SUFFIXES
+from detect.data.readers import DATASETS, DatasetRequest
 from detect.errors import DetectError
-from detect.structures import GroundTruth, ImageMeta
+from detect.files import read_rows
+from detect.wording import counted
 
 # The list of each split's images that have boxes.
 SPLIT_LISTS = {"train": "train_loc.txt", "val": "val.txt"}
@@ -44,63 +41,29 @@ _LIST_ROW = re.compile(r"(\S+)(\s+\d+)?")
 _MAPPING_ROW = re.compile(r"(\S+)\s+(\S.*)")
 
 
-class ImageNetLocalization(VOCDataset):
-    """Images with boxes of the class that they show.
-
-    Attributes:
-        descriptions: for each class its words, as in `tench, Tinca tinca`; the synset id itself
-            where nothing describes it.
-        num_without_box: images left out because they have no box: no annotation at all, or one
-            without an object that is in order.
-    """
-
-    def __init__(
-        self,
-        class_names: Sequence[str],
-        metas: Sequence[ImageMeta],
-        truths: Sequence[GroundTruth],
-        *,
-        faults: Sequence[Fault] = (),
-        num_skipped_images: int = 0,
-        num_skipped_objects: int = 0,
-        descriptions: Sequence[str] = (),
-        num_without_box: int = 0,
-    ) -> None:
-        super().__init__(
-            class_names,
-            metas,
-            truths,
-            faults=faults,
-            num_skipped_images=num_skipped_images,
-            num_skipped_objects=num_skipped_objects,
-        )
-        self.descriptions = tuple(descriptions)
-        self.num_without_box = num_without_box
-
-    def _with(
-        self, metas: Sequence[ImageMeta], truths: Sequence[GroundTruth]
-    ) -> "ImageNetLocalization":
-        return ImageNetLocalization(
-            self.class_names,
-            metas,
-            truths,
-            faults=self.faults,
-            num_skipped_images=self.num_skipped_images,
-            num_skipped_objects=self.num_skipped_objects,
-            descriptions=self.descriptions,
-            num_without_box=self.num_without_box,
-        )
+@DATASETS.register("imagenet_localization")
+def _read(request: DatasetRequest) -> DetectionDataset:
+    dataset = read_imagenet_localization(
+        request.source.root,
+        request.split,
+        request.class_names,
+        request.on_error,
+        verify_images=bool(request.verify_images),
+        progress=request.progress,
+    )
+    dataset.name = request.name
+    return dataset
 
 
 def read_imagenet_localization(
     root: Path,
     split: str,
     class_names: Sequence[str] | None = None,
-    on_error: Literal["stop", "skip"] = "stop",
+    on_error: OnError = "stop",
     *,
     verify_images: bool = False,
     progress: Progress | None = None,
-) -> ImageNetLocalization:
+) -> DetectionDataset:
     """Read one split of ImageNet's localization set.
 
     A list in `ImageSets/CLS-LOC` decides which images belong to the split, and each of them must
@@ -113,9 +76,10 @@ def read_imagenet_localization(
         class_names: the synset ids of the labels 0 … C−1; without them, the names of the folders
             in `Annotations/CLS-LOC/train`, sorted, for both splits; without such a folder the ids
             of `LOC_synset_mapping.txt`; without that the names in the annotations, sorted.
-        on_error: as in `read_voc`.
+        on_error: `stop` raises all errors together; `skip` leaves faulty objects and faulty
+            images out, and says so in the data set's `faults`. Warnings never stop.
         verify_images: decode every image once. Otherwise only the headers are read.
-        progress: as in `read_voc`.
+        progress: called with the number of images looked at and the number of all.
 
     Returns:
         The images, whose `faults` have warnings of what is left out, of objects of another class
@@ -143,20 +107,20 @@ def read_imagenet_localization(
     words = _read_mapping(root)
     if class_names is None:
         class_names = _train_folders(root) or list(words) or "auto"
-    dataset = read_images(
+    annotated = read_entries(
         [_entry(root, image_id, split, listed_in) for image_id in image_ids],
         class_names,
-        on_error=on_error,
         verify_images=verify_images,
         progress=progress,
-        is_voc=False,
     )
-    return _finished(dataset, root, split, words, num_unannotated)
+    annotated = replace(annotated, data_format="imagenet_localization")
+    dataset = DetectionDataset.from_annotated([annotated], on_error)
+    return _finished(dataset, root, split, num_unannotated)
 
 
 def _finished(
-    dataset: VOCDataset, root: Path, split: str, words: dict[str, str], num_unannotated: int
-) -> ImageNetLocalization:
+    dataset: DetectionDataset, root: Path, split: str, num_unannotated: int
+) -> DetectionDataset:
     """Leave training images without a box out, and say all there is to say of the set."""
     faults = _with_one_zero_based(dataset.faults, root)
     kept = list(range(len(dataset)))
@@ -175,16 +139,9 @@ def _finished(
         remedy = "they are left out; add annotations if that is not meant"
         folder = _image_folder(root, split)
         faults.append(_warning(folder, None, "images-without-box", value, remedy))
-    return ImageNetLocalization(
-        dataset.class_names,
-        [dataset.metas[number] for number in kept],
-        [dataset.truths[number] for number in kept],
-        faults=faults,
-        num_skipped_images=dataset.num_skipped_images,
-        num_skipped_objects=dataset.num_skipped_objects,
-        descriptions=[words.get(name, name) for name in dataset.class_names],
-        num_without_box=num_without_box,
-    )
+        dataset.notes = (f"left out, without a box: {counted(num_without_box, 'image')}",)
+    dataset.faults = tuple(faults)
+    return dataset.subset(kept)
 
 
 # ---- folders and lists ------------------------------------------------------------------------
@@ -304,7 +261,7 @@ def _read_mapping(root: Path) -> dict[str, str]:
 
 
 def _class_mismatches(
-    dataset: VOCDataset, labels: Sequence[Sequence[int]], folder: Path
+    dataset: DetectionDataset, labels: Sequence[Sequence[int]], folder: Path
 ) -> list[Fault]:
     """A warning for each image in whose synset folder an object has another class.
 

@@ -15,25 +15,19 @@ As for VOC data sets, everything that is wrong is found before training and told
 of images and annotations as `Fault` records; a file that is no such data set at once.
 """
 
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from detect.data.faults import DataFaults, Fault
+from detect.data.classes import listed_class_names, unknown_class_remedy
+from detect.data.dataset import SIDES, DetectionDataset, OnError, Skeleton
+from detect.data.faults import BrokenEntry, Complaint, DataFaults, Fault, Progress
 from detect.data.formats.coco_fields import (
-    BrokenEntry,
-    Complaint,
     ImageRecord,
-    describe_size,
     get_box,
     get_flag,
     get_id,
@@ -45,181 +39,25 @@ from detect.data.formats.coco_fields import (
     read_image_entries,
     some_of,
 )
-from detect.data.formats.voc import Progress
-from detect.data.images import read_image, read_image_size, verify_image
-from detect.data.loading.crops import crop_boxes
-from detect.data.loading.transforms import moved_joints
+from detect.data.images import describe_size, read_image_size, verify_image
+from detect.data.loading.person_crops import PersonCrops
+from detect.data.readers import DATASETS, DatasetRequest
 from detect.errors import DetectError
-from detect.registry import hint
-from detect.structures import GroundTruth, ImageMeta, Sample
+from detect.structures import GroundTruth
 
 # The center of a pixel, whose index COCO gives for a joint.
 PIXEL_CENTER = 0.5
-_SIDES = (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"))
-
-Limbs = tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Skeleton:
-    """The joints of a class and how they belong together.
-
-    Attributes:
-        joint_names: the name of each joint 0 … K−1.
-        limbs: pairs of joints that a limb joins.
-    """
-
-    joint_names: tuple[str, ...]
-    limbs: Limbs
-
-    @property
-    def joint_swaps(self) -> Limbs:
-        """(left, right) pairs of joints whose names differ in just that.
-
-        They exchange their places in the record when an image is mirrored.
-        """
-        numbers = {name: number for number, name in enumerate(self.joint_names)}
-        partners = ((number, numbers.get(_mirrored_name(name))) for name, number in numbers.items())
-        return tuple((left, right) for left, right in partners if right is not None)
-
-
-class KeypointDataset(Dataset[Sample]):
-    """Images with their objects and joints, as `Sample`s in the image's own frame.
-
-    Objects and sizes are in memory; an image is decoded when its sample is asked for.
-
-    Attributes:
-        class_names: the name of each label.
-        skeleton: the joints of the objects, of all classes alike.
-        metas: the origin and size of each image.
-        truths: the objects of each image, all with joints `[N, K, 3]`.
-        faults: all that was found wrong, warnings included.
-        num_skipped_images: images left out for a fault.
-        num_skipped_objects: objects left out for a fault, in images that stayed.
-    """
-
-    def __init__(
-        self,
-        class_names: Sequence[str],
-        skeleton: Skeleton,
-        metas: Sequence[ImageMeta],
-        truths: Sequence[GroundTruth],
-        *,
-        faults: Sequence[Fault] = (),
-        num_skipped_images: int = 0,
-        num_skipped_objects: int = 0,
-    ) -> None:
-        if len(metas) != len(truths):
-            raise ValueError(f"{len(metas)} metas for {len(truths)} truths")
-        self.class_names = tuple(class_names)
-        self.skeleton = skeleton
-        self.metas = tuple(metas)
-        self.truths: Sequence[GroundTruth] = _PackedTruths(truths, len(skeleton.joint_names))
-        self.faults = tuple(faults)
-        self.num_skipped_images = num_skipped_images
-        self.num_skipped_objects = num_skipped_objects
-
-    def __len__(self) -> int:
-        return len(self.metas)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read the image.
-
-        Raises:
-            DetectError: the image cannot be read any more, or is another one by now.
-        """
-        meta = self.metas[index]
-        if meta.path is None:
-            raise ValueError(f"image {meta.image_id} has no file")
-        image = read_image(meta.path)
-        if image.shape[:2] != meta.original_size:
-            raise DetectError(
-                f"{meta.path}: expected (height, width) {meta.original_size} as when the data set "
-                f"was read, found {image.shape[:2]}; the file was replaced meanwhile: start again"
-            )
-        return Sample(image, self.truths[index], meta)
-
-    @property
-    def image_ids(self) -> tuple[str, ...]:
-        """The file name of each image without its suffix, unique in the set."""
-        return tuple(meta.image_id for meta in self.metas)
-
-    @property
-    def joint_names(self) -> tuple[str, ...]:
-        """The name of each joint 0 … K−1."""
-        return self.skeleton.joint_names
-
-    @property
-    def limbs(self) -> Limbs:
-        """Pairs of joints that a limb joins."""
-        return self.skeleton.limbs
-
-    @property
-    def joint_swaps(self) -> Limbs:
-        """(left, right) pairs of joints that change places when an image is mirrored."""
-        return self.skeleton.joint_swaps
-
-    def class_counts(self) -> dict[str, int]:
-        """The number of objects of each class, in the order of the labels."""
-        counts = Counter(label for truth in self.truths for label in truth.labels.tolist())
-        return {name: counts[label] for label, name in enumerate(self.class_names)}
-
-    def without_difficult(self) -> "KeypointDataset":
-        """The same images without the objects that are marked difficult, as training has it."""
-        return KeypointDataset(
-            self.class_names,
-            self.skeleton,
-            self.metas,
-            [truth.without_difficult() for truth in self.truths],
-            faults=self.faults,
-            num_skipped_images=self.num_skipped_images,
-            num_skipped_objects=self.num_skipped_objects,
-        )
-
-
-class _PackedTruths(Sequence[GroundTruth]):
-    """The objects of all images in four tensors.
-
-    A data loader's worker process receives the data set with every tensor as an open file; one
-    set of tensors for each image would exhaust the system's limit.
-    """
-
-    def __init__(self, truths: Sequence[GroundTruth], num_joints: int) -> None:
-        empty = GroundTruth.empty()  # torch.cat needs at least one
-        joints = [torch.zeros(0, num_joints, 3), *map(_joints_of, truths)]
-        self.joints: Float[Tensor, "N K 3"] = torch.cat(joints)
-        self.boxes: Float[Tensor, "N 4"] = torch.cat([empty.boxes, *(t.boxes for t in truths)])
-        self.labels: Int[Tensor, "N"] = torch.cat([empty.labels, *(t.labels for t in truths)])
-        self.difficult: Bool[Tensor, "N"] = torch.cat(
-            [empty.difficult, *(t.difficult for t in truths)]
-        )
-        self.ends = np.cumsum([0, *map(len, truths)])  # [number of images + 1]
-
-    def __len__(self) -> int:
-        return len(self.ends) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> GroundTruth: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[GroundTruth]: ...
-    def __getitem__(self, index: int | slice) -> GroundTruth | Sequence[GroundTruth]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(len(self))[index]]
-        position = range(len(self))[index]
-        rows = slice(int(self.ends[position]), int(self.ends[position + 1]))
-        columns = (self.boxes, self.labels, self.difficult, self.joints)
-        return GroundTruth(*(column[rows].clone() for column in columns))  # nobody writes here
 
 
 def read_coco_keypoints(
     annotation_file: Path,
     image_folder: Path,
     class_names: Sequence[str] | None = None,
-    on_error: Literal["stop", "skip"] = "stop",
+    on_error: OnError = "stop",
     *,
     verify_images: bool = True,
     progress: Progress | None = None,
-) -> KeypointDataset:
+) -> DetectionDataset:
     """Read one split of a data set in COCO's keypoint format.
 
     Objects that training shall not learn from and evaluation shall not demand are marked difficult:
@@ -243,13 +81,14 @@ def read_coco_keypoints(
         DetectError: the file is missing, is not JSON or has no such content, the classes make no
             sense or have different keypoints, or no image is left.
     """
+    names = None if class_names is None else listed_class_names(class_names)
     content = read_content(annotation_file, "COCO's keypoint format")
     if not image_folder.is_dir():
         found = "a file" if image_folder.exists() else "nothing"
         raise DetectError(
             f"{image_folder}: expected the folder of the images of {annotation_file}, found {found}"
         )
-    classes = _read_classes(annotation_file, content["categories"], class_names)
+    classes = _read_classes(annotation_file, content["categories"], names)
     images = read_image_entries(
         annotation_file, content["images"], lambda name: image_folder / name, _Image
     )
@@ -265,140 +104,45 @@ def read_coco_keypoints(
             f"{annotation_file}: none of the {len(images)} images is left after skipping the "
             f"faulty ones; the first fault: {errors[0]}"
         )
-    return KeypointDataset(
+    return DetectionDataset(
         classes.names,
-        classes.skeleton,
         [image.meta for image in good if image.meta is not None],
         [image.truth(len(classes.skeleton.joint_names)) for image in good],
+        skeleton=classes.skeleton,
+        name=annotation_file.stem,
         faults=faults,
         num_skipped_images=len(images) - len(good),
         num_skipped_objects=sum(image.num_faulty_objects for image in good),
     )
 
 
-# ---- one image a person ---------------------------------------------------------------------
+def annotation_file(root: Path, split: str) -> Path:
+    """The file with the figures or persons of a split."""
+    return root / "annotations" / f"person_keypoints_{split}.json"
 
 
-class PersonCrops(KeypointDataset):
-    """Each object of a keypoint set that is not difficult, cut out as a `Sample` of its own.
-
-    The samples of one image follow one another, and an image that is asked for again at once is
-    not decoded again. The metas name the file that a crop was cut from.
-
-    Attributes:
-        boxes: `[N, 4]` int64, the crop as xyxy pixels of its image.
-        image_numbers: `[N]` int64, the number of its image in the whole set, rising.
-        num_joints_outside: labeled joints that lie outside their crop, and are not labeled in it.
-    """
-
-    def __init__(self, dataset: KeypointDataset, context: float) -> None:
-        if not (context >= 0 and math.isfinite(context)):
-            raise DetectError(f"context: expected a number of 0 or more, found {context}")
-        metas, truths, boxes, numbers = [], [], [], []
-        self.num_joints_outside = 0
-        for number, (meta, truth) in enumerate(zip(dataset.metas, dataset.truths, strict=True)):
-            crops = crop_boxes(truth.boxes.numpy(), meta.original_size, context)
-            for row in (~truth.difficult).nonzero().flatten().tolist():
-                x1, y1, x2, y2 = crops[row].tolist()
-                size = (y2 - y1, x2 - x1)
-                metas.append(ImageMeta(f"{meta.image_id}_{row}", meta.path, size, size))
-                own, num_outside = _truth_in_crop(truth, row, (x1, y1, x2, y2))
-                truths.append(own)
-                self.num_joints_outside += num_outside
-                boxes.append(crops[row])
-                numbers.append(number)
-        if not truths:
-            raise DetectError(
-                f"expected persons to crop, found none with a labeled joint in {len(dataset)} "
-                "images; choose another split"
-            )
-        super().__init__(
-            dataset.class_names,
-            dataset.skeleton,
-            metas,
-            truths,
-            faults=dataset.faults,
-            num_skipped_images=dataset.num_skipped_images,
-            num_skipped_objects=dataset.num_skipped_objects,
-        )
-        self.boxes: Int[np.ndarray, "N 4"] = np.stack(boxes)
-        self.image_numbers: Int[np.ndarray, "N"] = np.array(numbers, np.int64)
-        self._dataset = dataset
-        self._decoded: tuple[int, np.ndarray] | None = None
-
-    def __getitem__(self, index: int) -> Sample:
-        """Cut the crop out of its image.
-
-        Raises:
-            DetectError: the image cannot be read any more, or is another one by now.
-        """
-        row = range(len(self))[index]
-        number = int(self.image_numbers[row])
-        decoded = self._decoded  # read once, since another thread may change it
-        if decoded is None or decoded[0] != number:
-            decoded = (number, self._dataset[number].image)
-            self._decoded = decoded
-        x1, y1, x2, y2 = self.boxes[row].tolist()
-        # a copy: a view would keep the whole image, and a change would reach the next crop
-        return Sample(decoded[1][y1:y2, x1:x2].copy(), self.truths[row], self.metas[row])
-
-    def without_difficult(self) -> "KeypointDataset":
-        """The set itself, which has no difficult objects."""
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_decoded": None}  # a worker process decodes for itself
+def image_folder(root: Path) -> Path:
+    """Where the images of all splits lie."""
+    return root / "images"
 
 
-def person_crops(dataset: KeypointDataset, context: float = 0.2) -> PersonCrops:
-    """One sample for each object that is not difficult, as DeepPose takes its input.
-
-    The box is widened, clipped to the image, rounded outward to whole pixels and, where the
-    image allows it, at least 2 × 2. The truth of a sample is the one object, its box and its
-    joints in the frame of the crop; a joint that the crop leaves out is not labeled.
-
-    Toshev and Szegedy 2014, "DeepPose", section 3.1, takes the box of a person detector, enlarged.
-
-    Args:
-        dataset: images with their objects.
-        context: how much of its width a box is widened to the left and to the right, and of its
-            height above and below; 0 or more.
-
-    Raises:
-        DetectError: `context` is out of range, or the set has no object that is not difficult.
-    """
-    return PersonCrops(dataset, context)
-
-
-def _truth_in_crop(
-    truth: GroundTruth, row: int, crop: tuple[int, int, int, int]
-) -> tuple[GroundTruth, int]:
-    """Object `row` in the frame of a crop, and the number of labeled joints that it leaves out."""
-    x1, y1, x2, y2 = crop
-    own = _joints_of(truth)[row : row + 1]  # [1, K, 3]
-    points = own[..., :2] - torch.tensor([x1, y1])
-    inside = ((points >= 0) & (points <= torch.tensor([x2 - x1, y2 - y1]))).all(dim=-1)
-    visibility = torch.where(inside, own[..., 2], 0.0)
-    joints = torch.cat((own[..., :2], visibility[..., None]), dim=-1)
-    box = truth.boxes[row : row + 1] - torch.tensor([x1, y1, x1, y1])
-    in_crop = GroundTruth(
-        box, truth.labels[row : row + 1], torch.tensor([False]), moved_joints(joints, points)
+@DATASETS.register("coco_keypoints")
+def read_keypoint_split(
+    request: DatasetRequest, *, person_crops: float | None = None
+) -> DetectionDataset:
+    """Read a split in COCO's keypoint format, whole images or one image for each person."""
+    root, file = request.source.root, annotation_file(request.source.root, request.split)
+    request.say(f"Checking {file}")
+    dataset = read_coco_keypoints(
+        file,
+        image_folder(root),
+        request.class_names,
+        request.on_error,
+        verify_images=request.verify_images is not False,
+        progress=request.progress,
     )
-    return in_crop, int(((own[..., 2] > 0) & ~inside).sum())
-
-
-def _joints_of(truth: GroundTruth) -> Float[Tensor, "N K 3"]:
-    if truth.joints is None:
-        raise ValueError("expected a truth with joints, found None")
-    return truth.joints
-
-
-def _mirrored_name(name: str) -> str:
-    """The right partner's name of a left joint; of another joint the name that none has: ''."""
-    for left, right in _SIDES:
-        if left in name:
-            return name.replace(left, right)
-    return ""
+    dataset.name = request.name
+    return dataset if person_crops is None else PersonCrops(dataset, person_crops)
 
 
 # ---- categories -------------------------------------------------------------------------------
@@ -433,8 +177,6 @@ def _read_classes(
     Raises:
         DetectError: a category makes no sense, none has keypoints, or they differ in them.
     """
-    if class_names is not None:
-        _check_class_names(class_names)
     faults: list[Fault] = []
     titles: dict[int | str, str] = {}
     skeletons: dict[str, Skeleton] = {}
@@ -462,13 +204,6 @@ def _read_classes(
     labels = {key: names.index(name) if name in used else None for key, name in titles.items()}
     others = frozenset(key for key, name in titles.items() if name not in skeletons)
     return _Classes(names, skeleton, labels, titles, others, faults)
-
-
-def _check_class_names(class_names: Sequence[str]) -> None:
-    repeated = [name for name, count in Counter(class_names).items() if count > 1]
-    if not class_names or repeated:
-        found = f"{repeated[0]!r} more than once" if repeated else "none"
-        raise DetectError(f"class_names: expected the name of each class, found {found}")
 
 
 def _read_skeleton(category: Mapping[str, Any]) -> Skeleton:
@@ -524,7 +259,7 @@ def _unused_category(
     if not has_keypoints:
         value, remedy = "it has no keypoints; it is no class", "delete it, or name its joints"
         return Fault(str(path), title, "category-without-keypoints", value, remedy, "warning")
-    remedy = f"{hint(name, class_names)}; correct the name, or add it to the classes"
+    remedy = unknown_class_remedy(name, class_names)
     return Fault(str(path), title, "unknown-class", f"unknown class {name!r}", remedy)
 
 
@@ -534,7 +269,7 @@ def _one_sided_joints(path: Path, skeleton: Skeleton) -> list[Fault]:
     alone = [
         name
         for number, name in enumerate(skeleton.joint_names)
-        if number not in paired and any(side in name for sides in _SIDES for side in sides)
+        if number not in paired and any(side in name for sides in SIDES for side in sides)
     ]
     if not alone:
         return []

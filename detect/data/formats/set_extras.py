@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from detect.data.annotated import sound_extras
 from detect.data.faults import Fault
-from detect.data.formats.plain_data import sound_extras
 from detect.errors import DetectError
 from detect.files import read_json
 

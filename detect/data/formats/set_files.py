@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from detect.data.annotated import AnnotatedImage, AnnotatedSet
-from detect.data.formats.voc import IMAGE_SUFFIXES
+from detect.data.images import IMAGE_SUFFIXES
 from detect.wording import counted
 
 # What stands in a list of images, one a line, as it is.

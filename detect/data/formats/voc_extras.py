@@ -11,15 +11,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 
-from detect.data.formats.plain_data import sound_extras
+from detect.data.annotated import MAX_DEPTH, sound_extras
 
 # Read and written by themselves; the file name is that of the image.
 IMAGE_TAGS = frozenset({"object", "size", "filename"})
 OBJECT_TAGS = frozenset({"name", "bndbox", "difficult", "crowd", "iscrowd"})
 
 _JSON_TAG = "extras"
-# No annotation tool nests deeper, and the interpreter's stack bears it.
-_MAX_DEPTH = 20
 _WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _TAG = re.compile(r"[A-Za-z_][\w.\-]*", re.ASCII)
 # Text that a parser gives back as it is: no blanks at the ends, no characters foreign to XML.
@@ -75,7 +73,7 @@ def is_plain_text(text: str) -> bool:
 
 
 def _read_children(element: Element, without: Iterable[str]) -> dict[str, Any]:
-    content = _children_of(element, _MAX_DEPTH, {*without, _JSON_TAG})
+    content = _children_of(element, MAX_DEPTH, {*without, _JSON_TAG})
     texts = [child.text or "" for child in element.findall(_JSON_TAG)]
     for text in texts:
         try:
@@ -93,7 +91,7 @@ def _read_children(element: Element, without: Iterable[str]) -> dict[str, Any]:
 
 def _children_of(element: Element, depth: int, without: Iterable[str] = ()) -> dict[str, Any]:
     if depth == 0:
-        raise ExtrasError(f"elements are nested more than {_MAX_DEPTH} deep")
+        raise ExtrasError(f"elements are nested more than {MAX_DEPTH} deep")
     content: dict[str, Any] = {}
     lists: dict[str, list[Any]] = {}
     for child in element:
@@ -105,7 +103,7 @@ def _children_of(element: Element, depth: int, without: Iterable[str] = ()) -> d
     return content
 
 
-def _as_plain(element: Element, depth: int = _MAX_DEPTH) -> Any:
+def _as_plain(element: Element, depth: int = MAX_DEPTH) -> Any:
     attributes = {f"@{name}": value for name, value in element.attrib.items()}
     text = (element.text or "").strip()
     if not len(element) and not attributes:

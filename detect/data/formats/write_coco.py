@@ -5,9 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from detect.data.annotated import AnnotatedImage, AnnotatedObject, AnnotatedSet
+from detect.data.annotated import AnnotatedImage, AnnotatedObject, AnnotatedSet, plain_decimal
 from detect.data.formats.coco import ANNOTATION_FOLDER, CATEGORIES, FILES, IMAGE_FOLDER, NO_SPLIT
-from detect.data.formats.numerals import plain_decimal
 from detect.data.formats.set_files import (
     SetFiles,
     image_name,

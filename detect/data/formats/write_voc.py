@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from detect.data.annotated import AnnotatedImage, AnnotatedObject, AnnotatedSet
-from detect.data.formats.numerals import plain_decimal
+from detect.data.annotated import AnnotatedImage, AnnotatedObject, AnnotatedSet, plain_decimal
 from detect.data.formats.set_extras import EXTRAS_FILE, SetExtras, set_extras_text
 from detect.data.formats.set_files import (
     SetFiles,

@@ -18,35 +18,27 @@ flags and extras that a row has no place for.
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from detect.data.annotated import AnnotatedImage, AnnotatedObject, AnnotatedSet
-from detect.data.faults import Fault
-from detect.data.formats.plain_data import sound_extras
+from detect.data.annotated import AnnotatedImage, AnnotatedObject, AnnotatedSet, sound_extras
+from detect.data.classes import ClassNames, listed_class_names, unknown_class_remedy
+from detect.data.faults import BrokenEntry, Fault, Progress
 from detect.data.formats.set_extras import EXTRAS_FILE, read_set_extras
-from detect.data.formats.voc import (
-    IMAGE_SUFFIXES,
-    ClassNames,
-    Progress,
-    listed_class_names,
-    read_rows,
-)
 from detect.data.formats.yolo_layout import YAML_EXTRAS, YOLOLayout, read_yolo_layout
-from detect.data.formats.yolo_rows import BrokenRow, read_row
-from detect.data.images import ImageError, read_image_size, verify_image
+from detect.data.formats.yolo_rows import read_box, read_class
+from detect.data.images import IMAGE_SUFFIXES, ImageError, read_image_size, verify_image
+from detect.data.measuring import look_at_images, unreadable
 from detect.data.merging import merge_splits
 from detect.data.split_names import chosen_splits
 from detect.errors import DetectError
-from detect.registry import hint
+from detect.files import read_rows
 from detect.wording import counted
 
 IMAGES, LABELS = "images", "labels"
 # What LabelImg leaves among the labels.
 _NO_LABELS = frozenset({"classes.txt"})
-_MAX_THREADS = 8
 
 
 def read_annotated_yolo(
@@ -134,7 +126,7 @@ def _class_names(
     used = {item.name for image in images for item in image.objects}
     faults = []
     for name in (name for name in layout.class_names if name in used and name not in wanted):
-        remedy = f"{hint(name, wanted)}; correct the name, or add it to data.classes"
+        remedy = unknown_class_remedy(name, wanted)
         title, value = f"class {name}", f"unknown class {name!r}"
         faults.append(Fault(str(layout.file), title, "unknown-class", value, remedy))
     return wanted, faults
@@ -190,14 +182,19 @@ class _Record:
             if not row.strip():
                 continue
             title = f"line {number}"
+            columns = row.split()
+            place = title
             try:
-                item, warnings = read_row(row, title, class_names, self.size)
-            except BrokenRow as broken:
-                self.fault(broken.title, broken.rule, broken.value, broken.remedy)
+                name = read_class(columns[0], class_names)
+                title = f"{place} ({name})"
+                box, warnings = read_box(columns, self.size)
+            except BrokenEntry as broken:
+                self.faults.append(broken.at(self.label_path, title))
                 self.num_faulty_objects += 1
                 continue
-            earlier = seen.setdefault(" ".join(row.split()), title)
-            if earlier != title:
+            item = AnnotatedObject(title, name, box)
+            earlier = seen.setdefault(" ".join(columns), place)
+            if earlier != place:
                 value, remedy = f"the same row as {earlier}", "delete one of the two"
                 warnings.append(("duplicate-object", value, remedy))
             for warning in warnings:
@@ -337,20 +334,13 @@ def _measure(
     measure: Callable[[Path], tuple[int, int]],
     progress: Progress | None,
 ) -> None:
-    """Give every image its size, in a few threads: decoders work without Python's lock."""
-
-    def measure_one(record: _Record) -> None:
-        try:
-            record.size = measure(record.image_path)
-        except ImageError as error:
-            file = str(record.image_path)
-            fault = Fault(file, None, "unreadable-image", error.value, error.remedy)
-            record.faults.append(fault)
-
-    with ThreadPoolExecutor(_MAX_THREADS) as pool:
-        for done, _ in enumerate(pool.map(measure_one, records), start=1):
-            if progress is not None:
-                progress(done, len(records))
+    """Give every image its size."""
+    sizes = look_at_images([record.image_path for record in records], measure, progress)
+    for record, size in zip(records, sizes, strict=True):
+        if isinstance(size, ImageError):
+            record.faults.append(unreadable(record.image_path, size))
+        else:
+            record.size = size
 
 
 def _without_labels(records: Sequence[_Record]) -> list[Fault]:

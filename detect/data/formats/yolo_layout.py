@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from detect.data.annotated import sound_extras
 from detect.data.faults import Fault
-from detect.data.formats.plain_data import sound_extras
-from detect.data.formats.voc import IMAGE_SUFFIXES, read_rows
+from detect.data.images import IMAGE_SUFFIXES
 from detect.errors import DetectError
+from detect.files import read_rows
 from detect.yaml_text import BrokenYAMLError, parse_yaml
 
 DARKNET_NAMES = "obj.names"

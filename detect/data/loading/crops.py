@@ -33,7 +33,7 @@ _DECIMALS = 4
 
 @runtime_checkable
 class ObjectSource(Protocol):
-    """Images with their objects and sizes; a `VOCDataset` is one."""
+    """Images with their objects and sizes; a `DetectionDataset` is one."""
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -57,7 +57,7 @@ class ObjectCrops(Dataset[Sample]):
 
     The box of the object is widened, clipped to the image, rounded outward to whole pixels and,
     where the image allows it, at least 2 × 2. All objects of `dataset` are taken;
-    `VOCDataset.without_difficult` leaves difficult ones out.
+    `DetectionDataset.without_difficult` leaves difficult ones out.
 
     A background crop has the size of the crop of some object of the set, drawn at random, and lies
     where it fits, each place alike. It shows less than 30 % of every object of the image, which

@@ -24,7 +24,14 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from detect.data.formats.keypoints import PIXEL_CENTER
+from detect.data.dataset import DetectionDataset
+from detect.data.formats.keypoints import (
+    PIXEL_CENTER,
+    annotation_file,
+    image_folder,
+    read_keypoint_split,
+)
+from detect.data.readers import DATASETS, DatasetRequest
 from detect.data.synthetic.drawn_sets import DrawnSet, write_jpeg
 from detect.data.synthetic.painting import (
     Canvas,
@@ -152,6 +159,21 @@ def ensure_figures(
     return True
 
 
+@DATASETS.register("figures")
+def _read(
+    request: DatasetRequest,
+    *,
+    num_images: int = 1200,
+    image_size: int = 128,
+    person_crops: float | None = None,
+) -> DetectionDataset:
+    """Read a split of the set, which is drawn first unless it is there."""
+    folder = request.source.root
+    request.say(f"Drawing the stick figures into {folder}")
+    ensure_figures(folder, num_images, seed=0, image_size=(image_size, image_size))
+    return read_keypoint_split(request, person_crops=person_crops)
+
+
 def draw_figures(
     folder: Path,
     num_images: int = 1000,
@@ -194,16 +216,6 @@ def draw_figures(
     except OSError as error:
         raise DetectError(f"{folder}: cannot be written: {error.strerror or error}") from error
     _write_annotations(folder, entries, settings)
-
-
-def image_folder(folder: Path) -> Path:
-    """Where the images of the set in `folder` lie."""
-    return folder / "images"
-
-
-def annotation_file(folder: Path, split: str) -> Path:
-    """The annotations of `train`, `val` or `test` of the set in `folder`."""
-    return folder / "annotations" / f"person_keypoints_{split}.json"
 
 
 def render_figure(index: int, seed: int = 0, image_size: tuple[int, int] = (96, 96)) -> DrawnFigure:

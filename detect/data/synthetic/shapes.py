@@ -12,7 +12,7 @@ releases of numpy and OpenCV are the same, which own the random numbers and the 
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Int16, UInt8
 
+from detect.data.dataset import DetectionDataset
+from detect.data.readers import DATASETS, DatasetRequest, read_request
 from detect.data.synthetic.drawn_sets import DrawnSet, write_jpeg
 from detect.data.synthetic.painting import (
     Canvas,
@@ -137,6 +139,32 @@ def ensure_shapes(
         progress=progress,
     )
     return True
+
+
+@DATASETS.register("shapes")
+def _read(
+    request: DatasetRequest,
+    *,
+    num_images: int = 1200,
+    image_size: int = 128,
+    max_objects: int = MAX_OBJECTS,
+    diameters: tuple[float, float] = DIAMETERS,
+) -> DetectionDataset:
+    """Read a split of the set, which is drawn first unless it is there."""
+    folder = request.source.root
+    request.say(f"Drawing the shapes set into {folder}")
+    ensure_shapes(
+        folder,
+        num_images,
+        seed=0,
+        image_size=(image_size, image_size),
+        max_objects=max_objects,
+        diameters=diameters,
+    )
+    request.say(f"Checking {folder}, {request.source.split}")
+    # a small set may lack some of its classes
+    names = request.class_names or sorted(SHAPE_CLASSES)
+    return read_request(replace(request, kind="voc", classes=names))
 
 
 def draw_shapes(
