@@ -18,6 +18,7 @@ from detect.version import __version__
 if _TYPE_CHECKING:
     from detect import ops
     from detect.backbones import BACKBONES, Backbone
+    from detect.data import DATASETS, DatasetRequest, DetectionDataset, read_dataset
     from detect.detectors import DETECTORS, Detector
     from detect.errors import DetectError
     from detect.evaluation import COCOEvaluator, VOCEvaluator, evaluate_detections
@@ -27,7 +28,6 @@ if _TYPE_CHECKING:
         convert_dataset,
         evaluate,
         load_config,
-        read_dataset,
         train,
     )
     from detect.proposals import PROPOSALS
@@ -39,12 +39,15 @@ _os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 __all__ = [
     "BACKBONES",
+    "DATASETS",
     "DETECTORS",
     "PROPOSALS",
     "Backbone",
     "Batch",
     "COCOEvaluator",
+    "DatasetRequest",
     "DetectError",
+    "DetectionDataset",
     "Detections",
     "Detector",
     "GroundTruth",
@@ -71,11 +74,12 @@ __all__ = [
 # without it.
 _HOMES = {
     "detect.backbones": "BACKBONES Backbone",
+    "detect.data": "DATASETS DatasetRequest DetectionDataset read_dataset",
     "detect.detectors": "DETECTORS Detector",
     "detect.errors": "DetectError",
     "detect.evaluation": "COCOEvaluator VOCEvaluator evaluate_detections",
     "detect.experiment.model": "Model load",
-    "detect.face": "check_dataset convert_dataset evaluate load_config read_dataset train",
+    "detect.face": "check_dataset convert_dataset evaluate load_config train",
     "detect.proposals": "PROPOSALS",
     "detect.structures": "Batch Detections GroundTruth ImageMeta InputSpec Sample",
     "detect.visualization": "draw_detections draw_truth",

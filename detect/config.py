@@ -473,7 +473,7 @@ def _with_own_keys(
     assert issubclass(section, DataSection)
     known = [name for name in DATASETS if name not in section.refused_kinds]
     if kind not in known:
-        checker.add(("data", "kind"), f"unknown kind {kind!r}; {hint(str(kind), known)}")
+        checker.add(("data", "kind"), f"unknown kind {kind!r}; {hint(str(kind), sorted(known))}")
         return model
     request, *_ = inspect.signature(DATASETS[kind]).parameters
     own = options_of(DATASETS[kind], request, *DetectionDataSection.model_fields)

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 
@@ -14,17 +14,14 @@ from detect.data import (
     CheckReport,
     DataFaults,
     DataFormat,
-    VOCDataset,
-    VOCSource,
+    DetectionDataset,
+    OnError,
     check_annotated,
     read_annotated,
-    read_data,
     write_annotated,
 )
-from detect.data.formats.voc import ClassNames
 from detect.errors import DetectError
 from detect.experiment import training
-from detect.experiment.datasets import Images, format_of_kind
 from detect.experiment.evaluation import Evaluation
 from detect.experiment.model import Model, load
 from detect.registry import hint
@@ -34,7 +31,6 @@ SPLITS = ("train", "val", "test")
 # What a config says of data that it cannot read: the root of data sets made in Python.
 IN_PYTHON = "made in Python"
 
-OnError = Literal["stop", "skip"]
 ConfigSource = str | Path | Mapping[str, Any] | Config
 
 
@@ -64,7 +60,7 @@ def load_config(config: ConfigSource, **overrides: Any) -> Config:
 
 def train(
     config: ConfigSource,
-    data: Images | Mapping[str, Any] | None = None,
+    data: DetectionDataset | Mapping[str, Any] | None = None,
     *,
     out: str | Path | None = None,
     resume: bool = False,
@@ -95,7 +91,9 @@ def train(
         Interrupted: Ctrl-C or the kernel's stop button; `resume=True` continues.
     """
     splits = None
-    if isinstance(data, Mapping) and not any(isinstance(given, Images) for given in data.values()):
+    if isinstance(data, Mapping) and not any(
+        isinstance(given, DetectionDataset) for given in data.values()
+    ):
         overrides["data"] = data
     elif data is not None:
         splits = _splits_of(data)
@@ -119,20 +117,14 @@ def train(
 
 
 def evaluate(
-    model: Model | str | Path, data: Images | str | Path | None = None, split: str | None = None
+    model: Model | str | Path,
+    data: DetectionDataset | str | Path | None = None,
+    split: str | None = None,
 ) -> Evaluation:
     """Judge a model, or that of a run or checkpoint; see `Model.evaluate`."""
     if not isinstance(model, Model):
         model = load(model)
     return model.evaluate(data, split)
-
-
-def read_dataset(
-    root: str | Path, split: str, kind: str = "auto", classes: ClassNames = "auto"
-) -> VOCDataset:
-    """Read a split of a data set."""
-    source = VOCSource(Path(root), split)
-    return read_data([source], classes, None if kind == "auto" else format_of_kind(kind))
 
 
 def check_dataset(
@@ -192,7 +184,9 @@ def _format_named(kind: str) -> DataFormat | None:
     return None
 
 
-def _splits_of(data: Images | Mapping[str, Images]) -> dict[str, Images]:
+def _splits_of(
+    data: DetectionDataset | Mapping[str, DetectionDataset],
+) -> dict[str, DetectionDataset]:
     splits = dict(data) if isinstance(data, Mapping) else {"train": data}
     unknown = [name for name in splits if name not in SPLITS]
     if unknown or "train" not in splits:

@@ -16,7 +16,7 @@ from detect.evaluation import (
     analyze_detections,
     read_detections_json,
 )
-from detect.experiment.datasets import read_split, sources
+from detect.experiment.datasets import joint_name, read_split, sources
 from detect.files import write_json
 from detect.visualization import (
     draw_confusion,
@@ -109,7 +109,7 @@ def _of_run(run: Path, console: Console) -> tuple[DetectionSet, JudgedSplit, str
         )
     config, _ = load_config(run / "config.yaml")
     kind = "test_split" if sources(config, "test_split") else "val_split"
-    split = "+".join(dict.fromkeys(source.split for source in sources(config, kind)))
+    split = joint_name(sources(config, kind))
     found = read_detections_json(file)
     images = read_split(config, kind, console, found.class_names)
     judged = JudgedSplit(

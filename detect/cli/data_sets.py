@@ -14,6 +14,7 @@ from detect.data import (
     DataFormat,
     Written,
     counts_by_split,
+    detect_format,
     parse_shares,
     read_annotated,
     stratify,
@@ -58,6 +59,7 @@ def split_folder(
     shares = parse_shares(shares_text)
     if out is not None:
         _refuse_within(root, out)
+    source_format = source_format or detect_format(root)
     found = _read(root, source_format, (), on_error, console)
     # by name: the same images give the same splits, in whatever order a format lists them
     images = tuple(sorted(found.images, key=lambda image: image.image_id))
@@ -71,7 +73,7 @@ def split_folder(
         lines += [f"note: {note}" for note in written.notes]
     _print_counts(annotated, counts_by_split(counts, splits, list(shares)), console)
     if out is not None:
-        _say_written(_write(shared, out, found.data_format, link, console), shared, console)
+        _say_written(_write(shared, out, source_format, link, console), shared, console)
         return
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

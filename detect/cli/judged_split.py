@@ -23,7 +23,7 @@ from detect.data import (
 from detect.data.readers import read_request
 from detect.data.split_names import chosen_splits
 from detect.errors import DetectError
-from detect.experiment.datasets import read_sources, read_split, report_skipped, sources
+from detect.experiment.datasets import joint_name, read_sources, read_split, report_skipped, sources
 from detect.experiment.model import Model
 from detect.structures import GroundTruth
 from detect.wording import counted
@@ -91,7 +91,7 @@ def split_of_run(
         kind = "test_split" if sources(config, "test_split") else "val_split"
         found = sources(config, kind)
         dataset = read_split(config, kind, console, model.class_names)
-        name = "+".join(dict.fromkeys(str(source.split) for source in found))
+        name = joint_name(found)
         on_error = config.data.on_error
     else:
         if data is None and not isinstance(config.data.root, str):

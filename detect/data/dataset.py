@@ -106,7 +106,7 @@ class DetectionDataset(Dataset[Sample]):
     @classmethod
     def from_boxes(
         cls,
-        images: Iterable[tuple[str | Path, ArrayLike, Sequence[str] | Sequence[int]]],
+        images: Iterable[tuple[str | Path, ArrayLike, Sequence[str | int]]],
         class_names: Sequence[str] | None = None,
         *,
         on_error: OnError = "stop",

@@ -77,7 +77,7 @@ def _is_data_set(folder: Path) -> bool:
         return False
 
 
-def splits_of(root: Path, data_format: DataFormat | None = None) -> list[str]:
+def splits_of(root: Path, data_format: str | None = None) -> list[str]:
     """The names of the splits of a data set; none where it has no splits.
 
     Raises:

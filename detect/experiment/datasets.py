@@ -50,6 +50,11 @@ def sources(config: Experiment, split: str) -> list[Source]:
     ]
 
 
+def joint_name(found: Sequence[Source]) -> str:
+    """The name of the splits that are joined: `trainval`, or `train2012+val2007`."""
+    return "+".join(dict.fromkeys(source.split or "" for source in found))
+
+
 def read_split(
     config: Experiment,
     split: str,

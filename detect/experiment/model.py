@@ -13,12 +13,12 @@ from rich.console import Console
 
 from detect.backbones import build_backbone
 from detect.config import Config, Settings, resolve
-from detect.data import VOCSource, fit_to_input, read_data
+from detect.data import DetectionDataset, fit_to_input, read_dataset
 from detect.detectors import DETECTORS, Detector, FasterRCNN, predict
 from detect.detectors.faster_rcnn import RPNProposals
 from detect.detectors.proposing import PREFIXES
 from detect.errors import DetectError
-from detect.experiment.datasets import Images, read_split, sources
+from detect.experiment.datasets import read_split, sources
 from detect.experiment.evaluation import Evaluation, evaluate
 from detect.experiment.run import (
     CHECKPOINTS,
@@ -154,7 +154,7 @@ class Model:
         return found.plot(array)
 
     def evaluate(
-        self, data: Images | str | Path | None = None, split: str | None = None
+        self, data: DetectionDataset | str | Path | None = None, split: str | None = None
     ) -> Evaluation:
         """Judge the model on a split, by the metrics of its detector.
 
@@ -174,7 +174,9 @@ class Model:
             )
         return evaluate(self.detector, dataset, self.config, self.device)
 
-    def _split(self, data: Images | str | Path | None, split: str | None) -> Images:
+    def _split(
+        self, data: DetectionDataset | str | Path | None, split: str | None
+    ) -> DetectionDataset:
         quiet = Console(quiet=True)
         if data is None and split is None:
             key = "test_split" if sources(self.config, "test_split") else "val_split"
@@ -183,7 +185,7 @@ class Model:
             given = self.config.data.root if data is None else data
             if isinstance(given, list):
                 raise DetectError("split: the run has several data folders; name one as data")
-            return read_data([VOCSource(Path(given), split or "test")], self.class_names)
+            return read_dataset(given, split or "test", classes=self.class_names)
         if split is not None:
             raise DetectError("split: expected none beside a data set, which is one split")
         return data

@@ -49,7 +49,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
     console: Console | None = None,
-    splits: dict[str, Images] | None = None,
+    splits: dict[str, DetectionDataset] | None = None,
 ) -> Evaluation | None:
     """Train a detector and judge it; leaves a run folder.
 
@@ -84,7 +84,7 @@ def _train(
     device: str,
     console: Console,
     processes: Processes,
-    splits: dict[str, Images] | None,
+    splits: dict[str, DetectionDataset] | None,
 ) -> Evaluation | None:
     target = prepare_run(config, folder, resume, device, console, processes)
     if splits is None:

@@ -438,7 +438,9 @@ def _measured(
     paths = [file.path for file in files if file.path is not None]
     look = verify_image if verify_images else read_image_size
     found = iter(look_at_images(paths, look, progress))
-    for file in (file for file in files if file.path is not None):
+    for file in files:
+        if file.path is None:
+            continue
         size = next(found)
         if isinstance(size, ImageError):
             file.faults.append(unreadable(file.path, size))

@@ -171,7 +171,8 @@ def _read(
     folder = request.source.root
     request.say(f"Drawing the stick figures into {folder}")
     ensure_figures(folder, num_images, seed=0, image_size=(image_size, image_size))
-    return read_keypoint_split(request, person_crops=person_crops)
+    dataset: DetectionDataset = read_keypoint_split(request, person_crops=person_crops)
+    return dataset
 
 
 def draw_figures(
