@@ -309,9 +309,11 @@ def test_an_unknown_key_gets_the_nearest_one(faults, text, complaint):
         ("seed: 100000000000000000000", ":1: seed: input should be less than "),
         (
             "data:\n  kind: csv",
-            ":2: data.kind: input should be 'voc', 'coco', 'yolo', 'auto', 'shapes', 'figures', "
-            "'coco_keypoints' or 'imagenet_localization', found 'csv'",
+            ":2: data.kind: unknown kind 'csv'; there are: auto, coco, coco_keypoints, figures, "
+            "imagenet_localization, shapes, voc, yolo",
         ),
+        ("data: {kind: figure}", ":1: data.kind: unknown kind 'figure'; did you mean 'figures'?"),
+        ("data: {kind: folders}", ":1: data.kind: unknown kind 'folders'; there are: auto, "),
         ("data: 5", ":1: data: "),
         ("data: {num_workers: -1}", ":1: data.num_workers: input should be greater than or equal"),
         (

@@ -8,7 +8,7 @@ import torch
 from rich.table import Table
 
 from detect.config import Settings, resolve
-from detect.data import VOCSource, draw_shapes, read_voc
+from detect.data import draw_shapes, read_dataset
 from detect.errors import DetectError
 from detect.experiment.evaluation import evaluate
 from detect.experiment.model import build_detector
@@ -53,7 +53,7 @@ def case(tmp_path):
         "detector": {"name": "yolo", "input_size": 64, "hidden_features": 32},
     }
     config = resolve(Settings(values, {}), "test")
-    dataset = read_voc([VOCSource(tmp_path, "trainval")], "auto", verify_images=False)
+    dataset = read_dataset(tmp_path, "trainval", verify_images=False)
     return build_detector(config, len(dataset.class_names)), dataset, config
 
 
