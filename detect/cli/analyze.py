@@ -1,4 +1,4 @@
-"""`detect analyze`: what is wrong with detections, in tables, images and a JSON file."""
+"""`detect analyze`: what is wrong with detections, in tables, figures and a JSON file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from detect.files import write_json
 from detect.visualization import (
     draw_confusion,
     draw_hoiem,
+    draw_precision_recall,
     draw_recall,
     draw_reliability,
     draw_score_curves,
@@ -57,7 +58,7 @@ class Request:
 
 
 def run_analysis(request: Request, console: Console) -> None:
-    """Read detections and truth, print the tables, write the images and `analysis.json`.
+    """Read detections and truth, print the tables, write the figures and `analysis.json`.
 
     Raises:
         DetectError: detections or data are missing or faulty, or do not belong together.
@@ -137,10 +138,18 @@ def _draw(analysis: Analysis, out: Path, title: str) -> list[str]:
     """Draw all that there is, and return the names of the files."""
     draw_tide(analysis.tide, out / "tide.png", title)
     draw_hoiem(analysis.hoiem, out / "hoiem.png", title)
+    draw_precision_recall(analysis.score_curves, out / "precision_recall.png", title)
     draw_score_curves(analysis.score_curves, out / "score_curves.png", title)
     draw_confusion(analysis.confusion, out / "confusion_matrix.png", title)
     draw_recall(analysis.recall, out / "recall.png", title)
-    names = ["tide.png", "hoiem.png", "score_curves.png", "confusion_matrix.png", "recall.png"]
+    names = [
+        "tide.png",
+        "hoiem.png",
+        "precision_recall.png",
+        "score_curves.png",
+        "confusion_matrix.png",
+        "recall.png",
+    ]
     if analysis.calibration is None:
         return names
     draw_reliability(analysis.calibration, out / "reliability.png", title)

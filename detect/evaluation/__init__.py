@@ -20,11 +20,6 @@ from detect.evaluation.analyses.significance import (
 )
 from detect.evaluation.analyses.size_groups import SizeReport, coco_size_groups, hoiem_size_groups
 from detect.evaluation.analyses.tide import TIDEReport, tide_errors
-from detect.evaluation.average_precision import (
-    average_precision_11point,
-    average_precision_area,
-    precision_recall,
-)
 from detect.evaluation.coco import COCOEvaluator
 from detect.evaluation.coco_report import COCOProtocol, COCOReport
 from detect.evaluation.contract import Evaluator, Report, reports_as_dict
@@ -91,8 +86,6 @@ __all__ = [
     "VOCProtocol",
     "VOCReport",
     "analyze_detections",
-    "average_precision_11point",
-    "average_precision_area",
     "bootstrap_detections",
     "bootstrap_map",
     "coco_size_groups",
@@ -107,7 +100,6 @@ __all__ = [
     "measure_confusion",
     "measure_detection_recall",
     "measure_score_curves",
-    "precision_recall",
     "read_coco_results",
     "read_detections",
     "read_detections_csv",

@@ -7,9 +7,16 @@ precision over recall is decided at the true positives.
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
+
+# The 11 recalls of VOC 2007 as the products k · 0.1, not as tenths: 6 * 0.1 is a little more than
+# 0.6, so a recall of exactly 3/5 does not reach it. Published VOC numbers rest on this grid (the
+# devkit's `t=0:0.1:1`, py-faster-rcnn's `np.arange(0., 1.1, 0.1)`).
+VOC_RECALLS: NDArray[np.float64] = np.arange(11, dtype=np.float64) * 0.1
 
 
 class RankedLists(NamedTuple):

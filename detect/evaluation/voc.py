@@ -14,12 +14,12 @@ loop over images, classes or thresholds.
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from detect.errors import DetectError
-from detect.evaluation.average_precision import RECALL_THRESHOLDS, precision_recall
 from detect.evaluation.flat import (
     CollectedImages,
     DetectionsLike,
@@ -29,6 +29,7 @@ from detect.evaluation.flat import (
 )
 from detect.evaluation.pairs import BestObjects, best_objects
 from detect.evaluation.ranking import (
+    VOC_RECALLS,
     RankedLists,
     area_under_curve,
     count_within,
@@ -265,7 +266,7 @@ def average_precisions(
     ranked = _ranked_lists(detections, objects, num_classes, verdict)
     best = envelope(ranked)
     shape = (len(verdict.true_positive), num_classes)
-    recalls = torch.from_numpy(RECALL_THRESHOLDS).to(best.device, non_blocking=True)
+    recalls = torch.from_numpy(VOC_RECALLS).to(best.device, non_blocking=True)
     at_recalls = precision_at_recalls(ranked, best, recalls)  # [11, K·C]
     at_11_points = torch.where(ranked.num_objects > 0, at_recalls.sum(0) / 11, torch.nan)
     return AveragePrecisions(
@@ -320,7 +321,7 @@ def _class_reports(
     reports = {}
     for label, name in enumerate(class_names):
         flags = flags_by_class[label].numpy()
-        precision, recall = precision_recall(flags, num_objects[label])
+        found, total = flags.cumsum(dtype=np.float64), num_objects[label]
         reports[name] = ClassReport(
             ap_11point=float(averages.ap_11point[label]),
             ap_area=float(averages.ap_area[label]),
@@ -329,8 +330,8 @@ def _class_reports(
             num_detections=num_detections[label],
             num_true_positives=int(flags.sum()),
             num_false_positives=int(len(flags) - flags.sum()),
-            precision=precision,
-            recall=recall,
+            precision=found / np.arange(1, len(found) + 1),
+            recall=found / total if total else np.full(len(found), np.nan),
             scores=scores_by_class[label].numpy(),
         )
     return reports

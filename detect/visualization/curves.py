@@ -3,13 +3,12 @@
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -63,43 +62,6 @@ def draw_curves(metrics_file: Path, out: Path) -> None:
     rate_axes.set_xlabel("step")
     if num_unreadable:
         figure.supxlabel(f"{num_unreadable} unreadable line(s) left out", fontsize="small")
-    save_figure(figure, out)
-
-
-def draw_precision_recall(
-    curves: Mapping[str, tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"], float]],
-    out: Path,
-    title: str,
-) -> None:
-    """Draw precision over recall, one curve for each class.
-
-    Args:
-        curves: class name → (recall, precision, AP), the arrays in 0…1 by falling score. The AP of
-            a class without ground truth is nan; its curve may be empty.
-        out: a PNG, PDF or SVG file.
-        title: what was judged and how, such as "shapes test, IoU 0.5".
-
-    Raises:
-        DetectError: `out` has another suffix or cannot be written.
-    """
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    axes = figure.subplots()
-    for index, (name, (recall, precision, average_precision)) in enumerate(curves.items()):
-        label = "no objects" if math.isnan(average_precision) else f"AP {average_precision:.3f}"
-        # from recall 0 on, where the precision is that of the first detection
-        first = precision[:1]
-        axes.plot(
-            np.concatenate((np.zeros_like(first), recall)),
-            np.concatenate((first, precision)),
-            color=line_color(index),
-            linestyle=("-", "--", ":")[index // 10 % 3],
-            linewidth=1.8,
-            label=f"{name}  {label}",
-        )
-    axes.set(xlim=(0, 1.01), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title=title)
-    axes.grid(alpha=0.25)
-    if curves:
-        figure.legend(loc="outside right upper", fontsize="small", ncols=1 + len(curves) // 30)
     save_figure(figure, out)
 
 

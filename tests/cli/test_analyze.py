@@ -20,7 +20,8 @@ from detect.evaluation import DetectionSet, write_detections_json, write_voc_det
 from detect.structures import Detections
 from tests.conftest import REPOSITORY
 
-IMAGES = {"tide.png", "hoiem.png", "score_curves.png", "confusion_matrix.png", "recall.png"}
+IMAGES = {"tide.png", "hoiem.png", "precision_recall.png", "score_curves.png"}
+IMAGES |= {"confusion_matrix.png", "recall.png"}
 
 
 @pytest.fixture(scope="module")

@@ -1,21 +1,36 @@
-"""Worked examples as fractions, and both metrics against the slow oracle."""
+"""Worked examples as fractions: both metrics of VOC from what became of each detection."""
 
 from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 
-from detect.evaluation import (
-    average_precision_11point,
-    average_precision_area,
-    precision_recall,
-)
-from tests.reference import voc as reference
+from detect.evaluation import VOCEvaluator
+from detect.structures import Detections, GroundTruth
 
 
-def curve(flags, num_objects):
-    precision, recall = precision_recall(np.array(flags, dtype=bool), num_objects)
-    return recall, precision
+def judged(flags, num_objects):
+    """The report of a class whose detections, by falling score, find an object or nothing."""
+    places = torch.arange(num_objects + len(flags))[:, None]
+    boxes = torch.tensor([[0.0, 0, 5, 5]]) + 10 * places  # none overlaps another
+    targets = iter(boxes[:num_objects])
+    strangers = boxes[num_objects:]
+    found = [next(targets) if flag else box for flag, box in zip(flags, strangers, strict=True)]
+    count = len(flags)
+    detections = Detections(
+        torch.stack(found) if found else torch.zeros(0, 4),
+        torch.linspace(0.9, 0.1, count),
+        torch.zeros(count, dtype=torch.int64),
+    )
+    truth = GroundTruth(
+        boxes[:num_objects],
+        torch.zeros(num_objects, dtype=torch.int64),
+        torch.zeros(num_objects, dtype=torch.bool),
+    )
+    evaluator = VOCEvaluator(["thing"])
+    evaluator.update([detections], [truth])
+    return evaluator.compute().classes["thing"]
 
 
 def mean_of_11(*values):
@@ -63,42 +78,22 @@ EXAMPLES = [
 
 @pytest.mark.parametrize(("flags", "num_objects", "at_11_points", "as_area"), EXAMPLES)
 def test_worked_example(flags, num_objects, at_11_points, as_area):
-    recall, precision = curve(flags, num_objects)
-    assert average_precision_11point(recall, precision) == pytest.approx(float(at_11_points), 1e-12)
-    assert average_precision_area(recall, precision) == pytest.approx(float(as_area), 1e-12)
+    entry = judged(flags, num_objects)
+    assert entry.num_true_positives == sum(flags)
+    assert entry.ap_11point == pytest.approx(float(at_11_points), 1e-12)
+    assert entry.ap_area == pytest.approx(float(as_area), 1e-12)
 
 
 def test_precision_and_recall_of_a_worked_example():
-    recall, precision = curve([1, 0, 1, 0], 5)
-    assert precision.tolist() == [1, 1 / 2, 2 / 3, 1 / 2]
-    assert recall.tolist() == [1 / 5, 1 / 5, 2 / 5, 2 / 5]
-    assert precision.dtype == recall.dtype == np.float64
+    entry = judged([1, 0, 1, 0], 5)
+    assert entry.precision.tolist() == [1, 1 / 2, 2 / 3, 1 / 2]
+    assert entry.recall.tolist() == [1 / 5, 1 / 5, 2 / 5, 2 / 5]
+    assert entry.precision.dtype == entry.recall.dtype == np.float64
 
 
 def test_recall_without_objects_is_nan_and_so_is_the_average_precision():
-    recall, precision = curve([0, 0], 0)
-    assert np.isnan(recall).all()
-    assert precision.tolist() == [0, 0]
-    assert np.isnan(average_precision_11point(recall, precision))
-    assert np.isnan(average_precision_area(recall, precision))
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_random_curves_equal_the_oracle(seed):
-    generator = np.random.default_rng(seed)
-    count = (0, 1, 2, 257, 1000)[seed % 5]
-    flags = generator.random(count) < generator.random()
-    num_objects = max(1, int(flags.sum())) + int(generator.integers(0, 20))
-    recall, precision = curve(flags, num_objects)
-    false_positives = [int(not flag) for flag in flags]
-    slow_precision, slow_recall = reference.precision_recall(
-        [int(flag) for flag in flags], false_positives, num_objects
-    )
-    assert precision.tolist() == slow_precision
-    assert recall.tolist() == slow_recall
-    assert average_precision_11point(recall, precision) == pytest.approx(
-        reference.average_precision_11point(slow_precision, slow_recall), abs=1e-12
-    )
-    assert average_precision_area(recall, precision) == pytest.approx(
-        reference.average_precision_area(slow_precision, slow_recall), abs=1e-12
-    )
+    entry = judged([0, 0], 0)
+    assert np.isnan(entry.recall).all()
+    assert entry.precision.tolist() == [0, 0]
+    assert np.isnan(entry.ap_11point)
+    assert np.isnan(entry.ap_area)

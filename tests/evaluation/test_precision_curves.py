@@ -1,11 +1,14 @@
+import json
 import math
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import precision_recall_curve
 
 from detect.evaluation.analyses.precision_curves import measure_score_curves
 from detect.evaluation.judged import judge_detections
+from detect.evaluation.voc import average_precisions, judge
 from tests.evaluation.flat_cases import flat_case
 
 
@@ -85,3 +88,31 @@ def test_without_objects_or_detections_there_is_no_threshold():
     assert len(curves.pooled.scores) == 0
     assert curves.as_dict()["all_classes"]["score_threshold"] is None
     assert curves.table().row_count == len(names) + 2
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_average_precision_and_the_curve_of_101_recalls(seed):
+    """AP is the evaluator's; each precision is the best of all points at or beyond a recall."""
+    names, detections, objects = flat_case(seed, 30)
+    # distinct scores, since the points of a curve join detections of equal score
+    count = len(detections.scores)
+    order = detections.labels.argsort(stable=True)
+    assert (order == torch.arange(count)).all()
+    detections = detections._replace(scores=torch.linspace(1, 0, count))
+    curves = measure_score_curves(detections, objects, names)
+    verdict = judge(detections, objects, len(names), (0.5,))
+    expected = average_precisions(detections, objects, len(names), verdict).area[0].tolist()
+    assert curves.average_precision == pytest.approx(expected, abs=1e-12, nan_ok=True)
+    plain = curves.precision_recall()
+    assert len(plain["recall"]) == 101
+    for name, average, curve in zip(names, expected, curves.classes, strict=True):
+        entry = plain["classes"][name]
+        if math.isnan(average):
+            assert entry == {"ap_area": None, "precision": [None] * 101}
+            continue
+        for recall, precision in zip(plain["recall"], entry["precision"], strict=True):
+            reached = curve.precision[curve.recall >= recall]
+            assert precision == pytest.approx(max(reached, default=0), abs=1e-6)
+        area = np.diff(curve.recall, prepend=0) @ curve.interpolated(curve.recall)
+        assert area == pytest.approx(average, abs=1e-12)
+    json.dumps(plain, allow_nan=False)

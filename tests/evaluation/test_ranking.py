@@ -3,13 +3,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detect.evaluation.average_precision import (
-    RECALL_THRESHOLDS,
-    average_precision_11point,
-    average_precision_area,
-    precision_recall,
-)
 from detect.evaluation.ranking import (
+    VOC_RECALLS,
     RankedLists,
     area_under_curve,
     count_within,
@@ -17,6 +12,7 @@ from detect.evaluation.ranking import (
     num_true,
     precision_at_recalls,
 )
+from tests.evaluation.voc_cases import slow_average_precisions
 
 
 def ranked_lists(verdicts, num_objects):
@@ -47,15 +43,14 @@ def test_lists_at_once_are_each_list_alone(seed):
     for ranked in (whole, of_true_positives(whole)):
         best = envelope(ranked)
         areas = area_under_curve(ranked, best)
-        at_recalls = precision_at_recalls(ranked, best, torch.from_numpy(RECALL_THRESHOLDS))
+        at_recalls = precision_at_recalls(ranked, best, torch.from_numpy(VOC_RECALLS))
         assert num_true(ranked).tolist() == [sum(one) for one in verdicts]
         for row, (one, total) in enumerate(zip(verdicts, num_objects, strict=True)):
-            precision, recall = precision_recall(np.array(one, dtype=bool), total)
             if total == 0:
                 assert areas[row].isnan()
                 continue
-            assert areas[row] == pytest.approx(average_precision_area(recall, precision))
-            eleven = average_precision_11point(recall, precision)
+            eleven, area = slow_average_precisions(one, [not flag for flag in one], total)
+            assert areas[row] == pytest.approx(area)
             assert at_recalls[:, row].mean() == pytest.approx(eleven, abs=1e-12)
 
 
@@ -83,5 +78,5 @@ def test_without_entries():
     ranked = RankedLists(nothing, nothing.bool(), nothing.double(), torch.tensor([3, 0]))
     best = envelope(ranked)
     assert area_under_curve(ranked, best).tolist()[0] == 0
-    recalls = torch.from_numpy(RECALL_THRESHOLDS)
+    recalls = torch.from_numpy(VOC_RECALLS)
     assert precision_at_recalls(ranked, best, recalls).shape == (11, 2)

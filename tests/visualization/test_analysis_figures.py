@@ -21,11 +21,13 @@ from detect.visualization import (
     detection_groups,
     draw_confusion,
     draw_hoiem,
+    draw_precision_recall,
     draw_recall,
     draw_reliability,
     draw_score_curves,
     draw_tide,
     error_types,
+    precision_recall,
     recall_curve,
     reliability,
     score_curves,
@@ -34,7 +36,8 @@ from detect.visualization.class_labels import class_labels
 from tests.evaluation.flat_cases import flat_case
 
 NUM_IMAGES = 30
-MODULES = (confusion, detection_groups, error_types, recall_curve, reliability, score_curves)
+MODULES = (confusion, detection_groups, error_types, precision_recall, recall_curve)
+MODULES += (reliability, score_curves)
 
 
 @pytest.fixture
@@ -70,6 +73,10 @@ def draw_all(case, folder):
         "tide": (draw_tide, tide_errors(detections, objects, names)),
         "hoiem": (draw_hoiem, hoiem_groups(detections, objects, names)),
         "curves": (draw_score_curves, measure_score_curves(detections, objects, names)),
+        "precision recall": (
+            draw_precision_recall,
+            measure_score_curves(detections, objects, names),
+        ),
         "confusion": (draw_confusion, measure_confusion(detections, objects, names)),
         "reliability": (draw_reliability, measure_calibration(detections, objects, names)),
         "recall": (draw_recall, measure_detection_recall(detections, objects, NUM_IMAGES)),
@@ -92,7 +99,7 @@ def test_nothing_covers_anything_or_is_cut_off(tmp_path, figures, num_classes):
     names, detections, objects = case_of(num_classes)
     long = [f"{name} of a very long $kind$ with_{'x' * 40}" for name in names]
     draw_all((long, detections, objects), tmp_path)
-    assert len(figures) == 6
+    assert len(figures) == 7
     for figure in figures:
         width, height = figure.canvas.get_width_height()
         boxes = boxes_of(figure)
@@ -113,14 +120,14 @@ def test_without_objects_or_detections(tmp_path, figures):
     none = type(objects)(*(column[:0] for column in objects))
     for found, present in ((nothing, objects), (detections, none)):
         draw_all((names, found, present), tmp_path)
-    assert len(figures) == 12
+    assert len(figures) == 14
     assert all(cv2.imread(str(path)).std() > 1 for path in tmp_path.iterdir())
 
 
 def test_what_the_figures_show(tmp_path, figures):
     case = case_of(3)
     reports = draw_all(case, tmp_path)
-    tide, hoiem, curves, matrix, diagram, recall = figures
+    tide, hoiem, curves, precision, matrix, diagram, recall = figures
 
     widths = [bar.get_width() for bar in tide.axes[0].patches]
     assert widths == pytest.approx(list(reports["tide"].delta.values()))
@@ -139,6 +146,21 @@ def test_what_the_figures_show(tmp_path, figures):
     np.testing.assert_array_equal(black.get_xdata(), pooled.scores)
     np.testing.assert_array_equal(black.get_ydata(), pooled.f1)
     assert f"{pooled.best_score:.3g}" in panel.get_title()
+
+    curves_of = reports["precision recall"]
+    for axes, name, curve, average in zip(
+        precision.axes, case[0], curves_of.classes, curves_of.average_precision, strict=False
+    ):
+        assert axes.get_title().startswith(f"{name}\nAP ")
+        if curve.num_objects == 0:
+            assert axes.get_title().endswith("—")
+            assert [text.get_text() for text in axes.texts] == ["no objects"]
+            continue
+        assert axes.get_title().endswith(f"{average:.3f}")
+        (line,) = axes.lines
+        np.testing.assert_array_equal(line.get_xdata()[1:], curve.recall)
+        np.testing.assert_array_equal(line.get_ydata()[1:], curve.precision)
+        assert len(axes.collections) == 1  # the area
 
     shown = {text.get_position(): text.get_text() for text in matrix.axes[0].texts}
     rows = reports["confusion"].counts

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from detect.errors import DetectError
-from detect.visualization import curves, draw_curves, draw_precision_recall
+from detect.visualization import curves, draw_curves
 
 
 def train(step: int, loss: float | None = 1.0, phase: str = "train", **more) -> dict:
@@ -180,28 +180,3 @@ def test_faults_of_the_file_are_named(tmp_path):
     with pytest.raises(DetectError, match=r"curves\.xyz: expected a file with the suffix"):
         draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.xyz")
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
-
-
-# --- precision and recall ------------------------------------------------------------------------
-
-
-def test_precision_recall(tmp_path, figures):
-    of_classes = {
-        "dog": (np.array([0.5, 0.5, 1.0]), np.array([1.0, 0.5, 2 / 3]), 0.8333),
-        "unicorn": (np.zeros(0), np.zeros(0), math.nan),
-    }
-    draw_precision_recall(of_classes, tmp_path / "curves.png", "test, IoU 0.5")
-    (axes,) = figures[0].axes
-    drawn = lines_of(axes)
-    assert drawn["dog  AP 0.833"] == [([0.0, 0.5, 0.5, 1.0], [1.0, 1.0, 0.5, 2 / 3])]
-    assert drawn["unicorn  no objects"] == [([], [])]
-    assert axes.get_title() == "test, IoU 0.5"
-    assert read_image(tmp_path / "curves.png").std() > 1
-
-
-@pytest.mark.parametrize("num_classes", [0, 1, 20, 80])
-def test_precision_recall_of_many_classes(tmp_path, num_classes):
-    curve = (np.linspace(0, 1, 5), np.linspace(1, 0.5, 5), 0.75)
-    of_classes = {f"class {index}": curve for index in range(num_classes)}
-    draw_precision_recall(of_classes, tmp_path / "curves.png", "test")
-    assert read_image(tmp_path / "curves.png").shape[1] > 600

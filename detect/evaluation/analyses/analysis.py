@@ -65,6 +65,7 @@ class Analysis:
             "num_difficult": self.num_difficult,
             "num_detections": self.num_detections,
             "score_thresholds": self.score_curves.as_dict(),
+            "precision_recall": self.score_curves.precision_recall(),
             "confusion_matrix": self.confusion.as_dict(),
             "tide": self.tide.as_dict(),
             "tide_release": self.tide_release.as_dict(),

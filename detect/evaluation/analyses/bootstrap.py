@@ -23,13 +23,12 @@ from rich.table import Table
 from scipy import sparse
 from torch import Tensor
 
-from detect.evaluation.average_precision import RECALL_THRESHOLDS
 from detect.evaluation.files.detection_set import DetectionSet, flat_detections
 from detect.evaluation.flat import FlatDetections, FlatObjects
 from detect.evaluation.judged import check_iou_threshold
 from detect.evaluation.numbers import as_text, plain
 from detect.evaluation.ordering import order_by_group_and_score
-from detect.evaluation.ranking import best_from_each
+from detect.evaluation.ranking import VOC_RECALLS, best_from_each
 from detect.evaluation.tables import report_table
 from detect.evaluation.voc import dense_verdict, judge
 from detect.structures import GroundTruth
@@ -339,11 +338,11 @@ def _mean_precisions(
     area = heights.index_add(0, lists, best * weights) / objects
     # the recalls of the metric between those of one true positive and of the one before it
     reached = torch.bucketize(
-        hits / objects[lists], torch.from_numpy(RECALL_THRESHOLDS), right=True, out_int32=True
+        hits / objects[lists], torch.from_numpy(VOC_RECALLS), right=True, out_int32=True
     )
     before = torch.zeros_like(reached)
     before[1:] = torch.where((lists[1:] == lists[:-1])[:, None], reached[:-1], 0)
-    eleven = heights.index_add(0, lists, best * (reached - before)) / len(RECALL_THRESHOLDS)
+    eleven = heights.index_add(0, lists, best * (reached - before)) / len(VOC_RECALLS)
     valid = objects > 0
     num_classes = valid.sum(0)  # 0 makes nan of the mean
     return (

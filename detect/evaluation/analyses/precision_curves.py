@@ -19,8 +19,14 @@ from rich.text import Text
 from torch import Tensor
 
 from detect.evaluation.flat import FlatDetections, FlatObjects
-from detect.evaluation.judged import JudgedDetections, class_ranks, judge_detections
-from detect.evaluation.numbers import as_text, plain
+from detect.evaluation.judged import (
+    JudgedDetections,
+    area_average_precision,
+    class_ranks,
+    judge_detections,
+    ranked_classes,
+)
+from detect.evaluation.numbers import as_text, none_for_nan, plain
 from detect.evaluation.ordering import order_by_group_and_score
 from detect.evaluation.ranking import count_within
 from detect.evaluation.tables import report_table
@@ -56,6 +62,13 @@ class ScoreCurve:
         """The threshold with the best F1; nan if no object is ever found."""
         return math.nan if self.best is None else float(self.scores[self.best])
 
+    def interpolated(self, recalls: Float64[np.ndarray, "R"]) -> Float64[np.ndarray, "R"]:
+        """The best precision at or beyond each recall; 0 where it is not reached, or nan."""
+        if self.num_objects == 0:
+            return np.full(len(recalls), math.nan)
+        best: np.ndarray = np.append(np.maximum.accumulate(self.precision[::-1])[::-1], 0.0)
+        return best[np.searchsorted(self.recall, recalls)]
+
     def at_best(self) -> dict[str, float]:
         """Threshold, precision, recall and F1 at the best F1; nan if no object is ever found."""
         names = ("score_threshold", "precision", "recall", "f1")
@@ -74,6 +87,7 @@ class PrecisionCurves:
         class_names: the name of each label.
         classes: the curve of each class, by label.
         pooled: of the detections and objects of all classes together, under one threshold.
+        average_precision: of each class, the area under its curve; nan without objects.
         mean_f1: the F1 of the classes with objects, their mean, at each score of `pooled`.
     """
 
@@ -81,6 +95,7 @@ class PrecisionCurves:
     class_names: tuple[str, ...]
     classes: tuple[ScoreCurve, ...]
     pooled: ScoreCurve
+    average_precision: tuple[float, ...]
     mean_f1: Float64[np.ndarray, "K"]
 
     @property
@@ -102,6 +117,25 @@ class PrecisionCurves:
             },
             "all_classes": _plain(self.pooled),
             "mean_over_classes": plain({"score_threshold": threshold, "f1": mean_f1}),
+        }
+
+    def precision_recall(self) -> dict[str, Any]:
+        """For JSON: the AP of each class, and the best precision at or beyond 101 recalls."""
+        recalls = np.arange(101) / 100
+        curves = zip(self.class_names, self.average_precision, self.classes, strict=True)
+        return {
+            "iou_threshold": self.iou_threshold,
+            "recall": recalls.tolist(),
+            "classes": {
+                name: {
+                    "ap_area": none_for_nan(average_precision),
+                    "precision": [
+                        none_for_nan(round(value, 6))
+                        for value in curve.interpolated(recalls).tolist()
+                    ],
+                }
+                for name, average_precision, curve in curves
+            },
         }
 
     def table(self) -> Table:
@@ -151,6 +185,7 @@ def measure_score_curves(
     curves = tuple(
         _curve(_Points(*part), of_class) for part, of_class in zip(parts, num_objects, strict=True)
     )
+    ranked = ranked_classes(judged.labels, judged.is_true, judged.num_objects)
     together = _all_in_one_list(judged)
     pooled = _points(torch.zeros_like(together.labels), together)
     return PrecisionCurves(
@@ -158,6 +193,7 @@ def measure_score_curves(
         tuple(class_names),
         curves,
         _curve(pooled, sum(num_objects)),
+        tuple(area_average_precision(ranked).tolist()),
         _mean_f1(points, judged.num_objects, pooled.scores).numpy(),
     )
 
