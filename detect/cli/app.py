@@ -331,7 +331,7 @@ def infer(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")],
     score: Annotated[float, typer.Option(help="Least score of what is kept.")] = 0.3,
     save: Annotated[
-        str, typer.Option(help="Any of images, json, csv, coco, voc, yolo, crops, with commas.")
+        str, typer.Option(help="Any of pictures, json, csv, coco, voc, yolo, crops, with commas.")
     ] = "pictures",
     device: Device = "auto",
 ) -> None:
