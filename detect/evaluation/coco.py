@@ -63,7 +63,8 @@ class COCOEvaluator:
             further recalls, the last one holds for all other numbers.
 
     Raises:
-        ValueError: a class name stands twice, thresholds or limits do not rise or are out of range.
+        ValueError: a class name is given twice, or thresholds or limits do not rise or are out of
+            range.
     """
 
     name: ClassVar[str] = "coco"
@@ -106,9 +107,9 @@ class COCOEvaluator:
             detections: what was found, or dictionaries with `boxes` `[N, 4]` (xyxy) or
                 `boxes_xywh` (x, y, width and height, the numbers of COCO's files), `scores` `[N]`
                 and `labels` `[N]`, in any order.
-            truths: what is there, or dictionaries with `boxes` or `boxes_xywh`, `labels`, and maybe
+            truths: the objects, or dictionaries with `boxes` or `boxes_xywh`, `labels`, and maybe
                 `iscrowd` `[N]` and `area` `[N]` in square pixels, by default that of the box. COCO
-                knows no difficult objects: they count as crowds, as `GroundTruth` takes them.
+                has no difficult objects: those of a `GroundTruth` count as crowds.
 
         Raises:
             ValueError: the sequences differ in length, a record is not of this form, or a label
@@ -173,12 +174,12 @@ class _Matching(NamedTuple):
     Attributes:
         rows: `[R]` of the detections, rising.
         found: `[R, A, T]` the detection took an object that counts.
-        swallowed: `[R, A, T]` the detection took an ignored object, so it does not count.
+        matched_ignored: `[R, A, T]` the detection took an ignored object, so it does not count.
     """
 
     rows: Int[Tensor, "R"]
     found: Bool[Tensor, "R A T"]
-    swallowed: Bool[Tensor, "R A T"]
+    matched_ignored: Bool[Tensor, "R A T"]
 
 
 def _best_by_score(
@@ -236,7 +237,7 @@ def _match(
     rows, pair_rows = owners.unique_consecutive(return_inverse=True)  # [R], [P]
     shape = (len(ignored), len(thresholds))
     found = torch.zeros((len(rows), *shape), dtype=torch.bool, device=device)
-    swallowed = torch.zeros_like(found)
+    matched_ignored = torch.zeros_like(found)
     is_free = torch.ones((len(objects.labels), *shape), dtype=torch.bool, device=device)
     rounds = _ranks_within(detections.images[rows] * num_classes + detections.labels[rows])
     pair_rounds = rounds[pair_rows]
@@ -257,11 +258,14 @@ def _match(
         chosen = torch.full((len(in_round), *shape), 2 * num_pairs, device=device)
         index = positions[:, None, None].expand_as(preference)
         chosen.scatter_reduce_(0, index, preference, "amin")
-        found[in_round], swallowed[in_round] = chosen < num_pairs, _is_between(chosen, num_pairs)
+        found[in_round], matched_ignored[in_round] = (
+            chosen < num_pairs,
+            _is_between(chosen, num_pairs),
+        )
         taken = (chosen < 2 * num_pairs).nonzero()  # [K, 3]: row of the round, area, threshold
         objects_taken = own_objects[chosen[taken.unbind(1)] % max(1, num_pairs)]
         is_free[objects_taken, taken[:, 1], taken[:, 2]] = False
-    return _Matching(rows, found, swallowed)
+    return _Matching(rows, found, matched_ignored)
 
 
 def _is_between(chosen: Int[Tensor, "..."], num_pairs: int) -> Bool[Tensor, "..."]:
@@ -322,7 +326,7 @@ def _precisions(
     in_class = (in_class[:, matching.rows] - before_class[:, labels]).long()  # [A, R]
     # lists by threshold, range and class, each with the detections by falling score
     found = matching.found.permute(2, 1, 0)  # [T, A, R]
-    is_matched = found | matching.swallowed.permute(2, 1, 0)
+    is_matched = found | matching.matched_ignored.permute(2, 1, 0)
     numbers = torch.arange(num_thresholds * num_areas, device=boxes.device)
     lists = (numbers[:, None] * num_classes + labels).flatten()  # [T·A·R]
     num_lists = len(numbers) * num_classes

@@ -40,7 +40,7 @@ class FlatObjects(NamedTuple):
         images: `[T]` the number of the image.
         boxes: `[T, 4]` as those of the detections.
         labels: `[T]` classes 0 … C−1.
-        difficult: `[T]` whether the object is neither demanded nor punished; a crowd is not.
+        difficult: `[T]` whether the object is ignored, as a crowd is.
     """
 
     images: Int[Tensor, "T"]

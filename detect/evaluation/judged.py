@@ -21,7 +21,7 @@ from detect.evaluation.voc import dense_verdict, judge, num_objects_of
 class JudgedDetections(NamedTuple):
     """The detections that count, by class and falling score.
 
-    Those that a difficult object swallowed are left out.
+    Those matched to a difficult object are left out.
 
     Attributes:
         rows: `[K]` of the flat detections, rising.
@@ -48,8 +48,8 @@ def judge_detections(
     """
     check_iou_threshold(iou_threshold)
     verdict = judge(detections, objects, num_classes, (iou_threshold,))
-    is_true, is_swallowed = dense_verdict(verdict)
-    rows = (~is_swallowed).nonzero().flatten()
+    is_true, is_ignored = dense_verdict(verdict)
+    rows = (~is_ignored).nonzero().flatten()
     return JudgedDetections(
         rows,
         detections.scores[rows],

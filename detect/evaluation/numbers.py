@@ -1,6 +1,6 @@
 """Numbers that may not exist, such as the AP of a class without objects.
 
-Such a number is nan in memory, None in JSON and a dash in a table, and stays out of means.
+Such a number is nan in memory, None in JSON and a dash in a table, and is left out of means.
 """
 
 import math

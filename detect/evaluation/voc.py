@@ -2,7 +2,7 @@
 
 Each detection goes to the object of its class and image that it overlaps most (ties to the first
 object) and to no other. If their IoU reaches the threshold, the first claim by score is a true
-positive and later ones are false positives; a difficult object swallows any number of claims.
+positive and later ones are false positives; detections matched to a difficult object are ignored.
 Everything else is a false positive. Everingham et al. 2010, section 4.2; VOCevaldet.m.
 
 IoU is computed in float64 on continuous half-open boxes, which equals the devkit's "+1" on
@@ -38,7 +38,7 @@ from detect.evaluation.ranking import (
 )
 from detect.evaluation.report import ClassReport, ThresholdReport, VOCProtocol, VOCReport
 
-# On a GPU, memory is ample and waiting is dear: about 2 GiB of float64 boxes and results.
+# On a GPU, memory is ample and synchronizing is expensive: about 2 GiB of float64 results.
 MAX_PAIRS_AT_ONCE = 1 << 24
 
 
@@ -52,7 +52,7 @@ class VOCEvaluator:
 
     Raises:
         DetectError: a threshold is out of its range.
-        ValueError: a class name or a threshold stands twice, or there is no threshold.
+        ValueError: a class name or a threshold is given twice, or there is no threshold.
     """
 
     name: ClassVar[str] = "voc"
@@ -90,12 +90,12 @@ class VOCEvaluator:
         """Add images: one record of detections and one of objects for each, in one frame.
 
         Records may also be dictionaries of tensors as torchmetrics has them. Tensors are kept as
-        they are, on their device; no values are looked at on a GPU before `compute`.
+        they are, on their device; values on a GPU are not read before `compute`.
 
         Args:
             detections: what was found, or dictionaries with `boxes` `[N, 4]` (xyxy; `boxes_xywh`
                 for x, y, width and height), `scores` `[N]` and `labels` `[N]`, in any order.
-            truths: what is there, difficult objects included, or dictionaries with `boxes` (or
+            truths: the objects, difficult ones included, or dictionaries with `boxes` (or
                 `boxes_xywh`) and `labels`, and maybe `difficult` `[N]`; `iscrowd` counts as it.
             tie_ranks: for each detection its rank among those of its class with an equal score,
                 lower first. By default, and where ranks are equal, the detections of earlier
@@ -183,13 +183,13 @@ class Verdict(NamedTuple):
     Attributes:
         rows: `[R]` of the detections, rising.
         true_positive: `[K, R]` the detection found an object that was still to be found.
-        swallowed: `[K, R]` the detection found a difficult object, so it does not count.
+        ignored: `[K, R]` the detection is matched to a difficult object, which is ignored.
         best: `[D]` the object that each detection overlaps most, and how far.
     """
 
     rows: Int[Tensor, "R"]
     true_positive: Bool[Tensor, "K R"]
-    swallowed: Bool[Tensor, "K R"]
+    ignored: Bool[Tensor, "K R"]
     best: BestObjects
 
 
@@ -234,17 +234,17 @@ def judge(
 def dense_verdict(
     verdict: Verdict, threshold: int = 0
 ) -> tuple[Bool[Tensor, "D"], Bool[Tensor, "D"]]:
-    """For every detection, whether it is a true positive, and whether it was swallowed.
+    """For every detection, whether it is a true positive, and whether it is ignored.
 
     Args:
         verdict: on D detections.
         threshold: which of its IoU thresholds, by its row.
     """
     is_true = torch.zeros_like(verdict.best.objects, dtype=torch.bool)
-    is_swallowed = torch.zeros_like(is_true)
+    is_ignored = torch.zeros_like(is_true)
     is_true[verdict.rows] = verdict.true_positive[threshold]
-    is_swallowed[verdict.rows] = verdict.swallowed[threshold]
-    return is_true, is_swallowed
+    is_ignored[verdict.rows] = verdict.ignored[threshold]
+    return is_true, is_ignored
 
 
 class AveragePrecisions(NamedTuple):
@@ -285,11 +285,11 @@ def _ranked_lists(
     ranks = (verdict.rows - starts[labels] + 1).repeat(num_thresholds)  # [K·R], from 1
     thresholds = torch.arange(num_thresholds, device=labels.device)
     lists = (thresholds[:, None] * num_classes + labels).flatten()  # [K·R]
-    is_true, swallowed = verdict.true_positive.flatten(), verdict.swallowed.flatten()
+    is_true, ignored = verdict.true_positive.flatten(), verdict.ignored.flatten()
     num_lists = num_thresholds * num_classes
     hits = count_within(is_true, lists, num_lists)
-    seen = ranks - count_within(swallowed, lists, num_lists)
-    # what is swallowed first has seen nothing that counts
+    seen = ranks - count_within(ignored, lists, num_lists)
+    # if the first entries are ignored, nothing that counts has been seen yet
     precision = hits.double() / seen.clamp(min=1)
     num_objects = num_objects_of(objects, num_classes)
     return RankedLists(lists, is_true, precision, num_objects.repeat(num_thresholds))
@@ -311,13 +311,13 @@ def _class_reports(
     """The reports at the first threshold, with the whole curves."""
     num_classes = len(class_names)
     labels, scores = detections.labels.cpu(), detections.scores.cpu().float()
-    is_true, swallowed = (flags.cpu() for flags in dense_verdict(verdict))
+    is_true, ignored = (flags.cpu() for flags in dense_verdict(verdict))
     num_detections = labels.bincount(minlength=num_classes).tolist()
     num_difficult = objects.labels[objects.difficult].bincount(minlength=num_classes).tolist()
     num_objects = num_objects_of(objects, num_classes).tolist()
-    sizes = labels[~swallowed].bincount(minlength=num_classes).tolist()
-    flags_by_class = is_true[~swallowed].split(sizes)
-    scores_by_class = scores[~swallowed].split(sizes)
+    sizes = labels[~ignored].bincount(minlength=num_classes).tolist()
+    flags_by_class = is_true[~ignored].split(sizes)
+    scores_by_class = scores[~ignored].split(sizes)
     reports = {}
     for label, name in enumerate(class_names):
         flags = flags_by_class[label].numpy()

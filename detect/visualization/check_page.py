@@ -19,7 +19,7 @@ from detect.files import write_text
 from detect.visualization.fault_thumbnails import draw_finding
 from detect.wording import counted
 
-# About 10 kB each: a page of them stays below what browsers open at ease.
+# About 10 kB each: a page of them stays below what browsers open with ease.
 NUM_THUMBNAILS_PER_RULE = 200
 NUM_THUMBNAILS = 2000
 # Lines without an image; the JSON file has no bound.
@@ -137,7 +137,7 @@ def _severities(findings: Sequence[Finding]) -> str:
 
 def _summary(groups: Mapping[str, Sequence[Finding]]) -> str:
     if not groups:
-        return "<p>All is well.</p>"
+        return "<p>No problems found.</p>"
     rows = "\n".join(
         f'<tr class="{_severities(findings)}"><td><a href="#{_text(rule)}">{_text(rule)}</a></td>'
         f'<td>{_text(findings[0].fault.severity)}</td><td class="number">{len(findings)}</td></tr>'

@@ -1,4 +1,4 @@
-"""A confusion matrix as an image file: what objects of each class were found as."""
+"""A confusion matrix as a figure: what objects of each class were found as."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from detect.evaluation.analyses.confusion_matrix import ConfusionMatrix
 from detect.visualization.class_labels import class_labels
 from detect.visualization.curves import save_figure
 
-# Inches of a cell: numbers of four digits fit, and a matrix of 80 classes stays an image.
+# Inches of a cell: numbers of four digits fit, and a matrix of 80 classes stays readable.
 CELL_SIZE, SMALL_CELL_SIZE = 0.48, 0.2
 MAX_CLASSES_WITH_NUMBERS = 40
 

@@ -1,4 +1,4 @@
-"""The curves of a run and of its evaluation, as image files."""
+"""The curves of a run and of its evaluation, as figures."""
 
 import itertools
 import json
@@ -38,7 +38,7 @@ def draw_curves(metrics_file: Path, out: Path) -> None:
 
     Phases follow each other on the axis of steps, whether or not their own count begins anew. Steps
     that a continued run has repeated are drawn once, as they came out last. A line that cannot be
-    read, as a killed run leaves it, is left out; the image says how many were.
+    read, as a killed run leaves it, is left out; the figure says how many were.
 
     Args:
         metrics_file: one JSON object a line. Training lines have `kind` "train", `phase`, `step`,

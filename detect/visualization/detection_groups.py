@@ -1,4 +1,4 @@
-"""Hoiem's groups of the best detections as an image file: a pie of all, a bar for each class."""
+"""Hoiem's groups of the best detections as a figure: a pie of all, a bar for each class."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""TIDE's errors as an image file: what each type costs, and how often it occurs."""
+"""TIDE's errors as a figure: what each type costs, and how often it occurs."""
 
 import math
 from pathlib import Path

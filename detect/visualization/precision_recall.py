@@ -1,4 +1,4 @@
-"""Precision over recall of each class as an image file: a panel for each."""
+"""Precision over recall of each class as a figure: a panel for each."""
 
 import math
 from pathlib import Path

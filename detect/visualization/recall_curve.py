@@ -1,4 +1,4 @@
-"""Recall over the number of detections of an image, as an image file."""
+"""Recall over the number of detections of an image, as a figure."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A reliability diagram as an image file: precision and number of detections over the score."""
+"""A reliability diagram as a figure: precision and number of detections over the score."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of each class over the score, as an image file."""
+"""Precision, recall and F1 of each class over the score, as a figure."""
 
 import math
 from pathlib import Path

@@ -76,7 +76,7 @@ def test_a_duplicate_is_a_localization_error():
     }  # fmt: skip
 
 
-def test_only_as_many_as_there_are_objects_and_none_that_is_swallowed():
+def test_only_as_many_as_there_are_objects_and_none_that_is_ignored():
     objects = [(OBJECT, 0), ([50.0, 0, 60, 10], 0, "difficult")]
     found = [([50.0, 0, 60, 10], 0), (OBJECT, 0), ([90.0, 0, 99, 9], 0)]
     report = hoiem_groups(*one_image(found, objects), NAMES)

@@ -85,12 +85,12 @@ def test_random_case_equals_the_devkit_loops(seed, iou_threshold):
 def test_random_cases_hold_what_they_are_for():
     """Ties in score, objects of equal place, difficult hits, empty images and classes."""
     cases = [random_case(seed) for seed in range(12)]
-    swallowed = 0
+    ignored = 0
     for case in cases:
         for label in range(4):
             true, false, _ = slow_class(case, label, 0.5)
-            swallowed += len(true) - sum(true) - sum(false)
-    assert swallowed > 100
+            ignored += len(true) - sum(true) - sum(false)
+    assert ignored > 100
     reports = [evaluate(case.detections, case.truths, case.class_names) for case in cases]
     entries = [entry for report in reports for entry in report.classes.values()]
     assert any(entry.num_objects == 0 and entry.num_difficult > 0 for entry in entries)
@@ -138,7 +138,7 @@ def test_a_tie_in_iou_goes_to_the_first_object():
     assert outcome(detections, [truth(OBJECT, OBJECT, difficult=[False, True])]) == (1, 1)
 
 
-def test_a_difficult_object_swallows_any_number_of_claims():
+def test_all_detections_matched_to_a_difficult_object_are_ignored():
     detections = [found((OBJECT, 0.9), (OBJECT, 0.8), (HALF, 0.7), (FAR, 0.6))]
     report = evaluate(detections, [truth(OBJECT, FAR, difficult=[True, False])])
     entry = report.classes["thing"]
@@ -148,7 +148,7 @@ def test_a_difficult_object_swallows_any_number_of_claims():
     assert entry.ap_11point == pytest.approx(1)
 
 
-def test_a_swallowed_detection_is_no_true_positive():
+def test_an_ignored_detection_is_no_true_positive():
     nothing = torch.zeros(3, dtype=torch.int64)
     verdict = voc.judge(
         voc.FlatDetections(nothing, torch.tensor([OBJECT, OBJECT, FAR]), torch.ones(3), nothing),
@@ -162,7 +162,7 @@ def test_a_swallowed_detection_is_no_true_positive():
         iou_thresholds=(0.5,),
     )
     assert verdict.rows.tolist() == [0, 1, 2]
-    assert verdict.swallowed.tolist() == [[True, True, False]]
+    assert verdict.ignored.tolist() == [[True, True, False]]
     assert verdict.true_positive.tolist() == [[False, False, True]]
 
 

@@ -200,7 +200,7 @@ def bootstrap_map(
 ) -> BootstrapReport:
     """Confidence intervals of both mAPs of VOC over resampled images.
 
-    A class without objects in a resampling stays out of its mean.
+    A class without objects in a resampling is left out of its mean.
 
     Args:
         detections: from `VOCEvaluator.flat()`.
@@ -244,7 +244,7 @@ def draw_images(num_images: int, num_resamplings: int, seed: int) -> NDArray[np.
 def interval_of(
     value: float, resampled: Float64[np.ndarray, "B"], confidence: float
 ) -> ConfidenceInterval:
-    """The percentile interval of resampled values; those that are nan stay out."""
+    """The percentile interval of resampled values; those that are nan are left out."""
     numbers = resampled[~np.isnan(resampled)]
     tail = (1 - confidence) / 2
     low, high, error = float("nan"), float("nan"), float("nan")
@@ -286,13 +286,13 @@ def merged_counts(
         verdict = judge(run, objects, num_classes, (iou_threshold,))
         flags = dense_verdict(verdict)
         columns.append((run.labels, run.images + row * num_images, run.scores, *flags))
-    labels, images, scores, is_true, is_swallowed = (
+    labels, images, scores, is_true, is_ignored = (
         torch.cat(parts).cpu() for parts in zip(*columns, strict=True)
     )
     order = order_by_group_and_score(labels, scores)
     return ImageCounts(
         *_true_positives(
-            labels[order], images[order], is_true[order], is_swallowed[order], 2 * num_images
+            labels[order], images[order], is_true[order], is_ignored[order], 2 * num_images
         ),
         _objects_by_image(objects, num_classes, num_images),
     )
@@ -364,16 +364,16 @@ def _true_positives(
     labels: Int[Tensor, "D"],
     images: Int[Tensor, "D"],
     is_true: Bool[Tensor, "D"],
-    is_swallowed: Bool[Tensor, "D"],
+    is_ignored: Bool[Tensor, "D"],
     num_images: int,
 ) -> tuple[Tensor, Tensor, sparse.csr_array]:
     """Classes and images of the true positives, and the false ones before each."""
-    labels, images, is_true, is_swallowed = (
-        column.cpu() for column in (labels, images, is_true, is_swallowed)
+    labels, images, is_true, is_ignored = (
+        column.cpu() for column in (labels, images, is_true, is_ignored)
     )
     rows = is_true.nonzero().flatten()
     lists = labels[rows]
-    false = (~is_true & ~is_swallowed).nonzero().flatten()
+    false = (~is_true & ~is_ignored).nonzero().flatten()
     following = is_true.cumsum(0)[false]  # the true positive behind each false one
     in_list = following < len(rows)
     in_list[in_list.clone()] = lists[following[in_list]] == labels[false[in_list]]
@@ -386,7 +386,7 @@ def _true_positives(
 
 
 def _objects_by_image(objects: FlatObjects, num_classes: int, num_images: int) -> sparse.csr_array:
-    demanded = ~objects.difficult
-    cells = objects.labels[demanded].cpu().numpy(), objects.images[demanded].cpu().numpy()
+    required = ~objects.difficult
+    cells = objects.labels[required].cpu().numpy(), objects.images[required].cpu().numpy()
     ones = np.ones(len(cells[0]), dtype=np.int32)
     return sparse.csr_array((ones, cells), shape=(num_classes, num_images))

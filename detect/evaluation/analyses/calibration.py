@@ -7,7 +7,7 @@ its detections. For detections, right means a true positive at an IoU threshold:
 (D-ECE) of Küppers et al. 2020, "Multivariate Confidence Calibration for Object Detection", with the
 score as the only dimension. They bin by place and size of the boxes as well; here that is not done.
 
-A score of 0 belongs to the first bin. Detections that a difficult object swallowed do not count,
+A score of 0 belongs to the first bin. Detections matched to a difficult object are ignored,
 and duplicates are wrong: VOC's rules of matching. D-ECE says nothing of objects that are not found.
 """
 

@@ -1,4 +1,4 @@
-"""What the best detections of each class are: right, badly placed, confused, or nothing.
+"""What the best detections of each class are: correct, badly localized, confused, or background.
 
 Hoiem et al. 2012, "Diagnosing Error in Object Detectors", section 2, in the form of figure 4 of
 Redmon et al. 2016, "You Only Look Once" (section 4.2): of each class the N detections of highest
@@ -15,7 +15,7 @@ detection overlaps most, as in Hoiem's release. Duplicates count as localization
 Hoiem's paper; the YOLO paper does not name them. It writes "IOU > .5"; the limits are inclusive
 here, as VOC's and the release's.
 
-Our deviations: detections that a difficult object swallowed at IoU 0.5 are left out before the
+Our deviations: detections matched to a difficult object at IoU 0.5 are left out before the
 first N are taken (the release counts them as correct). For the lesser overlaps difficult objects
 are objects as others, as in the release. A class with fewer than N detections has the shares of
 those that there are.
@@ -124,7 +124,7 @@ def hoiem_groups(
         objects: in any order.
         class_names: the name of each label 0 … C−1.
         similar_classes: sets of classes; two are similar if a set has both. None takes those of
-            VOC, as far as there are classes of these names.
+            VOC that are among the class names.
 
     Raises:
         DetectError: a set names an unknown class.

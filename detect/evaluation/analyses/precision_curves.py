@@ -165,7 +165,7 @@ def measure_score_curves(
 ) -> PrecisionCurves:
     """The curves of each class and of all classes together, by VOC's rules of matching.
 
-    Detections that a difficult object swallowed do not count.
+    Detections matched to a difficult object are ignored.
 
     Args:
         detections: by class and falling score.

@@ -117,12 +117,12 @@ def measure_detection_recall(
     chosen = _limits(counts) if limits is None else tuple(limits)
     if not chosen or chosen[0] < 1 or any(a >= b for a, b in itertools.pairwise(chosen)):
         raise DetectError(f"limits: expected rising numbers from 1 on, found {list(chosen)}")
-    demanded = FlatObjects(*(column[~objects.difficult] for column in objects))
+    required = FlatObjects(*(column[~objects.difficult] for column in objects))
     ranks = _ranks_in_image(detections, num_images)
     least = min(AVERAGED_IOU_THRESHOLDS)
-    pairs = overlapping_pairs(detections, demanded, 1, least, same_class=False)
+    pairs = overlapping_pairs(detections, required, 1, least, same_class=False)
     ranks_of_pairs = ranks[pairs.detections]
-    best = torch.zeros(len(chosen), len(demanded.labels), dtype=torch.float64)
+    best = torch.zeros(len(chosen), len(required.labels), dtype=torch.float64)
     for row, limit in enumerate(chosen):
         is_first = ranks_of_pairs <= limit
         best[row].scatter_reduce_(0, pairs.objects[is_first], pairs.overlaps[is_first], "amax")

@@ -1,7 +1,7 @@
 """Average precision by the size of the objects, under the rules of PASCAL VOC.
 
-Within a group, objects of other sizes become difficult: they are neither demanded nor punished, and
-what is found at them does not count. A detection that is right nowhere and whose own size lies
+Within a group, objects of other sizes are treated as difficult: they are ignored, and so are the
+detections matched to them. A detection without a match whose own size lies
 outside the group does not count either, since it would be an error of another group: COCO's rule
 (Lin et al. 2014; cocoeval.py). Matching stays VOC's, one for all groups: each detection goes to the
 object of its class that it overlaps most, whatever its size, where COCO prefers one of the group.
@@ -153,7 +153,8 @@ def hoiem_size_groups(
 
     Hoiem et al. 2012, section 3. The groups are shares of the objects that are not difficult;
     objects of equal area stay together, in the greater group. The paper normalizes precision for
-    the number of objects of a group; here it is not, so a group with fewer objects has it harder.
+    the number of objects of a group; here it is not, which puts groups with fewer objects at a
+    disadvantage.
 
     The arguments and errors are those of `coco_size_groups`.
     """
@@ -228,16 +229,16 @@ def _judged_in_group(
     claims: _Claims, objects: FlatObjects, is_own: Bool[Tensor, "D"]
 ) -> tuple[Bool[Tensor, "D"], Bool[Tensor, "D"]]:
     """Which detections are true positives of the group, and which count in it at all."""
-    swallowed = torch.zeros_like(claims.is_claim)
-    swallowed[claims.is_claim] = objects.difficult[claims.objects[claims.is_claim]]
-    is_true = claims.is_first & ~swallowed
-    return is_true, is_true | (is_own & ~swallowed)
+    ignored = torch.zeros_like(claims.is_claim)
+    ignored[claims.is_claim] = objects.difficult[claims.objects[claims.is_claim]]
+    is_true = claims.is_first & ~ignored
+    return is_true, is_true | (is_own & ~ignored)
 
 
 def _quantiles(
     objects: FlatObjects, num_classes: int, shares: Sequence[float]
 ) -> Float[Tensor, "G C"]:
-    """The area at which each share of the demanded objects of a class begins; inf without any."""
+    """The area at which each share of the required objects of a class begins; inf without any."""
     labels = objects.labels[~objects.difficult]
     areas = _areas(objects.boxes[~objects.difficult])
     order = order_by_group_and_score(labels, -areas)

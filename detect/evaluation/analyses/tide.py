@@ -15,8 +15,8 @@ Section 2.3 weighs a type by an oracle that fixes it alone: dAP is the AP with t
 without. A classification error gets the class of its object, a localization error its place, and
 each becomes a true positive; where several lie at one object the best one does and the others are
 removed, all of them if the object was found. Errors of the other types are removed; missed objects
-are no longer demanded. The types do not add up to 1 − AP, which the paper intends. The two special
-errors are all false positives (removed) and all false negatives (no longer demanded).
+are no longer to be found. The types do not add up to 1 − AP, as the paper intends. The two special
+errors are all false positives (removed) and all false negatives (no longer to be found).
 
 Where the paper is silent we follow the authors' release: a detection is tested for localization,
 classification, duplicate, background and both, in this order, and takes the first that fits, with
@@ -25,7 +25,7 @@ those of the class (or of the other classes); localization and classification er
 object, even where only one type is fixed; objects that are ignored explain nothing; dAP is at least
 0 for the six types.
 
-Our deviations: a class without objects stays out of the mean (in the release it counts as AP 0 if
+Our deviations: a class without objects is left out of the mean (in the release it counts as AP 0 if
 it has detections), all detections of an image count (the release takes the first 100), and
 equal scores keep their order. By default, "voc", the detections are judged and averaged as
 everywhere here: VOC's matching and the area under the curve, so that the AP is the mAP of the
@@ -185,11 +185,11 @@ def tide_errors(
     num_classes = len(class_names)
     match = _matches_of_voc if protocol == "voc" else _matches_of_release
     matches = match(detections, objects, num_classes, foreground_threshold)
-    demanded = _demanded(objects)
+    required = _required(objects)
     errors = _errors(
-        detections, demanded, num_classes, matches, foreground_threshold, background_threshold
+        detections, required, num_classes, matches, foreground_threshold, background_threshold
     )
-    found = _Scored(detections, demanded, num_classes, matches, errors, protocol)
+    found = _Scored(detections, required, num_classes, matches, errors, protocol)
     before = found.as_they_are()
     average = found.mean(before)
     delta = {
@@ -208,7 +208,7 @@ def tide_errors(
         tuple(class_names),
         tuple(before.tolist()),
         average,
-        _counts(detections, demanded, num_classes, errors),
+        _counts(detections, required, num_classes, errors),
         delta,
     )
 
@@ -217,14 +217,14 @@ def tide_errors(
 
 
 class _Matches(NamedTuple):
-    """What became of the detections, and of the objects that are demanded."""
+    """What became of the detections, and of the objects that are to be found."""
 
     is_true: Bool[Tensor, "D"]
     is_ignored: Bool[Tensor, "D"]
     is_found: Bool[Tensor, "T"]
 
 
-def _demanded(objects: FlatObjects) -> FlatObjects:
+def _required(objects: FlatObjects) -> FlatObjects:
     return FlatObjects(*(column[~objects.difficult] for column in objects))
 
 
@@ -241,11 +241,11 @@ def _matches_of_voc(
 def _matches_of_release(
     detections: FlatDetections, objects: FlatObjects, num_classes: int, threshold: float
 ) -> _Matches:
-    demanded = _demanded(objects)
-    pairs = overlapping_pairs(detections, demanded, num_classes, threshold, same_class=True)
-    owners, items = match_by_detection(pairs, len(demanded.labels))
+    required = _required(objects)
+    pairs = overlapping_pairs(detections, required, num_classes, threshold, same_class=True)
+    owners, items = match_by_detection(pairs, len(required.labels))
     is_true = torch.zeros_like(detections.labels, dtype=torch.bool)
-    is_found = torch.zeros_like(demanded.difficult)
+    is_found = torch.zeros_like(required.difficult)
     is_true[owners], is_found[items] = True, True
 
     ignored = FlatObjects(*(column[objects.difficult] for column in objects))
@@ -281,7 +281,7 @@ class _Errors(NamedTuple):
 
 def _errors(
     detections: FlatDetections,
-    demanded: FlatObjects,
+    required: FlatObjects,
     num_classes: int,
     matches: _Matches,
     foreground: float,
@@ -289,8 +289,8 @@ def _errors(
 ) -> _Errors:
     count = len(detections.labels)
     # what overlaps less is background, whatever it is
-    pairs = overlapping_pairs(detections, demanded, num_classes, background, same_class=False)
-    is_same = detections.labels[pairs.detections] == demanded.labels[pairs.objects]
+    pairs = overlapping_pairs(detections, required, num_classes, background, same_class=False)
+    is_same = detections.labels[pairs.detections] == required.labels[pairs.objects]
     same = best_of_pairs(pairs, is_same, count)
     other = best_of_pairs(pairs, ~is_same, count)
     taken = best_of_pairs(pairs, is_same & matches.is_found[pairs.objects], count)
@@ -306,12 +306,12 @@ def _errors(
     is_classification = types == _CLASSIFICATION
     targets = torch.where(is_classification, other.objects, same.objects)
     competes = is_classification | (types == _LOCALIZATION)
-    if len(demanded.labels):
+    if len(required.labels):
         competes &= ~matches.is_found[targets]
     rows = competes.nonzero().flatten()
     rows = rows[order_by_group_and_score(torch.zeros_like(rows), detections.scores[rows])]
     # by falling score, the first of each object is the one that is made true
-    first = torch.full((len(demanded.labels),), len(rows))
+    first = torch.full((len(required.labels),), len(rows))
     first.scatter_reduce_(0, targets[rows], torch.arange(len(rows)), "amin")
     becomes_true = torch.zeros_like(competes)
     becomes_true[rows] = first[targets[rows]] == torch.arange(len(rows))
@@ -319,10 +319,10 @@ def _errors(
 
 
 def _counts(
-    detections: FlatDetections, demanded: FlatObjects, num_classes: int, errors: _Errors
+    detections: FlatDetections, required: FlatObjects, num_classes: int, errors: _Errors
 ) -> dict[str, list[int]]:
     labels = [detections.labels[errors.types == kind] for kind in range(_MISSED)]
-    labels.append(demanded.labels[errors.is_missed])
+    labels.append(required.labels[errors.is_missed])
     return {
         name: of_kind.bincount(minlength=num_classes).tolist()
         for name, of_kind in zip(ERROR_TYPES, labels, strict=True)
@@ -338,15 +338,15 @@ class _Scored:
     def __init__(
         self,
         detections: FlatDetections,
-        demanded: FlatObjects,
+        required: FlatObjects,
         num_classes: int,
         matches: _Matches,
         errors: _Errors,
         protocol: TIDEProtocol,
     ) -> None:
-        self.detections, self.demanded, self.protocol = detections, demanded, protocol
+        self.detections, self.required, self.protocol = detections, required, protocol
         self.matches, self.errors = matches, errors
-        self.num_objects = num_objects_of(demanded, num_classes)
+        self.num_objects = num_objects_of(required, num_classes)
         self.counts = ~matches.is_ignored
 
     def as_they_are(self) -> Float[Tensor, "C"]:
@@ -356,7 +356,7 @@ class _Scored:
         """With the errors of one type fixed."""
         labels, is_true = self.detections.labels, self.matches.is_true
         if kind == _MISSED:
-            missed = self.demanded.labels[self.errors.is_missed]
+            missed = self.required.labels[self.errors.is_missed]
             num_missed = missed.bincount(minlength=len(self.num_objects))
             return self._average_precisions(
                 labels, is_true, self.counts, self.num_objects - num_missed
@@ -366,7 +366,7 @@ class _Scored:
         is_kept = self.counts & (~is_of_kind | becomes_true)
         if kind == _CLASSIFICATION:
             labels = labels.clone()
-            labels[becomes_true] = self.demanded.labels[self.errors.targets[becomes_true]]
+            labels[becomes_true] = self.required.labels[self.errors.targets[becomes_true]]
         return self._average_precisions(labels, is_true | becomes_true, is_kept)
 
     def without_false_positives(self) -> Float[Tensor, "C"]:
@@ -374,13 +374,13 @@ class _Scored:
         return self._average_precisions(self.detections.labels, is_true, is_true)
 
     def without_false_negatives(self) -> Float[Tensor, "C"]:
-        found = self.demanded.labels[self.matches.is_found]
+        found = self.required.labels[self.matches.is_found]
         num_found = found.bincount(minlength=len(self.num_objects))
         labels, is_true = self.detections.labels, self.matches.is_true
         return self._average_precisions(labels, is_true, self.counts, num_found)
 
     def mean(self, values: Float[Tensor, "C"]) -> float:
-        """Over the classes with objects; a class of which no object is demanded any more has 0."""
+        """Over the classes with objects; a class without any object left to find has 0."""
         return mean_of_defined(values[self.num_objects > 0].nan_to_num(0.0).tolist())
 
     def _average_precisions(

@@ -106,7 +106,7 @@ def read_coco_results(
         category_ids: of the classes, likewise.
         content: of the file, where it has been read already.
 
-    Entries may have other keys besides, such as `segmentation` and `area`: they are no concern.
+    Other keys of an entry, such as `segmentation` and `area`, are ignored.
 
     Raises:
         DetectError: the file is missing, no JSON or not of this form; names the first such entry.

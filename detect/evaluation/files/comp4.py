@@ -1,4 +1,4 @@
-"""The text files in which detections are handed in to the PASCAL VOC challenge.
+"""The text files in which detections are submitted to the PASCAL VOC challenge.
 
 The format is described at `write_voc_detections`. Reading is strict: whatever is not as it should
 be ends in one error that names the file and the line.
@@ -33,7 +33,7 @@ class ReadDetections(NamedTuple):
     Attributes:
         detections: one record for each image that the file, or for VOC's files the split, names.
         classes_without_file: the expected classes for which a folder has no file, and which
-            therefore have no detections. Worth a word to the user.
+            therefore have no detections. Worth telling the user.
     """
 
     detections: DetectionSet
@@ -79,7 +79,7 @@ def read_voc_detections(
     """Read the text files `comp<n>_det_<split>_<class>.txt` of a folder.
 
     Args:
-        folder: where the files are; files of other names are no concern.
+        folder: where the files are; files of other names are ignored.
         split: the name of the split within the names of the files.
         image_ids: the images of the split. The result has a record for each, in this order.
         class_names: the classes of the result; by default those that have a file, sorted.

@@ -169,7 +169,7 @@ def check_class(name: str, class_names: Sequence[str], place: str) -> None:
 
 
 def first_repeated(names: Sequence[str]) -> str | None:
-    """The first name that stands twice."""
+    """The first name that occurs twice."""
     if len(set(names)) == len(names):
         return None
     return next(name for row, name in enumerate(names) if name in names[:row])

@@ -168,7 +168,7 @@ class ClassificationEvaluator:
         class_names: the name of each label 0 … C−1.
 
     Raises:
-        ValueError: there is no class name, or one stands twice.
+        ValueError: there is no class name, or one is given twice.
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
@@ -183,7 +183,7 @@ class ClassificationEvaluator:
     def update(self, logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"]) -> None:
         """Add images.
 
-        The tensors are kept where they are and not looked at, so nothing waits for a GPU; don't
+        The tensors are kept where they are and not read, so nothing waits for a GPU; don't
         write into them before `compute`.
 
         Args:

@@ -233,7 +233,7 @@ class LocalizationEvaluator:
 
     Raises:
         DetectError: the threshold is out of its range.
-        ValueError: there is no class name, or one stands twice.
+        ValueError: there is no class name, or one is given twice.
     """
 
     name: ClassVar[str] = "localization"
@@ -259,7 +259,7 @@ class LocalizationEvaluator:
 
         Args:
             detections: what was found; the first five are copied to the CPU if need be.
-            truths: what is there, difficult objects included.
+            truths: the objects, difficult ones included.
 
         Raises:
             ValueError: the sequences differ in length.

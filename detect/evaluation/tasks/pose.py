@@ -258,7 +258,7 @@ class PoseEvaluator:
 
     Raises:
         DetectError: there is no such normalizer, or the joints that it needs are not there.
-        ValueError: a name or a limb stands twice, or a limb has no joints.
+        ValueError: a name or a limb is given twice, or a limb has no joints.
     """
 
     name: ClassVar[str] = "pose"
@@ -292,7 +292,7 @@ class PoseEvaluator:
 
         Args:
             detections: what was found, with joints.
-            truths: what is there, with joints, difficult persons included.
+            truths: the persons, with joints, difficult ones included.
 
         Raises:
             DetectError: detections or persons have no joints, or another number of them.
