@@ -143,7 +143,7 @@ def test_an_image_that_cannot_be_shown_is_listed(tmp_path):
 
 
 def test_page_without_findings():
-    assert "All is well" in Page(check_page(report_of())).text
+    assert "No problems found." in Page(check_page(report_of())).text
 
 
 # ---- the thumbnails ---------------------------------------------------------------------------
