@@ -7,7 +7,7 @@ set or are found now. R-CNN scales images to a fixed width before the search, to
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from detect.data import fit_to_input
 from detect.detectors.images import filled_part
+from detect.detectors.ranges import Count
 from detect.errors import DetectError
 from detect.ops import clip_boxes, has_area
 from detect.proposals import PROPOSALS, GivenBoxes, ProposalSource, read_proposals
@@ -84,6 +85,27 @@ class FittedSource:
         return boxes[: self.max_proposals] + boxes.new_tensor([left, top, left, top])
 
 
+@dataclass(frozen=True)
+class ProposalSettings:
+    """Where the regions come from.
+
+    Attributes:
+        proposals: the name of a proposal method, the path of a file of boxes (.npz, .mat) that has
+            those of every image, or `rpn:RUN` for those of a Faster R-CNN.
+        proposal_options: of the method, such as `{mode: quality}`; see docs/proposals.md.
+        max_proposals: the best ones of each image that are used.
+    """
+
+    proposals: str = "selective-search"
+    proposal_options: dict[str, Any] | None = None
+    max_proposals: Count = 2000
+
+    def source(self, spec: InputSpec) -> FittedSource:
+        """Finds the regions of images that are fed as `spec` says; reads a file if one is named."""
+        source = build_source(self.proposals, self.proposal_options or {})
+        return FittedSource(source, spec, self.max_proposals)
+
+
 def find_in_batch(source: FittedSource, batch: Batch) -> tuple[Tensor, ...]:
     """The proposals of each image `[N, 4]` in the input frame: those it brings, or found now."""
     if batch.proposals is not None:
@@ -93,6 +115,13 @@ def find_in_batch(source: FittedSource, batch: Batch) -> tuple[Tensor, ...]:
         source.in_input(np.ascontiguousarray(image), meta).to(batch.images.device)
         for image, meta in zip(images, batch.metas, strict=True)
     )
+
+
+def concatenated(proposals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The proposals of all images as one tensor `[N, 4]`, and the image `[N]` of each."""
+    counts = torch.tensor([len(boxes) for boxes in proposals])
+    numbers = torch.arange(len(counts)).repeat_interleave(counts)
+    return torch.cat(list(proposals)), numbers.to(proposals[0].device)
 
 
 def build_source(name: str, options: Mapping[str, Any]) -> ProposalSource:

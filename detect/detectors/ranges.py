@@ -1,23 +1,24 @@
-"""Ranges of the numbers in a config's `detector` section.
+"""The options of a config's `detector` section: the ranges of numbers, and groups of options.
 
 They stand in the signatures of the detectors' constructors, so that a config is checked against
 them before anything is read, with file and line (`detect.config` makes a section of a signature).
-`in_ranges` makes a constructor that is called from Python refuse the same.
+`in_ranges` makes a constructor that is called from Python refuse the same, and lets it state
+options that belong together as one argument, a frozen dataclass.
 """
 
 import inspect
 import math
 from collections.abc import Callable, Sized
+from dataclasses import fields, is_dataclass, replace
 from functools import wraps
-from typing import Annotated, Any, ParamSpec
+from inspect import Parameter
+from typing import Annotated, Any, get_type_hints
 
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from detect.backbones import Backbone
 from detect.errors import DetectError
-
-Arguments = ParamSpec("Arguments")
 
 
 def _expected(what: str, is_legal: Callable[[Any], bool]) -> AfterValidator:
@@ -54,32 +55,66 @@ def check_input_size(backbone: Backbone, *sides: int) -> None:
         )
 
 
-def in_ranges(build: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Let a detector's constructor refuse arguments outside the ranges that its signature states.
+def in_ranges(build: Callable[..., None]) -> Callable[..., None]:
+    """Let a detector's constructor take each option by its own name, and refuse bad values.
+
+    An argument whose default is a dataclass is a group of options. Each of its fields becomes an
+    argument of the constructor, with the field's type, its range and, by default, its value in that
+    group: these are the keys of the config. From Python, a group may also be given as a whole:
+    `FasterRCNN(backbone, 3, rpn=RPNSettings(anchor_ratios=(1.0,)), iou_threshold=0.4)`.
 
     Raises:
         DetectError: names the argument as a config's key, what was expected and what was found.
     """
-    signature = inspect.signature(build)
+    arguments = list(inspect.signature(build).parameters.values())
+    groups = {item.name: item.default for item in arguments if is_dataclass(item.default)}
+    flat = [option for item in arguments for option in _flattened(item)]
+    owners = {field.name: name for name, group in groups.items() for field in fields(group)}
     ranges = {
-        name: TypeAdapter(parameter.annotation)
-        for name, parameter in signature.parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
+        option.name: TypeAdapter(option.annotation).validate_python
+        for option in flat
+        if option.kind is Parameter.KEYWORD_ONLY
     }
 
     @wraps(build)
-    def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        for name, value in kwargs.items():
-            if name not in ranges:
-                continue  # the constructor itself will say that it does not know it
-            try:
-                ranges[name].validate_python(value)
-            except ValidationError as error:
-                first = error.errors()[0]
-                place = [str(part) for part in first["loc"] if isinstance(part, int)]
-                raise DetectError(
-                    f"detector.{'.'.join([name, *place])}: {first['msg']}, found {first['input']!r}"
-                ) from None
+    def checked(*args: Any, **kwargs: Any) -> None:
+        given = {name: kwargs.pop(name) for name in [*kwargs] if name in groups}
+        single = {name: kwargs.pop(name) for name in [*kwargs] if name in owners}
+        values = [(key, getattr(given[owners[key]], key)) for key in owners if owners[key] in given]
+        for name, value in [*values, *single.items(), *kwargs.items()]:
+            if name in ranges:  # or the constructor itself will say that it does not know it
+                _check_range(name, value, ranges[name])
+        for name, default in groups.items():
+            changed = {key: value for key, value in single.items() if owners[key] == name}
+            kwargs[name] = replace(given.get(name, default), **changed)
         build(*args, **kwargs)
 
+    checked.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
     return checked
+
+
+def _flattened(argument: Parameter) -> list[Parameter]:
+    group = argument.default
+    if not is_dataclass(group):
+        return [argument]
+    types = get_type_hints(type(group), include_extras=True)
+    return [
+        Parameter(
+            field.name,
+            Parameter.KEYWORD_ONLY,
+            default=getattr(group, field.name),
+            annotation=types[field.name],
+        )
+        for field in fields(group)
+    ]
+
+
+def _check_range(name: str, value: Any, validate: Callable[[Any], Any]) -> None:
+    try:
+        validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = [str(part) for part in first["loc"] if isinstance(part, int)]
+        raise DetectError(
+            f"detector.{'.'.join([name, *place])}: {first['msg']}, found {first['input']!r}"
+        ) from None

@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -12,9 +11,9 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from detect.backbones import Backbone
 from detect.detectors.base import Detector
+from detect.detectors.derived import DerivedModule
 from detect.detectors.fast_rcnn.pooling import (
     FeatureMap,
-    Pooling,
     nearest_scale,
     pool_regions,
     pyramid_level,
@@ -22,17 +21,21 @@ from detect.detectors.fast_rcnn.pooling import (
 from detect.detectors.fast_rcnn.regions import (
     PaddedTruths,
     moved_boxes,
-    rank_in_image,
     region_losses,
     sample_regions,
 )
+from detect.detectors.fast_rcnn.settings import (
+    HeadSettings,
+    InputSettings,
+    PyramidSettings,
+    RegionLearning,
+)
 from detect.detectors.fast_rcnn.truncated_svd import check_ranks, with_truncated_layers
 from detect.detectors.images import clip_to_frames, generator_on, pad_to
+from detect.detectors.suppression import Suppressor
 from detect.errors import DetectError
-from detect.ops import divisor_over_processes, grouped_nms, has_area
-from detect.structures import Detections, InputSpec
-
-Head = Literal["backbone", "mlp"]
+from detect.ops import divisor_over_processes, has_area
+from detect.structures import Detections
 
 # A quarter of the regions of a step show an object (Girshick 2015, section 2.3).
 POSITIVE_FRACTION = 0.25
@@ -48,24 +51,13 @@ class RegionDetector(Detector):
     """One or several feature maps of an image, and a head that classifies and moves regions.
 
     Args:
-        backbone: its trunk up to `level`, and what is behind that for the backbone's own head.
+        backbone: its trunk up to the level, and what is behind that for the backbone's own head.
         num_classes: C.
-        input_spec: how it wants to be fed.
-        level: of the map that regions are taken from; None takes stride 16, where there is one.
-        head: see `FastRCNN`.
-        hidden_features: of the head `mlp`.
-        region_size: of the head `mlp`.
-        pooling: see `pool_regions`.
-        truncated_svd: see `FastRCNN`.
-        regions_per_image: that a step learns from.
-        positive_iou: see `sample_regions`.
-        background_iou: see `sample_regions`.
-        box_weight: λ of the loss.
-        box_beta: see `region_losses`.
-        iou_threshold: of the suppression among detections of a class.
-        max_detections: kept for each image.
-        neck: `fpn` for a feature pyramid instead of the one map.
-        neck_channels: of the pyramid's maps.
+        inputs: how it is fed.
+        region_head: see `HeadSettings`.
+        learning: see `RegionLearning`.
+        suppressor: makes detections of the moved regions.
+        pyramid: see `PyramidSettings`.
 
     Raises:
         DetectError: settings that do not fit the backbone or each other.
@@ -75,64 +67,49 @@ class RegionDetector(Detector):
         self,
         backbone: Backbone,
         num_classes: int,
-        *,
-        input_spec: InputSpec,
-        level: str | None,
-        head: Head,
-        hidden_features: Sequence[int],
-        region_size: int,
-        pooling: Pooling,
-        truncated_svd: Sequence[int] | None,
-        regions_per_image: int,
-        positive_iou: float,
-        background_iou: tuple[float, float],
-        box_weight: float,
-        box_beta: float,
-        iou_threshold: float,
-        max_detections: int,
-        neck: Literal["fpn"] | None = None,
-        neck_channels: int = 256,
+        inputs: InputSettings,
+        region_head: HeadSettings,
+        learning: RegionLearning,
+        suppressor: Suppressor,
+        pyramid: PyramidSettings | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.input_spec = input_spec
-        self.pooling: Pooling = pooling
-        self.truncated_svd = truncated_svd
-        self.regions_per_image = regions_per_image
-        self.positive_iou = positive_iou
-        self.background_iou = background_iou
-        self.box_weight = box_weight
-        self.box_beta = box_beta
-        self.iou_threshold = iou_threshold
-        self.max_detections = max_detections
-        self.level = _level_of(backbone, level)
-        self.levels = (self.level,) if neck is None else _pyramid_levels(backbone, level, head)
+        self.input_spec = inputs.spec()
+        self.region_head = region_head
+        self.learning = learning
+        self.suppressor = suppressor
+        self.level = _level_of(backbone, region_head.level)
+        self.levels: tuple[str, ...] = (self.level,)
         self.neck: FeaturePyramidNetwork | None = None
-        channels = backbone.level_channels[self.level]
-        if neck is not None:
-            inputs = [backbone.level_channels[name] for name in self.levels]
-            self.neck = FeaturePyramidNetwork(inputs, neck_channels, LastLevelMaxPool())
-            channels = neck_channels
+        self.map_channels = backbone.level_channels[self.level]
+        if pyramid is not None and pyramid.neck is not None:
+            self.levels = _pyramid_levels(backbone, region_head)
+            inputs_of_neck = [backbone.level_channels[name] for name in self.levels]
+            self.map_channels = pyramid.neck_channels
+            self.neck = FeaturePyramidNetwork(inputs_of_neck, self.map_channels, LastLevelMaxPool())
         self.hidden: nn.Sequential | None = None
-        if head == "mlp":
-            self.region_size = region_size
-            self.hidden = _fully_connected(channels * region_size**2, hidden_features)
+        if region_head.head == "mlp":
+            self.region_size = region_head.region_size
+            self.feature_dim = region_head.hidden_features[-1]
+            self.hidden = _fully_connected(
+                self.map_channels * self.region_size**2, region_head.hidden_features
+            )
             backbone.end_at(self.levels[-1])
         else:
             self.region_size = backbone.grid_at(self.level)
+            self.feature_dim = backbone.feature_dim
         self.backbone = backbone
         self._least_size = backbone.least_size(self.levels[-1])
-        self.map_channels = channels
-        feature_dim = hidden_features[-1] if head == "mlp" else backbone.feature_dim
-        self.feature_dim = feature_dim
-        self.classifier = nn.Linear(feature_dim, num_classes + 1)
-        self.regressor = nn.Linear(feature_dim, 4 * num_classes)
+        self.classifier = nn.Linear(self.feature_dim, num_classes + 1)
+        self.regressor = nn.Linear(self.feature_dim, 4 * num_classes)
         for layer, std in ((self.classifier, 0.01), (self.regressor, 0.001)):  # section 2.3
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
-        self._truncated: tuple[tuple[int, ...], nn.Module] | None = None
-        if truncated_svd is not None:
-            check_ranks(self.hidden or backbone.part_behind(self.level), truncated_svd)
+        self._truncated = DerivedModule()
+        if region_head.truncated_svd is not None:
+            own_head = self.hidden or backbone.part_behind(self.level)
+            check_ranks(own_head, region_head.truncated_svd)
 
     def maps(
         self,
@@ -188,19 +165,18 @@ class RegionDetector(Detector):
             choice = pyramid_level(boxes, FINEST_LEVEL, FINEST_LEVEL + len(self.levels) - 1)
         elif scales is not None and len(scales) > 1:
             choice = nearest_scale(boxes, scales)
-        pooled = pool_regions(maps, choice, boxes, image_index, self.region_size, self.pooling)
+        pooled = pool_regions(
+            maps, choice, boxes, image_index, self.region_size, self.region_head.pooling
+        )
         features: Tensor = self._head()(pooled)
         return features
 
     def _head(self) -> nn.Module:
         head = self.hidden or self.backbone.part_behind(self.level)
-        if self.truncated_svd is None or self.training:
+        ranks = self.region_head.truncated_svd
+        if ranks is None or self.training:
             return head
-        parameters = list(head.parameters())
-        version = tuple(number for p in parameters for number in (p._version, p.data_ptr()))
-        if self._truncated is None or self._truncated[0] != version:
-            self._truncated = (version, with_truncated_layers(head, self.truncated_svd))
-        return self._truncated[1]
+        return self._truncated.of([head], lambda: with_truncated_layers(head, ranks))
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -217,10 +193,10 @@ class RegionDetector(Detector):
             valid,
             truths,
             self.num_classes,
-            regions_per_image=self.regions_per_image,
+            regions_per_image=self.learning.regions_per_image,
             positive_fraction=POSITIVE_FRACTION,
-            positive_iou=self.positive_iou,
-            background_iou=self.background_iou,
+            positive_iou=self.learning.positive_iou,
+            background_iou=self.learning.background_iou,
             generator=generator_on(proposals.device),
         )
         if len(regions.labels) == 0:  # normalization over nothing is not defined
@@ -229,8 +205,8 @@ class RegionDetector(Detector):
             return {"classification": nothing, "boxes": nothing}
         features = self.region_features(maps, regions.boxes, regions.image_index)
         logits, deltas = self.classifier(features).float(), self._deltas(features)
-        classification, boxes = region_losses(logits, deltas, regions, self.box_beta)
-        return {"classification": classification, "boxes": self.box_weight * boxes}
+        classification, boxes = region_losses(logits, deltas, regions, self.learning.box_beta)
+        return {"classification": classification, "boxes": self.learning.box_weight * boxes}
 
     def _deltas(self, features: Float[Tensor, "N D"]) -> Float[Tensor, "N C 4"]:
         deltas: Tensor = self.regressor(features).float()
@@ -278,29 +254,8 @@ class RegionDetector(Detector):
         moved = clip_to_frames(moved_boxes(deltas[rows, labels], boxes[rows]), frames[numbers])
         # what lies wholly outside has no area left, and suppresses nothing
         kept = has_area(moved).nonzero().flatten()
-        groups = (numbers * self.num_classes + labels)[kept]
-        kept = kept[grouped_nms(moved[kept], values[kept], groups, self.iou_threshold)]
-        kept = kept[rank_in_image(numbers[kept], len(frames)) < self.max_detections]
-        kept = kept[numbers[kept].argsort(stable=True)]
-        counts = torch.bincount(numbers[kept], minlength=len(frames)).tolist()
-        parts = (values[kept].split(counts), labels[kept].split(counts))
-        return [Detections(*found) for found in zip(moved[kept].split(counts), *parts, strict=True)]
-
-
-def input_spec_of(input_size: int, shorter_side: int | None) -> InputSpec:
-    """How a detector is fed that takes images of any shape.
-
-    Raises:
-        DetectError: the shorter side is longer than the longer one.
-    """
-    if shorter_side is not None and shorter_side > input_size:
-        raise DetectError(
-            f"detector.shorter_side: expected 1 to {input_size} pixels (detector.input_size is the "
-            f"most that the longer side may have), found {shorter_side}; null pads all images to "
-            "a square of input_size"
-        )
-    size = (input_size, input_size)
-    return InputSpec(size, keep_aspect_ratio=shorter_side is None, shorter_side=shorter_side)
+        candidates = (moved[kept], values[kept], labels[kept], numbers[kept])
+        return self.suppressor(*candidates, len(frames), score_threshold)
 
 
 def _level_of(backbone: Backbone, level: str | None) -> str:
@@ -312,12 +267,12 @@ def _level_of(backbone: Backbone, level: str | None) -> str:
     return level
 
 
-def _pyramid_levels(backbone: Backbone, level: str | None, head: Head) -> tuple[str, ...]:
-    if level is not None or head != "mlp":
+def _pyramid_levels(backbone: Backbone, region_head: HeadSettings) -> tuple[str, ...]:
+    if region_head.level is not None or region_head.head != "mlp":
         raise DetectError(
             "detector.neck: regions of a pyramid come from all its maps, which the backbone's own "
             "head does not fit: expected detector.head mlp and no detector.level, found "
-            f"{head} and {level}"
+            f"{region_head.head} and {region_head.level}"
         )
     levels = tuple(name for name in backbone.levels if int(name[1:]) >= FINEST_LEVEL)
     expected = tuple(f"C{FINEST_LEVEL + number}" for number in range(len(levels)))

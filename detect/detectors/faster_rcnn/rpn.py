@@ -1,6 +1,7 @@
 """The region proposal network (Ren et al. 2015, section 3.1)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,9 @@ from torch.nn import functional
 from detect.detectors.fast_rcnn.pooling import FeatureMap
 from detect.detectors.fast_rcnn.regions import PaddedTruths, rank_in_image
 from detect.detectors.faster_rcnn.anchors import base_anchors, grid_anchors
-from detect.detectors.images import clip_to_frames
+from detect.detectors.images import clip_to_frames, generator_on
+from detect.detectors.ranges import Count, Positives, Share, Weight
+from detect.errors import DetectError
 from detect.ops import (
     BACKGROUND,
     BalancedSample,
@@ -23,6 +26,12 @@ from detect.ops import (
     sample_balanced_batch,
 )
 
+# Sides of the anchors in pixels: of one map (section 3.1.1), and of the finest map of a pyramid,
+# doubled from level to level (Lin et al. 2017, section 4.1).
+ANCHOR_SIZES = (128.0, 256.0, 512.0)
+FINEST_ANCHOR_SIZE = 32.0
+# Of the 3×3 convolution: VGG's (section 3.1).
+HIDDEN_CHANNELS = 512
 # Half of the anchors of a step are positive (section 3.1.3).
 POSITIVE_FRACTION = 0.5
 # Where smooth L1 turns into a line, as in the release (RPN's sigma = 3 in py-faster-rcnn).
@@ -253,3 +262,99 @@ def _packed(
     values[image_index, ranks] = boxes
     valid[image_index, ranks] = True
     return PaddedProposals(values, valid)
+
+
+@dataclass(frozen=True)
+class RPNSettings:
+    """The region proposal network, what it learns from, and which of its boxes are proposals.
+
+    Attributes:
+        rpn_channels: of its 3×3 convolution; None takes 512, with a pyramid as many as its maps
+            have.
+        anchor_sizes: square roots of the anchors' areas in pixels of the input; of a pyramid, one
+            for each level. None takes 128, 256 and 512; of a pyramid 32, 64, …
+        anchor_ratios: height by width.
+        crossing_anchors: whether anchors across the border of the image are learned from; the
+            paper leaves them out.
+        anchors_per_image: the number that a step learns from, at most half of them positive.
+        anchor_positive_iou: from here on an anchor shows the object.
+        anchor_negative_iou: below, an anchor shows none.
+        train_proposals: in training, how many of an image (of each level of a pyramid) go into
+            their suppression, and how many of the image come out.
+        test_proposals: the same for detection.
+        proposal_iou: of that suppression.
+        min_proposal_size: the least width and height of a proposal in pixels of the input; the
+            release has 16.
+    """
+
+    rpn_channels: Count | None = None
+    anchor_sizes: Positives | None = None
+    anchor_ratios: Positives = (0.5, 1.0, 2.0)
+    crossing_anchors: bool = False
+    anchors_per_image: Count = 256
+    anchor_positive_iou: Share = 0.7
+    anchor_negative_iou: Share = 0.3
+    train_proposals: tuple[Count, Count] = (12000, 2000)
+    test_proposals: tuple[Count, Count] = (6000, 300)
+    proposal_iou: Share = 0.7
+    min_proposal_size: Weight = 1.0
+
+    def __post_init__(self) -> None:
+        if self.anchor_negative_iou > self.anchor_positive_iou:
+            raise DetectError(
+                "detector.anchor_negative_iou: expected at most detector.anchor_positive_iou, "
+                f"{self.anchor_positive_iou}, found {self.anchor_negative_iou}"
+            )
+
+    def network(self, channels: int, num_levels: int | None = None) -> RegionProposalNetwork:
+        """The network, untrained.
+
+        Args:
+            channels: of the maps.
+            num_levels: of a pyramid; None for one map.
+
+        Raises:
+            DetectError: not as many sizes of anchors as levels.
+        """
+        if num_levels is None:
+            sizes = [self.anchor_sizes or ANCHOR_SIZES]
+        else:
+            doubled = [FINEST_ANCHOR_SIZE * 2**level for level in range(num_levels)]
+            sizes = [(size,) for size in self.anchor_sizes or doubled]
+            if len(sizes) != num_levels:
+                raise DetectError(
+                    f"detector.anchor_sizes: expected one for each of the pyramid's {num_levels} "
+                    f"levels, found {list(self.anchor_sizes or ())}"
+                )
+        hidden = self.rpn_channels or (HIDDEN_CHANNELS if num_levels is None else channels)
+        return RegionProposalNetwork(channels, hidden, sizes, self.anchor_ratios)
+
+    def losses(
+        self, outputs: AnchorOutputs, frames: Float[Tensor, "B 4"], truths: PaddedTruths
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Terms `objectness` and `anchor_boxes`, of anchors drawn from those of each image."""
+        targets = sample_anchors(
+            outputs.anchors,
+            truths,
+            frames,
+            anchors_per_image=self.anchors_per_image,
+            positive_iou=self.anchor_positive_iou,
+            negative_iou=self.anchor_negative_iou,
+            crossing=self.crossing_anchors,
+            generator=generator_on(outputs.anchors.device),
+        )
+        objectness, boxes = anchor_losses(outputs, targets)
+        return {"objectness": objectness, "anchor_boxes": boxes}
+
+    def select(
+        self, outputs: AnchorOutputs, frames: Float[Tensor, "B 4"], counts: tuple[int, int]
+    ) -> PaddedProposals:
+        """The proposals of each image; `counts` are `train_proposals` or `test_proposals`."""
+        return select_proposals(
+            outputs,
+            frames,
+            num_before=counts[0],
+            num_after=counts[1],
+            iou_threshold=self.proposal_iou,
+            min_size=self.min_proposal_size,
+        )

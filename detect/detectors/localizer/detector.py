@@ -30,8 +30,9 @@ from detect.detectors.ranges import (
     in_ranges,
 )
 from detect.detectors.stages import timed
+from detect.detectors.suppression import Suppressor
 from detect.errors import DetectError
-from detect.ops import divisor_over_processes, from_center_size, grouped_nms, to_center_size
+from detect.ops import divisor_over_processes, from_center_size, to_center_size
 from detect.structures import Batch, Detections, GroundTruth, InputSpec
 from detect.training import BatchSource, FitPhase, Phase, Plan, Watch
 
@@ -102,7 +103,7 @@ class Localizer(Detector):
             first, then the regression head alone; see `recipe_phases`.
         guesses: detections of an image where K = 1 (ILSVRC: 5).
         score_threshold: with K > 1, detections below are left out, in 0…1.
-        iou_threshold: with K > 1, of the suppression among detections of a class.
+        suppressor: with K > 1; see `Suppressor`.
 
     Raises:
         DetectError: settings that do not fit the backbone or each other.
@@ -134,9 +135,14 @@ class Localizer(Detector):
         recipe: Recipe = "frozen",
         guesses: Count = 5,
         score_threshold: Share = 0.01,
-        iou_threshold: Share = 0.5,
+        suppressor: Suppressor = Suppressor(max_detections=None),
     ) -> None:
         super().__init__()
+        if suppressor.suppression != "greedy" and num_objects == 1:
+            raise DetectError(
+                "detector.suppression: with detector.num_objects = 1 nothing is suppressed; "
+                f"expected greedy, found {suppressor.suppression}"
+            )
         if num_joints and num_objects > 1:
             raise DetectError(
                 f"detector.num_joints: joints are of one object an image, found "
@@ -159,7 +165,7 @@ class Localizer(Detector):
         self.recipe = recipe
         self.guesses = guesses
         self.score_threshold = score_threshold
-        self.iou_threshold = iou_threshold
+        self.suppressor = suppressor
         self.backbone = backbone
         # with several slots, "nothing" is one class more
         self._num_scores = num_classes + (1 if num_objects > 1 else 0)
@@ -403,7 +409,10 @@ class Localizer(Detector):
             boxes = boxes.expand(-1, -1, self.num_classes, -1)
             if self.num_objects == 1:
                 return self._guess(probabilities[:, 0], boxes[:, 0], joints)
-            return [self._suppress(*image) for image in zip(probabilities, boxes, strict=True)]
+            image, slot, label = (probabilities >= self.score_threshold).nonzero(as_tuple=True)
+            scores = probabilities[image, slot, label]
+            candidates = (boxes[image, slot, label], scores, label, image)
+            return self.suppressor(*candidates, len(boxes), self.score_threshold)
 
     def _guess(
         self,
@@ -422,14 +431,6 @@ class Localizer(Detector):
             )
             for own, score, order, points in zip(boxes, scores, labels, joints, strict=True)
         ]
-
-    def _suppress(
-        self, probabilities: Float[Tensor, "K C"], boxes: Float[Tensor, "K C 4"]
-    ) -> Detections:
-        slot, label = (probabilities >= self.score_threshold).nonzero(as_tuple=True)
-        scores, candidates = probabilities[slot, label], boxes[slot, label]
-        kept = grouped_nms(candidates, scores, label, self.iou_threshold)
-        return Detections.sorted(candidates[kept], scores[kept], label[kept])
 
 
 def _check_cascade(

@@ -1,8 +1,8 @@
 """R-CNN: Girshick et al. 2014, "Rich feature hierarchies for accurate object detection"."""
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple
+from functools import cached_property, partial
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -12,12 +12,10 @@ from torch.nn import functional
 from detect.backbones import Backbone
 from detect.detectors.base import DETECTORS, Detector, evaluating
 from detect.detectors.images import clip_to_frames, frames_of, unit_images
-from detect.detectors.proposing import FittedSource, build_source, find_in_batch
+from detect.detectors.proposing import FittedSource, ProposalSettings, concatenated, find_in_batch
 from detect.detectors.ranges import (
     Count,
     CountOrZero,
-    Finite,
-    Positive,
     Share,
     Weight,
     in_ranges,
@@ -26,18 +24,18 @@ from detect.detectors.rcnn.box_regression import fit_box_regressors
 from detect.detectors.rcnn.features import first_fully_connected
 from detect.detectors.rcnn.regions import regions_of
 from detect.detectors.rcnn.training_regions import (
-    FeatureCache,
     RegionSettings,
+    SVMSettings,
     TrainingRegions,
     solved_layer,
 )
 from detect.detectors.stages import timed
+from detect.detectors.suppression import Suppressor
 from detect.errors import DetectError
 from detect.ops import (
     box_iou,
     decode_deltas,
     divisor_over_processes,
-    grouped_nms,
     match,
     sample_balanced,
 )
@@ -55,11 +53,6 @@ MIRRORED = 0.5
 
 # Regions that go through the network at a time.
 REGION_CHUNK = 256
-
-# Scores below are left out: for SVMs the margin that the release begins with (rcnn_test.m), for the
-# softmax a probability.
-LEAST_MARGIN = -1.5
-LEAST_PROBABILITY = 0.01
 
 
 class Windows(NamedTuple):
@@ -105,10 +98,7 @@ class RCNN(Detector):
         num_classes: C.
         input_size: side of the square that images are letterboxed to, in pixels; proposals are
             searched and regions cut out there. The paper searches images 500 pixels wide.
-        proposals: the name of a proposal method, the path of a file of boxes (.npz, .mat) that has
-            those of every image, or `rpn:RUN` for those of a Faster R-CNN.
-        proposal_options: of the method, such as `{mode: quality}`; see docs/proposals.md.
-        max_proposals: the best ones of each image that are used.
+        proposing: see `ProposalSettings`.
         warp: how a region becomes a square (appendix A); see `warp_regions`.
         context: pixels of the warped square, on each side, that show what surrounds the region.
         feature_layer: of the SVMs: the `trunk`'s map (the paper's pool5), `fc6`, where the head
@@ -116,21 +106,11 @@ class RCNN(Detector):
         finetune: whether the network is tuned on windows first.
         windows_per_step: of fine-tuning, a quarter of them with objects at most.
         positive_iou: least IoU with an object of a window that shows it, in fine-tuning.
-        svm: whether SVMs give the scores, or else the softmax of fine-tuning.
-        svm_cost: C of the SVMs, on features of mean length 20.
-        negative_iou: IoU with every object of a class below which a region is a negative of its
-            SVM (0.3: section 2.3).
-        mining_epochs: how often all images are looked through for hard negatives.
+        svm_settings: see `SVMSettings`.
         box_regression: whether boxes are moved (appendix C).
         regression_iou: least IoU with its object of a proposal that the regressors learn from.
         regression_strength: λ of the ridge regressions.
-        feature_cache: where the features of all training regions are kept: on the `disk` (float16)
-            while they are needed, or nowhere (`none`): they are computed again for each pass.
-        feature_budget: the most that they may take on the disk, in GB (10⁹ bytes).
-        score_threshold: scores below are left out; None takes a margin of −1.5 with SVMs and a
-            probability of 0.01 with the softmax.
-        iou_threshold: of the suppression among detections of a class.
-        max_detections: kept for each image.
+        suppressor: see `Suppressor`.
 
     Attributes:
         has_svms: whether the SVMs have been trained.
@@ -149,27 +129,18 @@ class RCNN(Detector):
         num_classes: int,
         *,
         input_size: Count = 500,
-        proposals: str = "selective-search",
-        proposal_options: dict[str, Any] | None = None,
-        max_proposals: Count = 2000,
+        proposing: ProposalSettings = ProposalSettings(),
         warp: Warp = "warp",
         context: CountOrZero = 16,
         feature_layer: FeatureLayer = "head",
         finetune: bool = True,
         windows_per_step: Count = 128,
         positive_iou: Share = 0.5,
-        svm: bool = True,
-        svm_cost: Positive = 0.001,
-        negative_iou: Share = 0.3,
-        mining_epochs: Count = 1,
+        svm_settings: SVMSettings = SVMSettings(svm=True),
         box_regression: bool = True,
         regression_iou: Share = 0.6,
         regression_strength: Weight = 1000.0,
-        feature_cache: FeatureCache = "disk",
-        feature_budget: Weight = 20.0,
-        score_threshold: Finite | None = None,
-        iou_threshold: Share = 0.3,
-        max_detections: Count = 100,
+        suppressor: Suppressor = Suppressor(iou_threshold=0.3),
     ) -> None:
         super().__init__()
         if 2 * context >= backbone.image_size:
@@ -179,27 +150,18 @@ class RCNN(Detector):
             )
         self.num_classes = num_classes
         self.input_spec = InputSpec((input_size, input_size), keep_aspect_ratio=True)
-        self.proposals = proposals
-        self.proposal_options = dict(proposal_options or {})
-        self.max_proposals = max_proposals
+        self.proposing = proposing
         self.warp: Warp = warp
         self.context = context
         self.feature_layer: FeatureLayer = feature_layer
         self.finetune = finetune
         self.windows_per_step = windows_per_step
         self.positive_iou = positive_iou
-        self.svm = svm
-        self.svm_cost = svm_cost
-        self.negative_iou = negative_iou
-        self.mining_epochs = mining_epochs
+        self.svm_settings = svm_settings
         self.box_regression = box_regression
         self.regression_iou = regression_iou
         self.regression_strength = regression_strength
-        self.feature_cache = feature_cache
-        self.feature_budget = feature_budget
-        self.score_threshold = score_threshold
-        self.iou_threshold = iou_threshold
-        self.max_detections = max_detections
+        self.suppressor = suppressor
         self.backbone = backbone
         self.classifier = nn.Linear(backbone.feature_dim, num_classes + 1)
         nn.init.normal_(self.classifier.weight, std=0.01)
@@ -209,22 +171,18 @@ class RCNN(Detector):
         self.regressors = solved_layer(self.trunk_dim, 4 * num_classes)
         self.register_buffer("has_svms", torch.tensor(False))
         self.register_buffer("has_regressors", torch.tensor(False))
-        self._source: FittedSource | None = None
 
-    @property
+    @cached_property
     def proposal_source(self) -> FittedSource:
         """Where the regions come from."""
-        if self._source is None:  # a file is read only when it is needed
-            source = build_source(self.proposals, self.proposal_options)
-            self._source = FittedSource(source, self.input_spec, self.max_proposals)
-        return self._source
+        return self.proposing.source(self.input_spec)  # a file is read only when it is needed
 
     def lacks(self) -> str | None:
         """What is switched on and has not been trained."""
         missing = [
             (name, key)
             for name, key, is_wanted, valid in (
-                ("SVMs", "svm", self.svm, self.has_svms),
+                ("SVMs", "svm", self.svm_settings.svm, self.has_svms),
                 ("box regressors", "box_regression", self.box_regression, self.has_regressors),
             )
             if is_wanted and not valid
@@ -315,11 +273,11 @@ class RCNN(Detector):
         phases: list[Phase] = []
         if self.finetune:
             phases.append(plan.gradient_phase("finetune", self, self.loss))
-        if not self.svm and not self.box_regression:
+        if not self.svm_settings.svm and not self.box_regression:
             return phases
         regions = self._training_regions(plan)
         fits: list[tuple[str, Fit]] = [("features", regions.prepare)]
-        if self.svm:
+        if self.svm_settings.svm:
             fits.append(("svms", partial(self._fit_svms, regions)))
         if self.box_regression:
             fits.append(("box_regression", partial(self._fit_regressors, regions)))
@@ -362,13 +320,11 @@ class RCNN(Detector):
     def _training_regions(self, plan: Plan) -> TrainingRegions:
         settings = RegionSettings(
             self.num_classes,
-            self.max_proposals,
-            self.negative_iou,
+            self.proposing.max_proposals,
             self.regression_iou,
             self.svms.in_features,
             self.trunk_dim if self.box_regression else 0,
-            self.feature_cache,
-            self.feature_budget,
+            self.svm_settings,
         )
         address = {
             "layer": self.feature_layer,
@@ -393,7 +349,7 @@ class RCNN(Detector):
         return torch.cat(features), torch.cat(trunk)
 
     def _fit_svms(self, regions: TrainingRegions, watch: Watch) -> None:
-        regions.fit_svms(self.svms, self.svm_cost, self.mining_epochs, watch)
+        regions.fit_svms(self.svms, watch)
         self.has_svms.fill_(True)
 
     @torch.no_grad()
@@ -417,18 +373,15 @@ class RCNN(Detector):
         with timed("proposals"):
             proposals = find_in_batch(self.proposal_source, batch)
         with timed("network"):
-            outputs = self.outputs(batch, proposals)
+            boxes, numbers = concatenated(proposals)
+            outputs = self.outputs(batch, boxes, numbers)
         with timed("post-processing"):
-            frames = frames_of(batch)
-            return [self.suppress(*image) for image in zip(proposals, outputs, frames, strict=True)]
+            return self.suppress(boxes, numbers, outputs, frames_of(batch))
 
-    def outputs(self, batch: Batch, proposals: Sequence[Float[Tensor, "_ 4"]]) -> list[Outputs]:
-        """What is said of the proposals of each image."""
-        counts = [len(boxes) for boxes in proposals]
-        boxes = torch.cat(list(proposals))
-        numbers = torch.arange(len(counts), device=boxes.device).repeat_interleave(
-            torch.tensor(counts, device=boxes.device)
-        )
+    def outputs(
+        self, batch: Batch, boxes: Float[Tensor, "N 4"], numbers: Int[Tensor, "N"]
+    ) -> Outputs:
+        """What is said of regions, each of the image of its number."""
         images = self.images(batch)
         # asked once, since the answer is on the device
         uses_svms, moves = self._uses_svms, self.box_regression and bool(self.has_regressors)
@@ -437,12 +390,11 @@ class RCNN(Detector):
             for part in zip(boxes.split(REGION_CHUNK), numbers.split(REGION_CHUNK), strict=True)
             if len(part[0])
         ]
-        nothing = boxes.new_zeros(0, self.num_classes)
-        scores = torch.cat([nothing, *(part.scores for part in parts)]).split(counts)
-        deltas = torch.cat(
-            [nothing.new_zeros(0, self.num_classes, 4), *(part.deltas for part in parts)]
-        ).split(counts)
-        return [Outputs(*said) for said in zip(scores, deltas, strict=True)]
+        nothing = boxes.new_zeros(0, self.num_classes, 4)
+        return Outputs(
+            torch.cat([nothing[..., 0], *(part.scores for part in parts)]),
+            torch.cat([nothing, *(part.deltas for part in parts)]),
+        )
 
     def _outputs(self, crops: Float[Tensor, "N 3 S S"], uses_svms: bool, moves: bool) -> Outputs:
         trunk_map = self.backbone(crops)
@@ -460,18 +412,20 @@ class RCNN(Detector):
     @property
     def _uses_svms(self) -> bool:
         # while the network is being tuned, the softmax is what there is
-        return self.svm and bool(self.has_svms)
+        return self.svm_settings.svm and bool(self.has_svms)
 
     def suppress(
-        self, proposals: Float[Tensor, "N 4"], outputs: Outputs, frame: Float[Tensor, "4"]
-    ) -> Detections:
-        """The detections of an image: boxes moved, clipped to it, and suppressed by class."""
-        threshold = self.score_threshold
-        if threshold is None:
-            threshold = LEAST_MARGIN if self._uses_svms else LEAST_PROBABILITY
+        self,
+        proposals: Float[Tensor, "N 4"],
+        numbers: Int[Tensor, "N"],
+        outputs: Outputs,
+        frames: Float[Tensor, "B 4"],
+    ) -> list[Detections]:
+        """The detections of all images: boxes moved, clipped, and suppressed by class."""
+        threshold = self.svm_settings.least_score(self._uses_svms)
         rows, labels = (outputs.scores >= threshold).nonzero(as_tuple=True)
+        image_index = numbers[rows]
+        moved = decode_deltas(outputs.deltas[rows, labels], proposals[rows])
+        boxes = clip_to_frames(moved, frames[image_index])
         scores = outputs.scores[rows, labels]
-        boxes = decode_deltas(outputs.deltas[rows, labels], proposals[rows])
-        boxes = clip_to_frames(boxes, frame)
-        kept = grouped_nms(boxes, scores, labels, self.iou_threshold)[: self.max_detections]
-        return Detections.sorted(boxes[kept], scores[kept], labels[kept])
+        return self.suppressor(boxes, scores, labels, image_index, len(frames), threshold)

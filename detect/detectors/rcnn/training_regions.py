@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from detect.detectors.ranges import Count, Finite, Positive, Share, Weight
 from detect.detectors.rcnn.features import (
     GIGABYTE,
     Embed,
@@ -24,6 +25,44 @@ from detect.training import ImageSource, Plan, Watch
 FeatureCache = Literal["disk", "none"]
 
 
+# Scores below are left out: for SVMs the margin that the release begins with (rcnn_test.m), for the
+# softmax a probability.
+LEAST_MARGIN = -1.5
+LEAST_PROBABILITY = 0.01
+
+
+@dataclass(frozen=True)
+class SVMSettings:
+    """SVMs that are trained on the features of all regions, with hard negatives.
+
+    Attributes:
+        svm: whether they give the scores, in place of the softmax.
+        svm_cost: C of the SVMs, on features of mean length 20.
+        negative_iou: IoU with every object of a class below which a region is a negative of its
+            SVM (Girshick et al. 2014, section 2.3: 0.3).
+        mining_epochs: how often all images are looked through for hard negatives.
+        feature_cache: where the features of all training regions are kept: on the `disk` (float16)
+            while they are needed, or nowhere (`none`): they are computed again for each pass.
+        feature_budget: the most that they may take on the disk, in GB (10⁹ bytes).
+        score_threshold: scores below are left out; None takes a margin of −1.5 with SVMs and a
+            probability of 0.01 with the softmax.
+    """
+
+    svm: bool = False
+    svm_cost: Positive = 0.001
+    negative_iou: Share = 0.3
+    mining_epochs: Count = 1
+    feature_cache: FeatureCache = "disk"
+    feature_budget: Weight = 20.0
+    score_threshold: Finite | None = None
+
+    def least_score(self, has_margins: bool) -> float:
+        """The score threshold, for margins of SVMs or for probabilities."""
+        if self.score_threshold is not None:
+            return self.score_threshold
+        return LEAST_MARGIN if has_margins else LEAST_PROBABILITY
+
+
 @dataclass(frozen=True)
 class RegionSettings:
     """What is wanted of the regions.
@@ -31,22 +70,18 @@ class RegionSettings:
     Attributes:
         num_classes: C.
         max_proposals: of each image.
-        negative_iou: IoU below which a region is a negative of a class's SVM.
         regression_iou: least IoU with its object of a proposal that box regression learns from.
         dim: numbers of a region's features.
         trunk_dim: numbers of the features for box regression; 0 without it.
-        cache: whether features are kept on the disk.
-        budget: the most that they may take there, in GB.
+        svm: how SVMs are trained, and where features are kept.
     """
 
     num_classes: int
     max_proposals: int
-    negative_iou: float
     regression_iou: float
     dim: int
     trunk_dim: int
-    cache: FeatureCache
-    budget: float
+    svm: SVMSettings
 
 
 class TrainingRegions:
@@ -85,7 +120,7 @@ class TrainingRegions:
                 self.source,
                 settings.num_classes,
                 settings.max_proposals,
-                settings.negative_iou,
+                settings.svm.negative_iou,
                 settings.regression_iou,
                 watch,
             )
@@ -95,7 +130,7 @@ class TrainingRegions:
         """Their features; what is kept on the disk is not complete yet."""
         if self._features is None:
             table = self.table(watch)
-            if self.settings.cache == "none":
+            if self.settings.svm.feature_cache == "none":
                 self._features = StreamedFeatures(self.source, table, self.embed)
             else:
                 self._features = StoredFeatures(
@@ -104,7 +139,7 @@ class TrainingRegions:
                     self.source,
                     table,
                     self.embed,
-                    self.settings.budget * GIGABYTE,
+                    self.settings.svm.feature_budget * GIGABYTE,
                 )
         return self._features
 
@@ -120,14 +155,14 @@ class TrainingRegions:
         return {"cache_bytes": 0}
 
     @torch.no_grad()
-    def fit_svms(self, svms: nn.Linear, cost: float, num_epochs: int, watch: Watch) -> None:
+    def fit_svms(self, svms: nn.Linear, watch: Watch) -> None:
         """Train the SVMs of all classes with hard negatives; a layer takes what comes of it."""
         mined = mine_svms(
             self.table(watch),
             self.features(watch),
             svms.weight.device,
-            cost,
-            num_epochs,
+            self.settings.svm.svm_cost,
+            self.settings.svm.mining_epochs,
             watch,
         )
         svms.weight.copy_(mined.svms.weight)
@@ -137,7 +172,7 @@ class TrainingRegions:
         )
 
     def remove(self) -> None:
-        """Give the disk back."""
+        """Delete the cached features."""
         if isinstance(self._features, StoredFeatures):
             self._features.remove()
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 from detect.backbones import Backbone
 from detect.backbones.base import head_as_convolutions
 from detect.detectors.base import DETECTORS, Detector, evaluating
+from detect.detectors.derived import DerivedModule
 from detect.detectors.images import pad_to
 from detect.detectors.localizer.detector import build_regressor
 from detect.detectors.localizer.losses import BoxLoss, box_regression_loss
@@ -22,8 +23,9 @@ from detect.detectors.sliding_window.windows import (
     scale_images,
 )
 from detect.detectors.stages import timed
+from detect.detectors.suppression import Suppressor
 from detect.errors import DetectError
-from detect.ops import divisor_over_processes, grouped_nms, merge_predictions
+from detect.ops import divisor_over_processes, merge_predictions
 from detect.structures import Batch, Detections, GroundTruth, InputSpec
 from detect.training import Phase, Plan
 
@@ -112,8 +114,8 @@ class SlidingWindow(Detector):
         negatives_per_positive: background windows for each one with an object.
         score_threshold: class scores below are left out, in 0…1.
         match_threshold: up to which predictions are merged; see `merge_predictions`.
-        iou_threshold: of the suppression.
-        max_detections: kept for each image.
+        suppressor: with `combine: nms`; of `merge`, only its `max_detections` count. See
+            `Suppressor`.
 
     Attributes:
         num_windows_shown: int64; windows with an object that training has seen, of all scales.
@@ -153,10 +155,14 @@ class SlidingWindow(Detector):
         negatives_per_positive: Weight = 3.0,
         score_threshold: Share = 0.05,
         match_threshold: Weight = 0.75,
-        iou_threshold: Share = 0.4,
-        max_detections: Count = 100,
+        suppressor: Suppressor = Suppressor(iou_threshold=0.4),
     ) -> None:
         super().__init__()
+        if suppressor.suppression != "greedy" and combine == "merge":
+            raise DetectError(
+                "detector.suppression: with detector.combine = merge nothing is suppressed; "
+                f"expected greedy, or detector.combine = nms, found {suppressor.suppression}"
+            )
         if negative_iou > positive_iou:
             raise DetectError(
                 "detector.negative_iou: expected at most detector.positive_iou, "
@@ -179,8 +185,7 @@ class SlidingWindow(Detector):
         self.negatives_per_positive = negatives_per_positive
         self.score_threshold = score_threshold
         self.match_threshold = match_threshold
-        self.iou_threshold = iou_threshold
-        self.max_detections = max_detections
+        self.suppressor = suppressor
         self.backbone = backbone
         self.window = backbone.image_size
         self._num_boxes = num_classes if class_specific else 1
@@ -191,7 +196,7 @@ class SlidingWindow(Detector):
         )
         self.register_buffer("num_windows_shown", torch.tensor(0))
         self.register_buffer("num_objects_shown", torch.tensor(0))
-        self._dense: tuple[tuple[int, ...], nn.Module, nn.Module, nn.Module] | None = None
+        self._dense = DerivedModule()
 
     # --- all windows of an image -----------------------------------------------------------------
 
@@ -274,17 +279,14 @@ class SlidingWindow(Detector):
         return self.classifier(hidden).float(), units
 
     def _dense_heads(self) -> tuple[nn.Module, nn.Module, nn.Module]:
-        # the heads as convolutions, copied anew when their parameters have changed
-        parts = (self.backbone.head, self.classifier, self.regressor)
-        state = [tensor for part in parts for tensor in part.state_dict(keep_vars=True).values()]
-        version = tuple(number for t in state for number in (t._version, t.data_ptr()))
-        if self._dense is None or self._dense[0] != version:
+        def as_convolutions() -> tuple[nn.Module, nn.Module, nn.Module]:
             head = self.backbone.dense_head()
             classifier = head_as_convolutions(self.classifier, 1)
             grid = self.backbone.grid if self.attach == "trunk" else 1
-            regressor = head_as_convolutions(self.regressor, grid)
-            self._dense = (version, head.eval(), classifier.eval(), regressor.eval())
-        return self._dense[1:]
+            return head.eval(), classifier.eval(), head_as_convolutions(self.regressor, grid).eval()
+
+        parts = (self.backbone.head, self.classifier, self.regressor)
+        return self._dense.of(parts, as_convolutions)
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -462,20 +464,18 @@ class SlidingWindow(Detector):
         image_index: Int[Tensor, "N"],
         num_images: int,
     ) -> list[Detections]:
+        if self.combine == "nms":
+            candidates = (boxes, scores, labels, image_index)
+            return self.suppressor(*candidates, num_images, self.score_threshold)
         groups = image_index * self.num_classes + labels
-        if self.combine == "merge":
-            boxes, scores, groups = merge_predictions(
-                boxes, scores, groups, max_match=self.match_threshold
-            )
-            scores = scores / self._windows_per_object()
-        else:
-            kept = grouped_nms(boxes, scores, groups, self.iou_threshold)
-            boxes, scores, groups = boxes[kept], scores[kept], groups[kept]
+        boxes, scores, groups = merge_predictions(
+            boxes, scores, groups, max_match=self.match_threshold
+        )
+        scores = scores / self._windows_per_object()
         found = []
         for image in range(num_images):
             rows = (groups // self.num_classes == image).nonzero().squeeze(1)
-            rows = rows[scores[rows].argsort(descending=True, stable=True)[: self.max_detections]]
-            found.append(
-                Detections.sorted(boxes[rows], scores[rows], groups[rows] % self.num_classes)
-            )
+            rows = rows[scores[rows].argsort(descending=True, stable=True)]
+            rows = rows[: self.suppressor.max_detections]
+            found.append(Detections(boxes[rows], scores[rows], groups[rows] % self.num_classes))
         return found

@@ -9,10 +9,10 @@ from detect.backbones import Backbone
 from detect.detectors.base import DETECTORS, Detector
 from detect.detectors.ranges import Count, CountOrZero, Share, Weight, check_input_size, in_ranges
 from detect.detectors.stages import timed
+from detect.detectors.suppression import Suppressor
 from detect.detectors.yolo.grid import Grid
 from detect.detectors.yolo.heads import ConvolutionalHead, FullyConnectedHead
 from detect.detectors.yolo.variants import ModernVariant, PaperVariant, Variant
-from detect.ops import grouped_nms
 from detect.structures import Batch, Detections, InputSpec
 
 
@@ -53,9 +53,7 @@ class YOLO(Detector):
         coordinate_weight: λ_coord; None takes the variant's (paper: 5; modern: 2).
         no_object_weight: λ_noobj; None takes the variant's (paper: 0.5; modern: 1).
         score_threshold: detections below are left out, in 0…1.
-        iou_threshold: of the suppression among detections of a class, in 0…1; the paper gives none,
-            its released code has 0.5.
-        max_detections: kept for each image.
+        suppressor: see `Suppressor`; the paper gives no IoU threshold, its released code has 0.5.
 
     Raises:
         DetectError: a grid stride that the trunk does not have, or an input too small for it.
@@ -80,8 +78,7 @@ class YOLO(Detector):
         coordinate_weight: Weight | None = None,
         no_object_weight: Weight | None = None,
         score_threshold: Share = 0.005,
-        iou_threshold: Share = 0.5,
-        max_detections: Count = 100,
+        suppressor: Suppressor = Suppressor(iou_threshold=0.5),
     ) -> None:
         super().__init__()
         size = (input_size, input_size) if isinstance(input_size, int) else input_size
@@ -90,8 +87,7 @@ class YOLO(Detector):
         self.input_spec = InputSpec(size, keep_aspect_ratio)
         self.boxes_per_cell = boxes_per_cell
         self.score_threshold = score_threshold
-        self.iou_threshold = iou_threshold
-        self.max_detections = max_detections
+        self.suppressor = suppressor
         backbone.drop_head()
         self.backbone = backbone
         outputs = 5 * boxes_per_cell + num_classes
@@ -146,22 +142,10 @@ class YOLO(Detector):
             classes = self.variant.probabilities(classes)
             # Pr(class | object) · Pr(object) · IoU, equation 1
             scores = confidences[..., None] * classes[..., None, :]  # [B, S, S, boxes, C]
-            return self._suppress(boxes.flatten(1, 3), scores.flatten(1, 3))
-
-    def _suppress(
-        self, boxes: Float[Tensor, "B N 4"], scores: Float[Tensor, "B N C"]
-    ) -> list[Detections]:
-        # candidates of the whole batch at once; groups = image × class
-        image, box, label = (scores >= self.score_threshold).nonzero(as_tuple=True)
-        candidate_scores = scores[image, box, label]
-        candidate_boxes = boxes[image, box]
-        groups = image * self.num_classes + label
-        kept = grouped_nms(candidate_boxes, candidate_scores, groups, self.iou_threshold)
-        found = []
-        for index in range(len(scores)):
-            rows = kept[image[kept] == index][: self.max_detections]
-            found.append(Detections(candidate_boxes[rows], candidate_scores[rows], label[rows]))
-        return found
+            boxes, scores = boxes.flatten(1, 3), scores.flatten(1, 3)
+            image, box, label = (scores >= self.score_threshold).nonzero(as_tuple=True)
+            candidates = (boxes[image, box], scores[image, box, label], label, image)
+            return self.suppressor(*candidates, len(scores), self.score_threshold)
 
     def _split(self, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # → boxes [B, S, S, boxes, 4], confidences [B, S, S, boxes], class scores [B, S, S, C]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -199,7 +201,7 @@ def test_svms_take_the_place_of_the_softmax(tmp_path):
     features = detector.region_features(maps, boxes, numbers)
     assert_close(scores, features @ detector.svms.weight.T + detector.svms.bias)
     assert (scores.argmax(dim=1) == batch.truths[0].labels).all()  # of what it was trained on
-    detector.svm = False
+    detector.svm_settings = replace(detector.svm_settings, svm=False)
     probabilities, _ = detector.outputs(maps, boxes, numbers, scales=detector.scales)
     assert (probabilities > 0).all()
     assert (probabilities.sum(dim=1) < 1).all()

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from torch.testing import assert_close
 
 from detect.backbones import build_backbone
 from detect.detectors import YOLO
@@ -54,22 +53,6 @@ def test_modern_confidences_start_low():
     output = detector(image_batch((64, 64), (GroundTruth.empty(),)))
     confidences = output.unflatten(-1, (13,))[..., [4, 9]].sigmoid()
     assert confidences.median() < 0.05
-
-
-def test_detections_are_suppressed_within_image_and_class_only():
-    detector = yolo(input_size=64, max_detections=3)
-    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 11, 11], [40, 40, 60, 60]]).expand(2, 3, 4)
-    scores = torch.tensor(
-        [
-            [[0.9, 0.0, 0.0], [0.8, 0.7, 0.0], [0.0, 0.0, 0.6]],
-            [[0.0, 0.0, 0.5], [0.0, 0.0, 0.55], [0.0, 0.001, 0.0]],
-        ]
-    )
-    first, second = detector._suppress(boxes, scores)
-    assert first.labels.tolist() == [0, 1, 2]
-    assert_close(first.scores, torch.tensor([0.9, 0.7, 0.6]))
-    assert second.labels.tolist() == [2]
-    assert_close(second.boxes, torch.tensor([[1.0, 1, 11, 11]]))
 
 
 def test_no_candidate_gives_empty_detections():
