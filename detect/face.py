@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from detect.cli.train import run_in_folder
-from detect.config import Config, KeyPath, Settings, read_settings, resolve
+from detect.config import Config, DetectionDataSection, KeyPath, Settings, read_settings, resolve
 from detect.data import (
     CheckReport,
     DataFaults,
@@ -22,14 +22,13 @@ from detect.data import (
 )
 from detect.errors import DetectError
 from detect.experiment import training
+from detect.experiment.datasets import IN_PYTHON
 from detect.experiment.evaluation import Evaluation
 from detect.experiment.model import Model, load
 from detect.registry import hint
 
 FORMATS: tuple[DataFormat, ...] = ("voc", "coco", "yolo")
 SPLITS = ("train", "val", "test")
-# What a config says of data that it cannot read: the root of data sets made in Python.
-IN_PYTHON = "made in Python"
 
 ConfigSource = str | Path | Mapping[str, Any] | Config
 
@@ -97,11 +96,14 @@ def train(
         overrides["data"] = data
     elif data is not None:
         splits = _splits_of(data)
-    if splits is not None:
-        keys = {f"{name}_split": name if name in splits else None for name in SPLITS}
-        own = {"root": IN_PYTHON, **keys, "classes": list(splits["train"].class_names)}
-        overrides = {**overrides, **{f"data.{key}": value for key, value in own.items()}}
     resolved = load_config(config, **overrides)
+    if splits is not None:
+        values = resolved.as_dict()
+        # without what only the reader of the config's own data takes
+        kept = {key: values["data"][key] for key in DetectionDataSection.model_fields}
+        names = {f"{name}_split": name if name in splits else None for name in SPLITS}
+        values["data"] = {**kept, "kind": IN_PYTHON, "root": "", **names, "classes": "auto"}
+        resolved = load_config(values)
     console = Console(quiet=not progress)
     name = Path(config if isinstance(config, str | Path) else resolved.detector["name"])
     with run_in_folder(name, None if out is None else Path(out), resume, console) as folder:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import detect
-from detect.data import ensure_shapes
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = ["python.md", "training.md", *sorted(page.name for page in DOCS.glob("own_*.md"))]
@@ -20,7 +19,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the pages speak of: `data/shapes`, `runs/mine`, `photo.jpg` and `photos`."""
     folder = tmp_path_factory.mktemp("docs")
     shapes = folder / "data" / "shapes"
-    ensure_shapes(shapes, 60, seed=0, image_size=(128, 128))
+    detect.read_dataset(shapes, "train", kind="shapes", num_images=60)  # draws it
     (folder / "photos").mkdir()
     for image in sorted((shapes / "JPEGImages").iterdir())[:4]:
         shutil.copy(image, folder / "photos")
@@ -54,6 +53,23 @@ def test_the_blocks_of_a_page_run_in_order(page: str, place: Path, monkeypatch):
     monkeypatch.chdir(place)
     assert blocks_of(DOCS / page)
     run(DOCS / page)
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path: Path, monkeypatch):
+    nbformat = pytest.importorskip("nbformat", reason="nbclient is not installed")
+    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
+    monkeypatch.setenv("PYTHONPATH", str(DOCS.parent))
+    notebook = nbformat.read(DOCS / "tutorial.ipynb", as_version=4)
+    folder = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=300, resources=folder).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) >= 5
+
+
+def test_the_tutorial_is_small():
+    assert (DOCS / "tutorial.ipynb").stat().st_size <= 300_000
 
 
 def test_a_block_that_fails_is_found(tmp_path: Path):

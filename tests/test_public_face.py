@@ -472,3 +472,52 @@ def test_overrides_are_sections_or_dotted_keys(tmp_path: Path):
         detect.load_config(file, training={"epoch": 2})
     with pytest.raises(DetectError, match="seed is a value"):
         detect.load_config({"seed": 3}, **{"seed.x": 2})
+
+
+def test_training_on_data_sets_made_in_python(tmp_path: Path):
+    paths = []
+    for number in range(6):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(np.full((64, 64, 3), 40 * number, np.uint8)).save(path)
+        paths.append(path)
+    rows = [(path, [[8, 8, 40, 48]], ["dog"]) for path in paths]
+    data = detect.DetectionDataset.from_boxes(rows, NAMES)
+    model = detect.train(
+        {
+            "data": {"num_workers": 0, "cache": tmp_path / "cache"},
+            "detector": {"name": "yolo", "variant": "modern", "head": "convolutional"},
+        },
+        {"train": data, "val": data},
+        out=str(tmp_path / "run"),
+        device="cpu",
+        progress=False,
+        **{"training.epochs": 1, "training.batch_size": 3, "detector.input_size": 64},
+    )
+    assert model.class_names == NAMES
+    assert model.folder == tmp_path / "run"
+    assert (tmp_path / "run" / "curves.png").exists()
+    assert model.evaluation.report.protocol.num_images == 6
+    assert len(detect.evaluate(str(tmp_path / "run"), data).detections) == 6
+    with pytest.raises(DetectError, match=r"made in Python.*model.evaluate\(data\)"):
+        model.evaluate()
+    with pytest.raises(DetectError, match="none beside a data set"):
+        model.evaluate(data, "val")
+    with pytest.raises(DetectError, match="classes of the model, cat, dog, zebra, found dog"):
+        model.evaluate(detect.DetectionDataset.from_boxes(rows, ["dog"]))
+    for wrong, message in (
+        ({"training": data}, "found the keys training"),
+        ({"train": data, "val": detect.DetectionDataset.from_boxes(rows)}, "in val, found dog"),
+    ):
+        with pytest.raises(DetectError, match=message):
+            detect.train("yolo_tiny_shapes", wrong, out=tmp_path / "none")
+
+
+def test_data_sets_are_checked_and_converted(tmp_path: Path):
+    detect.read_dataset(tmp_path / "shapes", "train", "shapes", num_images=10, image_size=64)
+    assert detect.check_dataset(str(tmp_path / "shapes")).num_images == 10
+    out = detect.convert_dataset(tmp_path / "shapes", str(tmp_path / "coco"), "coco")
+    train_set = detect.read_dataset(out, "train", "coco")
+    truths = detect.read_dataset(tmp_path / "shapes", "train").truths
+    assert [len(truth) for truth in train_set.truths] == [len(truth) for truth in truths]
+    with pytest.raises(DetectError, match="did you mean 'yolo'"):
+        detect.convert_dataset(out, tmp_path / "other", "yollo")

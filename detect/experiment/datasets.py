@@ -23,9 +23,19 @@ from detect.data.readers import read_request
 from detect.errors import DetectError
 from detect.wording import counted
 
+# What a config says of data sets that were given as objects, and that it cannot read.
+IN_PYTHON = "python"
 SPLITS = ("train_split", "val_split", "test_split")
 
 Images = TypeVar("Images", bound=DetectionDataset | ImageFolder)
+
+
+@DATASETS.register(IN_PYTHON)
+def _made_in_python(_: DatasetRequest) -> DetectionDataset:
+    raise DetectError(
+        "data.kind: the run was trained on data sets made in Python, which its config cannot read; "
+        "name the data: detect evaluate RUN --data FOLDER, or model.evaluate(data)"
+    )
 
 
 def sources(config: Experiment, split: str) -> list[Source]:
