@@ -1,6 +1,7 @@
 """Words for the terminal: counts with their nouns, durations, names that fit."""
 
 import re
+from collections.abc import Sequence
 
 
 def counted(number: int, noun: str) -> str:
@@ -19,6 +20,12 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {left} s" if left else f"{minutes} min"
     hours, left = divmod(round(seconds / 60), 60)
     return f"{hours} h {left} min" if left else f"{hours} h"
+
+
+def listed(texts: Sequence[str], limit: int = 10) -> str:
+    """`a, b, c`; of more than `limit`, the first ones `and 70 more`."""
+    shown = ", ".join(texts[:limit])
+    return shown if len(texts) <= limit else f"{shown} and {len(texts) - limit:,} more"
 
 
 def shortened(text: str, width: int) -> str:

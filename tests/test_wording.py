@@ -1,6 +1,6 @@
 import pytest
 
-from detect.wording import counted, duration
+from detect.wording import counted, duration, listed, shortened
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,13 @@ def test_a_count_has_its_noun_in_the_right_number(number, noun, words):
 )
 def test_a_duration_has_the_units_that_matter(seconds, words):
     assert duration(seconds) == words
+
+
+def test_a_long_list_says_how_many_are_missing():
+    assert listed(["a", "b"]) == "a, b"
+    assert listed(["a", "b", "c"], 2) == "a, b and 1 more"
+
+
+def test_a_long_text_loses_its_middle():
+    assert shortened("layer1.conv", 11) == "layer1.conv"
+    assert shortened("layer1.conv", 8) == "laye…onv"

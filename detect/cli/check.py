@@ -12,7 +12,7 @@ from detect.data.reading import read_annotated
 from detect.files import write_json
 from detect.progress import showing
 from detect.visualization.check_page import write_check_page
-from detect.wording import counted
+from detect.wording import counted, listed
 
 # Of one rule on the terminal: enough to see what it is about.
 NUM_SHOWN_PER_RULE = 10
@@ -61,13 +61,14 @@ def print_findings(report: CheckReport, show_all: bool, console: Console) -> Non
                 f"  … and {len(findings) - num_shown} more of {rule}", highlight=False, markup=False
             )
     if left_out:
-        console.print(f"{left_out} are not shown; --all, --json FILE or --html FILE shows them")
+        hidden = counted(left_out, "finding")
+        console.print(f"{hidden} not shown; --all, --json FILE or --html FILE shows them")
     console.print(
         f"{report.root}: {counted(report.num_images, 'image')}"
         f" ({report.num_empty_images} without an object), "
         f"{counted(report.num_objects, 'object')} of "
         f"{counted(len(report.class_names), 'class')} "
-        f"({', '.join(report.class_names)}); "
+        f"({listed(report.class_names)}); "
         f"{counted(report.count('error'), 'error')}, {counted(report.count('warning'), 'warning')}",
         highlight=False,
         markup=False,

@@ -21,7 +21,7 @@ from detect.data import (
 )
 from detect.data.readers import read_request
 from detect.errors import DetectError
-from detect.wording import counted
+from detect.wording import counted, listed
 
 # What a config says of data sets that were given as objects, and that it cannot read.
 IN_PYTHON = "python"
@@ -94,7 +94,7 @@ def _read_split(
 ) -> Images:
     classes = class_names or config.data.wanted_classes
     dataset = read_sources(config, sources(config, split), classes, console, read)
-    counts = ", ".join(f"{name} {count}" for name, count in dataset.class_counts().items())
+    counts = listed([f"{name} {count}" for name, count in dataset.class_counts().items()])
     console.print(
         f"{split.removesuffix('_split')}: {counted(len(dataset), 'image')}; {counts}",
         highlight=False,

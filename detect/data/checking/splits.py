@@ -9,7 +9,7 @@ from pathlib import Path
 
 from detect.data.annotated import AnnotatedImage, AnnotatedSet
 from detect.data.checking.finding import Finding, error, warning
-from detect.wording import counted
+from detect.wording import counted, listed
 
 # The words that say what a split is for, alone or beside others, as in `train2017`.
 _PURPOSES = {
@@ -92,7 +92,7 @@ def check_splits(annotated: AnnotatedSet) -> Iterator[Finding]:
                 split_place(annotated, name),
                 None,
                 "class-missing-from-split",
-                f"{name} has no object of {_listed(missing)}",
+                f"{name} has no object of {listed(missing)}",
                 "spread the images of each class over all splits: what is not in the training "
                 "split cannot be learned, what is not in the others is not judged",
             )
@@ -152,8 +152,3 @@ def _class_counts(annotated: AnnotatedSet, split: str | None) -> Counter[str]:
         for item in image.objects
         if not item.crowd
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:10])
-    return shown if len(names) <= 10 else f"{shown} and {counted(len(names) - 10, 'more class')}"
