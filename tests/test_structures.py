@@ -524,3 +524,7 @@ def test_joints_survive_pickling():
     empty = GroundTruth(*(column[:0] for column in (BOXES, torch.ones(2).long(), BOXES[:, 0] > 0)))
     nobody = GroundTruth(empty.boxes, empty.labels, empty.difficult, JOINTS[:0])
     assert pickle.loads(pickle.dumps(nobody)).joints.shape == (0, 3, 3)
+
+
+def test_boxes_may_lie_anywhere():
+    assert len(truth(torch.tensor([[50.0, 1, 51, 2], [1, 50, 2, 51]]))) == 2

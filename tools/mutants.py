@@ -151,7 +151,10 @@ def main() -> None:
     for file, source in sorted(chosen):
         lines = [text.splitlines() for text in (plain[file], source)]
         difference = list(difflib.unified_diff(*lines, str(file), n=2, lineterm=""))[2:]
-        if " ".join(line.strip() for line in difference if line[0] in "+-") in equivalent:
+        if (
+            " ".join(line[0] + line[1:].strip() for line in difference if line[0] in "+-")
+            in equivalent
+        ):
             continue
         if file not in limits:
             begin = time.monotonic()

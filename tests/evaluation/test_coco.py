@@ -201,6 +201,7 @@ def test_tables_and_plain_data_hold_all_numbers():
         ({"iou_thresholds": ()}, "iou_thresholds: expected rising numbers"),
         ({"iou_thresholds": (0.5, 0.5)}, "iou_thresholds: expected rising numbers"),
         ({"iou_thresholds": (0.0, 0.5)}, "iou_thresholds: expected rising numbers"),
+        ({"iou_thresholds": (0.5, 1.01)}, "iou_thresholds: expected rising numbers"),
         ({"max_detections": (10, 1, 100)}, "max_detections: expected rising positive"),
         ({"class_names": ["a", "a"]}, "class_names: expected each once"),
     ],

@@ -91,3 +91,8 @@ def test_huge_deltas_decode_to_finite_boxes():
 @pytest.mark.parametrize("function", [encode_deltas, decode_deltas])
 def test_no_boxes_give_no_deltas(function):
     assert function(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0, 4)
+
+
+def test_clip_boxes_keeps_leading_dimensions():
+    boxes = torch.tensor([[[-5.0, -6, 50, 60]], [[1, 2, 3, 4]]])
+    assert clip_boxes(boxes, (30, 40)).tolist() == [[[0, 0, 40, 30]], [[1, 2, 3, 4]]]

@@ -319,3 +319,11 @@ def test_on_a_gpu_the_result_is_that_of_the_cpu(count, weights):
         )
         assert all(column.is_cuda for column in result)
         assert_merged([column.cpu() for column in result], expected)
+
+
+def test_boxes_smaller_than_a_pixel_match_as_large_ones_do():
+    large = torch.tensor([[0.0, 0, 10, 10], [4, 0, 14, 10], [30, 0, 40, 10]])
+    for scale in (1.0, 0.01):
+        found = merging.match_score(large[:1] * scale, large * scale)
+        expected = torch.tensor([0.0, 0.4 + 1 - 60 / 140, 3 + 1])
+        assert_close(found, expected)

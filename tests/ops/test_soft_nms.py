@@ -81,3 +81,14 @@ def test_scores_that_factors_would_raise_are_refused():
         soft_nms(torch.zeros(1, 4), torch.tensor([-1.0]), torch.zeros(1).long())
     with pytest.raises(ValueError, match="sigma: expected more than 0"):
         soft_nms(torch.zeros(1, 4), torch.ones(1), torch.zeros(1).long(), sigma=0.0)
+
+
+def test_the_defaults_are_those_of_the_paper():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 9]])
+    scores, groups = torch.tensor([0.9, 0.8, 0.004]), torch.zeros(3).long()
+    result = soft_nms(boxes, scores, groups)
+    assert_close(result.scores, torch.tensor([0.9, 0.8 * math.exp(-0.25 / 0.5)]))
+    # an IoU of 1/2 is more than 0.3, the least that the linear decay acts on; one of 1/4 is less
+    boxes[1, 3] = 2.5
+    result = soft_nms(boxes[:2], scores[:2], groups[:2], decay="linear")
+    assert_close(result.scores, torch.tensor([0.9, 0.8]))
