@@ -1,4 +1,4 @@
-"""Each detector learns eight drawn images by heart, through the public path."""
+"""Each detector overfits eight drawn images, through the public path."""
 
 from pathlib import Path
 
@@ -72,8 +72,10 @@ DETECTORS = {
     },
 }
 
-# which look at each image at several sizes, or region by region
-SLOW = ("sliding window", "rcnn", "fast rcnn", "faster rcnn")
+# The others learn in the slow run: they look at each image at several sizes, region by region, or
+# with the loss of an earlier paper. That each finds something, and in its own image, the contracts
+# of all detectors hold.
+QUICK = ("yolo modern", "localizer")
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +96,11 @@ def eight_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param(options, id=name, marks=[pytest.mark.slow] * (name in SLOW))
+        pytest.param(options, id=name, marks=[pytest.mark.slow] * (name not in QUICK))
         for name, options in DETECTORS.items()
     ],
 )
-def test_learns_eight_images_by_heart(options, eight_images: Path, tmp_path: Path):
+def test_overfits_eight_images(options, eight_images: Path, tmp_path: Path):
     data = {
         # a localizer names one object an image
         "root": str(eight_images / ("one" if options["name"] == "localizer" else "several")),

@@ -12,6 +12,7 @@ from detect.ops import (
     decode_deltas,
     encode_deltas,
     from_center_size,
+    has_area,
     to_center_size,
 )
 from tests.reference import boxes as reference
@@ -96,3 +97,14 @@ def test_no_boxes_give_no_deltas(function):
 def test_clip_boxes_keeps_leading_dimensions():
     boxes = torch.tensor([[[-5.0, -6, 50, 60]], [[1, 2, 3, 4]]])
     assert clip_boxes(boxes, (30, 40)).tolist() == [[[0, 0, 40, 30]], [[1, 2, 3, 4]]]
+
+
+def test_center_size_keeps_leading_dimensions():
+    boxes = torch.tensor([[[0.0, 0, 4, 2]], [[1, 2, 3, 8]]])
+    assert to_center_size(boxes).tolist() == [[[2, 1, 4, 2]], [[2, 5, 2, 6]]]
+    assert from_center_size(to_center_size(boxes)).tolist() == boxes.tolist()
+
+
+def test_lines_and_points_have_no_area():
+    boxes = torch.tensor([[0.0, 0, 1, 1], [1, 0, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1], [1, 0, 0, 1]])
+    assert has_area(boxes).tolist() == [True, False, False, False, False]
