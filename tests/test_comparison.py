@@ -8,10 +8,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from detect.cli.compare import Request, run_comparison
-from detect.cli.evaluate import Request as EvaluationRequest
+from detect.cli.compare import run_comparison
 from detect.cli.evaluate import run_evaluation
-from detect.cli.proposals import Request as ProposalRequest
 from detect.cli.proposals import run_proposals
 from detect.config import Settings, resolve
 from detect.detectors.proposing import build_source
@@ -70,8 +68,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def compare(root: Path, *runs: str, out: str = "out", **options) -> tuple[str, dict]:
     console = Console(file=io.StringIO(), width=200)
-    request = Request(runs, root / out, num_images=3, device="cpu", **options)
-    run_comparison(request, console)
+    run_comparison(runs, root / out, num_images=3, device="cpu", console=console, **options)
     return console.file.getvalue(), json.loads((root / out / "comparison.json").read_text())
 
 
@@ -155,10 +152,10 @@ def test_a_fast_rcnn_takes_the_proposals_of_a_faster_one(root, tmp_path):
     # what was found beforehand is what is found when there is nothing but an image
     console = Console(file=io.StringIO())
     file = tmp_path / "again.json"
-    request = EvaluationRequest(
-        [tmp_path / "run"], data=root / "shapes", split="test", save=file, device="cpu"
-    )
-    run_evaluation(request, console)
+    run_evaluation(
+        [tmp_path / "run"], data=root / "shapes", split="test", save=file, device="cpu",
+        console=console,
+    )  # fmt: skip
     first = read_detections_json(tmp_path / "run" / "detections.json")
     again = read_detections_json(file)
     for one, other in zip(first.detections, again.detections, strict=True):
@@ -170,14 +167,14 @@ def test_the_proposals_of_a_run_can_be_judged(root, tmp_path):
     console = Console(file=io.StringIO(), width=200)
     out = tmp_path / "rpn.npz"
     method = f"rpn:{root / 'out' / 'faster'}"
-    run_proposals(ProposalRequest(root / "shapes", out, "test", method), console)
+    options = {"split": "test", "method": method, "console": console}
+    run_proposals(root / "shapes", out, **options)
     found = read_proposals(out)
     assert found.settings["method"] == "rpn"
     assert 0 < found.counts.max() <= 12
     assert "MABO" in console.file.getvalue()
-    wrong = ProposalRequest(root / "shapes", out, "test", method, ["min_size=3"])
-    with pytest.raises(DetectError, match="expected no parameters"):
-        run_proposals(wrong, console)
+    with pytest.raises(DetectError, match="expected no parameters, found min_size=3"):
+        run_proposals(root / "shapes", out, settings=["min_size=3"], **options)
 
 
 @pytest.mark.usefixtures("compared")

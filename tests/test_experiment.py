@@ -109,7 +109,7 @@ def test_a_run_that_trains_nothing_needs_no_curves(tmp_path):
     config = {"data": shapes(tmp_path), "detector": detector, "training": TRAINING}
     (tmp_path / "config.yaml").write_text(json.dumps(config))
     run_training(
-        tmp_path / "config.yaml", [], tmp_path / "run", False, "cpu", False, Console(quiet=True)
+        tmp_path / "config.yaml", out=tmp_path / "run", device="cpu", console=Console(quiet=True)
     )
     assert (tmp_path / "run" / "evaluation.json").is_file()
     assert not (tmp_path / "run" / "curves.png").exists()

@@ -8,7 +8,7 @@ from rich.console import Console
 from torch.testing import assert_close
 
 from detect.cli.ablation import run_ablation
-from detect.cli.evaluate import Request, run_evaluation
+from detect.cli.evaluate import run_evaluation
 from detect.config import Settings, resolve
 from detect.data import read_image
 from detect.detectors.rcnn import detector as module
@@ -188,10 +188,10 @@ def test_parts_are_switched_off_where_a_run_is_judged(whole, tmp_path):
         "softmax": ["detector.svm=false", "detector.box_regression=false"],
     }.items():
         file = tmp_path / f"{name}.json"
-        request = Request(
-            [whole], overrides, json_file=file, save=tmp_path / "d.json", device="cpu"
-        )
-        run_evaluation(request, console)
+        run_evaluation(
+            [whole], overrides, json_file=file, save=tmp_path / "d.json", device="cpu",
+            console=console,
+        )  # fmt: skip
         maps[name] = json.loads(file.read_text())["map_area"]
     assert maps["all"] == json.loads((whole / "evaluation.json").read_text())["map_area"]
     assert len(set(maps.values())) == 3
@@ -246,7 +246,7 @@ def test_the_table_of_the_parts(root, tmp_path):
         "detector.score_threshold=-9",
     ]
     console = Console(record=True, width=120, file=io.StringIO())
-    run_ablation(file, overrides, tmp_path / "table", "cpu", None, console)
+    run_ablation(file, overrides, tmp_path / "table", device="cpu", console=console)
     rows = json.loads((tmp_path / "table" / "ablation.json").read_text())
     assert [(row["layer"], row["finetuned"], row["scores"]) for row in rows] == [
         ("trunk", False, "SVM"),
@@ -266,7 +266,7 @@ def test_the_table_of_the_parts(root, tmp_path):
     assert_close(tuned[name], other[name], rtol=0, atol=0)
     # what is there is not done again
     again = Console(record=True, width=120, file=io.StringIO())
-    run_ablation(file, overrides, tmp_path / "table", "cpu", None, again)
+    run_ablation(file, overrides, tmp_path / "table", device="cpu", console=again)
     assert "Trained in" not in again.export_text()
 
 
@@ -274,4 +274,4 @@ def test_the_table_is_of_rcnn_alone(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(CONFIG.format(root=tmp_path, name="yolo"))
     with pytest.raises(DetectError, match=r"expected detector\.name rcnn, found 'yolo'"):
-        run_ablation(file, [], tmp_path / "table", "cpu", None, Console(quiet=True))
+        run_ablation(file, [], tmp_path / "table", device="cpu", console=Console(quiet=True))

@@ -9,7 +9,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from detect.cli.app import app, errors, output
+from detect.cli.app import app
+from detect.cli.options import errors, output
 from detect.cli.screen import fit_output
 from detect.errors import DetectError, Interrupted
 from detect.plugins import load_plugins

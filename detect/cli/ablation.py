@@ -15,6 +15,7 @@ from detect.errors import DetectError
 from detect.experiment.datasets import read_split, sources
 from detect.experiment.evaluation import evaluate
 from detect.experiment.model import load
+from detect.experiment.run import is_finished
 from detect.experiment.training import train
 from detect.files import read_json, write_json
 
@@ -44,8 +45,9 @@ def run_ablation(
     config_file: Path,
     overrides: Sequence[str],
     out: Path,
-    device: str,
-    json_file: Path | None,
+    *,
+    json_file: Path | None = None,
+    device: str = "auto",
     console: Console,
 ) -> None:
     """Train what is not there yet, judge each with and without its parts, print the table."""
@@ -85,7 +87,7 @@ def _rows(
                 changes.append(f"initial_weights={tuned}")
         changes += [f"detector.{key}={str(value).lower()}" for key, value in settings.items()]
         own, _ = load_config(config_file, [*overrides, *changes])
-        if not (folder / "evaluation.json").exists():
+        if not is_finished(own, folder, console):
             console.rule(f"{PAPER_NAMES[layer]}{', fine-tuned' if is_tuned else ''}")
             train(own, folder, resume=True, device=device, console=console)
         regressed = float(read_json(folder / "evaluation.json")["map_area"])

@@ -1,13 +1,12 @@
 """`detect analyze`: what is wrong with detections, in tables, figures and a JSON file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
-from detect.cli.contestants import read_contestant
-from detect.cli.judged_split import JudgedSplit, OnError, split_of_files
+from detect.cli.judged_split import JudgedSplit, read_contestant, split_of_files
+from detect.cli.options import OnError
 from detect.config import load_config
 from detect.errors import DetectError
 from detect.evaluation import (
@@ -30,11 +29,22 @@ from detect.visualization import (
 from detect.wording import counted
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for.
+def run_analysis(
+    run: Path | None = None,
+    *,
+    detections: Path | None = None,
+    data: Path | None = None,
+    split: str | None = None,
+    out: Path | None = None,
+    iou_threshold: float = 0.5,
+    score_threshold: float | None = None,
+    similar: Sequence[str] = (),
+    on_error: OnError = "stop",
+    console: Console,
+) -> None:
+    """Read detections and truth, print the tables, write the figures and `analysis.json`.
 
-    Attributes:
+    Args:
         run: folder of a run, whose detections of its test split are analyzed; or
         detections: from anywhere, in any form that `detect evaluate` reads,
         data: with the folder of the data set that they are of, or a COCO annotation file,
@@ -42,42 +52,33 @@ class Request:
         out: folder of the results; None takes `analysis` in the run's.
         iou_threshold: the least IoU of a true positive.
         score_threshold: of the confusion matrix; None takes that of the best F1.
-        similar: sets of similar classes, names with commas; None takes VOC's.
+        similar: sets of similar classes, names with commas; none takes VOC's.
         on_error: what faulty objects and images of `data` do.
-    """
-
-    run: Path | None = None
-    detections: Path | None = None
-    data: Path | None = None
-    split: str | None = None
-    out: Path | None = None
-    iou_threshold: float = 0.5
-    score_threshold: float | None = None
-    similar: Sequence[str] = field(default_factory=list)
-    on_error: OnError = "stop"
-
-
-def run_analysis(request: Request, console: Console) -> None:
-    """Read detections and truth, print the tables, write the figures and `analysis.json`.
+        console: where the tables are printed.
 
     Raises:
         DetectError: detections or data are missing or faulty, or do not belong together.
     """
-    if request.run is not None:
-        found, split, title = _of_run(request.run, console)
-        out = request.out or request.run / "analysis"
+    if run is not None:
+        found, judged, title = _of_run(run, console)
+        out = out or run / "analysis"
+    elif detections is not None and data is not None:
+        judged = split_of_files(data, split, on_error, console)
+        found = read_contestant(detections, judged, console).detections
+        judged = judged.with_classes(found.class_names)
+        title = f"{detections.name}, {judged.name}"
+        out = out or Path("analysis")
     else:
-        found, split, title = _of_files(request, console)
-        out = request.out or Path("analysis")
+        raise DetectError("expected a run, or --detections and --data")
     with console.status("Analyzing"):
         analysis = analyze_detections(
             found,
-            split.class_names,
-            split.image_ids,
-            split.voc_truths(),
-            iou_threshold=request.iou_threshold,
-            score_threshold=request.score_threshold,
-            similar_classes=_sets(request.similar),
+            judged.class_names,
+            judged.image_ids,
+            judged.voc_truths(),
+            iou_threshold=iou_threshold,
+            score_threshold=score_threshold,
+            similar_classes=_sets(similar),
         )
     console.print(
         f"{title}: {counted(analysis.num_images, 'image')}, "
@@ -117,15 +118,6 @@ def _of_run(run: Path, console: Console) -> tuple[DetectionSet, JudgedSplit, str
         split, tuple(images.class_names), tuple(images.image_ids), tuple(images.truths)
     )
     return found, judged, f"{run.resolve().name}, {split}"
-
-
-def _of_files(request: Request, console: Console) -> tuple[DetectionSet, JudgedSplit, str]:
-    if request.detections is None or request.data is None:
-        raise DetectError("expected a run, or --detections and --data")
-    split = split_of_files(request.data, request.split, request.on_error, console)
-    found = read_contestant(request.detections, split, console).detections
-    split = split.with_classes(found.class_names)
-    return found, split, f"{request.detections.name}, {split.name}"
 
 
 def _sets(similar: Sequence[str]) -> list[list[str]] | None:

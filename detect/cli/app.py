@@ -1,21 +1,29 @@
 """The tree of commands. Each command imports what it needs when it runs, so that help is quick."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
+from detect.cli.data_app import data_app
+from detect.cli.options import (
+    ConfigFile,
+    Device,
+    JSONFile,
+    OnErrorOption,
+    Overrides,
+    PrintConfig,
+    Resume,
+    RunFolder,
+    RunOrCheckpoint,
+    examples,
+    output,
+)
 from detect.configs import find_config
 from detect.version import __version__
 
-# of several processes, the first one talks; each tells its own errors
-output = Console(quiet=os.environ.get("RANK", "0") != "0")
-errors = Console(stderr=True)
-
 app = typer.Typer(
-    help="Object detection: train, evaluate and run detectors on PASCAL VOC data.",
+    help="Object detection: train, evaluate and run detectors on data in VOC, COCO or YOLO format.",
     epilog="Begin with: detect demo",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -23,45 +31,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY.SUB=VALUE]...", help="Settings over those of the file.", show_default=False
-    ),
-]
-ConfigFile = Annotated[
-    str,
-    typer.Argument(
-        metavar="CONFIG",
-        help="Its file, or a name that 'detect configs' lists.",
-        show_default=False,
-    ),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-JSONFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON as well.")
-]
-OnError = Annotated[
-    Literal["stop", "skip"],
-    typer.Option("--on-error", help="Faulty objects and images: stop or skip."),
-]
-
-
-def examples(*lines: str) -> str:
-    """Lines for the end of a command's help."""
-    return "[bold]Examples[/bold]\n\n" + "\n\n".join(f"  {line}" for line in lines)
-
-
-data_app = typer.Typer(
-    help="Look at data sets, check them, convert and split them, draw one.",
-    epilog=examples(
-        "detect data check VOCdevkit/VOC2007",
-        "detect data convert VOCdevkit/VOC2007 --to coco --out data/voc07-coco",
-        "detect data shapes data/shapes",
-    ),
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
 app.add_typer(data_app, name="data")
 
 
@@ -85,23 +54,18 @@ def _version(
 def train(
     config: ConfigFile,
     overrides: Overrides = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Run folder.", show_default="runs/<config>-<time>"),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option(help="Continue the run in --out, or the newest run of this config.")
-    ] = False,
+    out: RunFolder = None,
+    resume: Resume = False,
     device: Device = "auto",
-    print_config: Annotated[
-        bool,
-        typer.Option("--print-config", help="Print every setting and its origin only."),
-    ] = False,
+    print_config: PrintConfig = False,
 ) -> None:
-    """Train a detector as a config says, judge it, and leave a run folder."""
+    """Train a detector from a config, evaluate it, and write a run folder."""
     from detect.cli.train import run_training
 
-    run_training(find_config(config), overrides or [], out, resume, device, print_config, output)
+    run_training(
+        find_config(config), overrides or [], out=out, resume=resume, device=device,
+        print_config=print_config, console=output,
+    )  # fmt: skip
 
 
 @app.command(
@@ -114,23 +78,18 @@ def train(
 def pretrain(
     config: ConfigFile,
     overrides: Overrides = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Run folder.", show_default="runs/<config>-<time>"),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option(help="Continue the run in --out, or the newest run of this config.")
-    ] = False,
+    out: RunFolder = None,
+    resume: Resume = False,
     device: Device = "auto",
-    print_config: Annotated[
-        bool,
-        typer.Option("--print-config", help="Print every setting and its origin only."),
-    ] = False,
+    print_config: PrintConfig = False,
 ) -> None:
     """Train a backbone as a classifier; any detector can start from its weights."""
-    from detect.cli.pretrain import run_pretraining
+    from detect.cli.train import run_training
 
-    run_pretraining(find_config(config), overrides or [], out, resume, device, print_config, output)
+    run_training(
+        find_config(config), overrides or [], classifier=True, out=out, resume=resume,
+        device=device, print_config=print_config, console=output,
+    )  # fmt: skip
 
 
 @app.command(
@@ -192,7 +151,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NUMBER|BEGIN:END:STEP",
-            help="Least IoU of a true positive by VOC's protocol; several, or a range.",
+            help="Minimum IoU of a true positive by VOC's protocol; several, or a range.",
             show_default="that of the config, 0.5",
         ),
     ] = None,
@@ -218,25 +177,25 @@ def evaluate(
             show_default="<run>/detections-<split>.json",
         ),
     ] = None,
-    on_error: OnError = "stop",
+    on_error: OnErrorOption = "stop",
     device: Device = "auto",
 ) -> None:
-    """Judge models, or anyone's detections, by the PASCAL VOC protocol, by COCO's, or by both.
+    """Evaluate models, or anyone's detections, by the PASCAL VOC protocol, by COCO's, or by both.
 
-    Several are set side by side.
+    Several are compared side by side.
     """
     given = arguments or []
     overrides = [text for text in given if "=" in text and not Path(text).exists()]
-    from detect.cli.evaluate import Request, run_evaluation
+    from detect.cli.evaluate import run_evaluation
     from detect.training import joined_processes
 
-    request = Request(
-        [Path(text) for text in given if text not in overrides],
-        overrides, detections or [], data, split, metric, iou or [], significance, resamplings,
-        seed, json, save, on_error, device,
-    )  # fmt: skip
     with joined_processes():
-        run_evaluation(request, output)
+        run_evaluation(
+            [Path(text) for text in given if text not in overrides], overrides,
+            detections=detections or [], data=data, split=split, metric=metric, iou=iou or [],
+            significance=significance, resamplings=resamplings, seed=seed, json_file=json,
+            save=save, on_error=on_error, device=device, console=output,
+        )  # fmt: skip
 
 
 @app.command(
@@ -279,11 +238,11 @@ def analyze(
             metavar="DIR", help="Where the results go.", show_default="<run>/analysis, or analysis"
         ),
     ] = None,
-    iou: Annotated[float, typer.Option(help="Least IoU of a true positive.")] = 0.5,
+    iou: Annotated[float, typer.Option(help="Minimum IoU of a true positive.")] = 0.5,
     score: Annotated[
         float | None,
         typer.Option(
-            help="Least score in the confusion matrix.", show_default="that of the best F1"
+            help="Minimum score in the confusion matrix.", show_default="that of the best F1"
         ),
     ] = None,
     similar: Annotated[
@@ -294,9 +253,9 @@ def analyze(
             show_default="VOC's animals, vehicles, furniture",
         ),
     ] = None,
-    on_error: OnError = "stop",
+    on_error: OnErrorOption = "stop",
 ) -> None:
-    """Tell what is wrong with detections: kinds of errors and their cost, confusion, and more.
+    """Diagnose detection errors: their kinds and costs, confusion, calibration, and more.
 
     TIDE, Hoiem's groups, score thresholds, confusion matrix, AP by size, recall, calibration:
     docs/analysis.md.
@@ -307,10 +266,12 @@ def analyze(
         raise typer.BadParameter("--data and --split go with --detections")
     if detections is not None and data is None:
         raise typer.BadParameter("--detections needs --data ROOT, with --split NAME, or a file")
-    from detect.cli.analyze import Request, run_analysis
+    from detect.cli.analyze import run_analysis
 
-    request = Request(run, detections, data, split, out, iou, score, similar or [], on_error)
-    run_analysis(request, output)
+    run_analysis(
+        run, detections=detections, data=data, split=split, out=out, iou_threshold=iou,
+        score_threshold=score, similar=similar or [], on_error=on_error, console=output,
+    )  # fmt: skip
 
 
 @app.command(
@@ -321,15 +282,15 @@ def analyze(
     )
 )
 def infer(
-    model: Annotated[Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", show_default=False)],
+    model: RunOrCheckpoint,
     source: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...", help="Images, folders of images, globs.", show_default=False
+            metavar="SOURCE...", help="Images, folders of images, or globs.", show_default=False
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")],
-    score: Annotated[float, typer.Option(help="Least score of what is kept.")] = 0.3,
+    score: Annotated[float, typer.Option(help="Minimum score of a detection to keep.")] = 0.3,
     save: Annotated[
         str, typer.Option(help="Any of pictures, json, csv, coco, voc, yolo, crops, with commas.")
     ] = "pictures",
@@ -353,7 +314,7 @@ def demo(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Draw a data set, train a small YOLO on it, judge it, and show what it finds; minutes."""
+    """Draw a data set, train a small YOLO on it, evaluate it, and show what it finds (minutes)."""
     from detect.cli.demo import run_demo
 
     run_demo(out, device, output)
@@ -378,7 +339,7 @@ def compare(
         ),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where table, image and new runs go.")
+        Path, typer.Option(metavar="DIR", help="Where the table, the picture and new runs go.")
     ] = Path("runs/compare"),
     data: Annotated[
         Path | None,
@@ -394,10 +355,12 @@ def compare(
     images: Annotated[int, typer.Option(min=1, help="How many are timed.")] = 40,
     device: Device = "auto",
 ) -> None:
-    """Set detectors side by side: mAP, the time of each part of a detection, size, caches."""
-    from detect.cli.compare import Request, run_comparison
+    """Compare detectors side by side: mAP, time of each stage, size, caches."""
+    from detect.cli.compare import run_comparison
 
-    run_comparison(Request(runs, out, data, split, images, device), output)
+    run_comparison(
+        runs, out, data=data, split=split, num_images=images, device=device, console=output
+    )
 
 
 @app.command(
@@ -470,18 +433,18 @@ def proposals(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw the curve over their number.")
     ] = None,
-    on_error: OnError = "stop",
+    on_error: OnErrorOption = "stop",
 ) -> None:
-    """Find boxes that may hold an object, and tell how well they cover those that do."""
-    from detect.cli.proposals import Request, run_proposals
+    """Find boxes that may hold an object, and measure how well they cover the true ones."""
+    from detect.cli.proposals import run_proposals
 
     shortcuts = {"mode": mode, "seed": seed}
     given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    request = Request(
-        Path(data) if Path(data).is_dir() else find_config(data), out, split, method,
-        [*given, *(settings or [])], boxes, max_boxes, workers, json, plot, on_error,
+    run_proposals(
+        Path(data) if Path(data).is_dir() else find_config(data), out, split=split, method=method,
+        settings=[*given, *(settings or [])], boxes=boxes, max_boxes=max_boxes,
+        num_workers=workers, json_file=json, plot=plot, on_error=on_error, console=output,
     )  # fmt: skip
-    run_proposals(request, output)
 
 
 @app.command(
@@ -502,7 +465,9 @@ def ablation(
     """Print R-CNN's table 2 for one's own data: layers, fine-tuning, box regression, softmax."""
     from detect.cli.ablation import run_ablation
 
-    run_ablation(find_config(config), overrides or [], out, device, json, output)
+    run_ablation(
+        find_config(config), overrides or [], out, json_file=json, device=device, console=output
+    )
 
 
 @app.command(
@@ -528,7 +493,7 @@ def backbones(
     ] = None,
     json: JSONFile = None,
 ) -> None:
-    """List the networks that detectors can grow on, or the layers of one of them."""
+    """List the networks that detectors can be built on, or the layers of one of them."""
     from detect.cli.backbones import list_backbones, show_backbone
 
     names = name or []
@@ -548,7 +513,7 @@ def backbones(
     ),
 )
 def export_weights(
-    model: Annotated[Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", show_default=False)],
+    model: RunOrCheckpoint,
     out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="Where they go.")],
     backbone: Annotated[
         bool,
@@ -636,188 +601,3 @@ def doctor() -> None:
 
     if not examine(output):
         raise typer.Exit(1)
-
-
-@data_app.command(
-    epilog=examples(
-        "detect data check VOCdevkit/VOC2007",
-        "detect data check bccd --html faults.html",
-        "detect data check bccd --split trainval --classes RBC,WBC,Platelets --json faults.json",
-        "detect data check bccd --strict",
-    )
-)
-def check(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", show_default=False)],
-    split: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Splits to check.", show_default="all"),
-    ] = None,
-    classes: Annotated[
-        str, typer.Option(help="voc, auto, or names with commas that alone are allowed.")
-    ] = "auto",
-    data_format: Annotated[
-        Literal["voc", "coco", "yolo"] | None,
-        typer.Option("--from", help="The format, where a folder has several.", show_default="auto"),
-    ] = None,
-    json: JSONFile = None,
-    html: Annotated[
-        Path | None,
-        typer.Option("--html", metavar="FILE", help="Write a page with images of the faults."),
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Warnings too make the exit status 1.")
-    ] = False,
-    show_all: Annotated[
-        bool, typer.Option("--all", help="Print every fault, not only the first of each rule.")
-    ] = False,
-) -> None:
-    """Find what is wrong with a data set, and what is suspicious.
-
-    Faulty boxes and files, the same image twice, splits that overlap, and so on.
-    docs/data_check.md lists the rules.
-
-    Exit status: 0 without errors (with --strict, without warnings too), 1 with them,
-    2 if the set cannot be checked.
-    """
-    from detect.cli.check import check_data
-    from detect.cli.data import as_classes
-
-    report = check_data(root, split, as_classes(classes), data_format, json, html, show_all, output)
-    if report.count("error") or (strict and report.count("warning")):
-        raise typer.Exit(1)
-
-
-@data_app.command(
-    epilog=examples(
-        "detect data stats VOCdevkit/VOC2007 --split trainval",
-        "detect data stats data/coco --split val2017",
-    )
-)
-def stats(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", show_default=False)],
-    split: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Split to count.", show_default="trainval, else train, else any"
-        ),
-    ] = None,
-    classes: Annotated[str, typer.Option(help="voc, auto, or names with commas.")] = "auto",
-    json: JSONFile = None,
-) -> None:
-    """Count images, objects, classes and sizes of a split."""
-    from detect.cli.data import print_statistics
-
-    print_statistics(root, split, classes, json, output)
-
-
-@data_app.command(
-    epilog=examples(
-        "detect data convert VOCdevkit/VOC2007 --to coco --out data/voc07-coco",
-        "detect data convert data/coco --to yolo --out data/coco-yolo --link --on-error skip",
-        "detect data convert exported/data.yaml --from yolo --to voc --out data/mine",
-    )
-)
-def convert(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", show_default=False)],
-    to: Annotated[
-        Literal["voc", "coco", "yolo"], typer.Option(help="Format to write.", show_default=False)
-    ],
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder that is empty or new.", show_default=False)
-    ],
-    source_format: Annotated[
-        Literal["voc", "coco", "yolo"] | None,
-        typer.Option("--from", help="Format of ROOT.", show_default="found out"),
-    ] = None,
-    link: Annotated[
-        bool, typer.Option("--link", help="Link to the images instead of copying them.")
-    ] = False,
-    on_error: OnError = "stop",
-) -> None:
-    """Write a data set in another format; boxes, splits, ids and flags are kept."""
-    from detect.cli.data_sets import convert_folder
-
-    convert_folder(root, source_format, to, out, link, on_error, output)
-
-
-@data_app.command(
-    epilog=examples(
-        "detect data split bccd --in-place --shares train=0.8,val=0.1,test=0.1 --force",
-        "detect data split exported --out data/mine --shares train=0.9,val=0.1 --seed 1 --link",
-    )
-)
-def split(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", show_default=False)],
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Write a set of its own there.", show_default=False),
-    ] = None,
-    in_place: Annotated[
-        bool, typer.Option("--in-place", help="Write the splits into ROOT.")
-    ] = False,
-    shares: Annotated[
-        str, typer.Option(metavar="NAME=SHARE,...", help="They add up to 1.")
-    ] = "train=0.8,val=0.1,test=0.1",
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same splits.")] = 0,
-    force: Annotated[
-        bool, typer.Option("--force", help="With --in-place, replace splits of these names.")
-    ] = False,
-    link: Annotated[bool, typer.Option("--link", help="With --out, link to the images.")] = False,
-    source_format: Annotated[
-        Literal["voc", "coco", "yolo"] | None,
-        typer.Option("--from", help="Format of ROOT.", show_default="found out"),
-    ] = None,
-    on_error: OnError = "stop",
-) -> None:
-    """Share all images between splits, so that each class is shared in proportion."""
-    if (out is None) != in_place:
-        raise typer.BadParameter("give either --out DIR or --in-place")
-    if (force and out is not None) or (link and in_place):
-        raise typer.BadParameter("--force goes with --in-place, --link with --out")
-    from detect.cli.data_sets import split_folder
-
-    split_folder(root, source_format, out, shares, seed, force, link, on_error, output)
-
-
-@data_app.command(
-    epilog=examples(
-        "detect data show yolo_tiny_shapes --out sheet.png",
-        "detect data show yolo_tiny_shapes data.augmentation.scale=0.5 --count 30",
-    )
-)
-def show(
-    config: ConfigFile,
-    overrides: Overrides = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="PNG or JPEG.")] = Path("sheet.png"),
-    count: Annotated[int, typer.Option(min=1, help="Images on the sheet.")] = 16,
-) -> None:
-    """Write a contact sheet of augmented training images with their boxes."""
-    from detect.cli.data import show_training_images
-
-    show_training_images(find_config(config), overrides or [], out, count, output)
-
-
-@data_app.command(epilog=examples("detect data shapes data/shapes --images 1200 --seed 0"))
-def shapes(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False)],
-    images: Annotated[int, typer.Option(help="Images in all three splits.")] = 1200,
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
-    size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 128,
-) -> None:
-    """Draw the built-in data set in VOC layout."""
-    from detect.cli.data import draw_shapes_set
-
-    draw_shapes_set(folder, images, seed, size, output)
-
-
-@data_app.command(epilog=examples("detect data figures data/figures --images 3000 --size 96"))
-def figures(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False)],
-    images: Annotated[int, typer.Option(help="Images in all three splits.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
-    size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 96,
-) -> None:
-    """Draw the built-in stick figures with their joints, in COCO's keypoint format."""
-    from detect.cli.data import draw_figures_set
-
-    draw_figures_set(folder, images, seed, size, output)

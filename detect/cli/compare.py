@@ -19,7 +19,7 @@ from detect.errors import DetectError
 from detect.experiment.datasets import read_split, sources
 from detect.experiment.evaluation import evaluate
 from detect.experiment.model import Model, load
-from detect.experiment.run import describe_device
+from detect.experiment.run import describe_device, is_finished
 from detect.experiment.training import train
 from detect.files import read_json, write_json
 from detect.structures import Batch
@@ -64,44 +64,49 @@ class Entry:
         return sum(self.seconds.values())
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for.
+def run_comparison(
+    runs: Sequence[str],
+    out: Path,
+    *,
+    data: Path | None = None,
+    split: str | None = None,
+    num_images: int = 40,
+    device: str = "auto",
+    console: Console,
+) -> None:
+    """Train what is to be trained, judge and time each run, print the table, draw the picture.
 
-    Attributes:
+    Args:
         runs: folders or checkpoints of detectors; configs, or folders of configs, to be trained
             first; and KEY=VALUE over the settings of those configs.
-        out: folder of the table, the image and the runs that are trained.
+        out: folder of the table, the picture and the runs that are trained.
         data: folder of a data set to judge all on; None takes the test split of each run, which
             must have the same images.
         split: of that folder.
         num_images: that are timed.
         device: see `choose_device`.
+        console: where the table is printed.
+
+    Raises:
+        DetectError: an option or a config is at fault, or the runs have different images.
     """
-
-    runs: Sequence[str]
-    out: Path
-    data: Path | None = None
-    split: str | None = None
-    num_images: int = 40
-    device: str = "auto"
-
-
-def run_comparison(request: Request, console: Console) -> None:
-    """Train what is to be trained, judge and time each run, print the table, draw the image."""
-    if (request.data is None) != (request.split is None):
+    if (data is None) != (split is None):
         raise DetectError("--data and --split go together: give both, or neither")
-    paths = list(_paths(request))
+    overrides = [name for name in runs if "=" in name and not Path(name).exists()]
+    paths = list(_paths([name for name in runs if name not in overrides]))
     if not paths:
         raise DetectError("expected at least one run or config, found settings alone")
     folders = [
-        _trained(path, request, console) if path.suffix in SUFFIXES else path for path in paths
+        _trained(path, out / path.stem, overrides, device, console)
+        if path.suffix in SUFFIXES
+        else path
+        for path in paths
     ]
     entries: list[Entry] = []
     images: list[str] | None = None
     for folder in folders:
-        model = load(folder, request.device)
-        dataset = _images(model, request)
+        model = load(folder, device)
+        dataset = _images(model, data, split)
         if images is not None and images != _fingerprint(dataset):
             raise DetectError(
                 f"{folder}: its test split has other images, objects or classes than that of "
@@ -109,28 +114,28 @@ def run_comparison(request: Request, console: Console) -> None:
             )
         images = _fingerprint(dataset)
         with console.status(f"Judging {folder}"):
-            entries.append(_judge(folder, model, dataset, request))
-        device = model.device
-    console.print(_table(entries, len(images or ()), describe_device(device)))
+            entries.append(_judge(folder, model, dataset, num_images, own=data is None))
+    used = describe_device(model.device)
+    console.print(_table(entries, len(images or ()), used))
     report = {
-        "device": describe_device(device),
+        "device": used,
         "torch": torch.__version__,
         "runs": [asdict(entry) | {"total_seconds": entry.total_seconds} for entry in entries],
     }
-    write_json(request.out / "comparison.json", report)
+    write_json(out / "comparison.json", report)
     draw_comparison(
         [(entry.name, entry.map_area, entry.seconds) for entry in entries],
-        request.out / "comparison.png",
-        f"{describe_device(device)}, one image at a time",
+        out / "comparison.png",
+        f"{used}, one image at a time",
     )
     console.print(
-        f"Report: {request.out / 'comparison.json'}, image: {request.out / 'comparison.png'}",
+        f"Report: {out / 'comparison.json'}, image: {out / 'comparison.png'}",
         highlight=False,
     )
 
 
-def _paths(request: Request) -> Iterator[Path]:
-    for name in request.runs:
+def _paths(names: Sequence[str]) -> Iterator[Path]:
+    for name in names:
         path = Path(name)
         folder = path if path.is_dir() else shipped_folders().get(name, path)
         if folder.is_dir() and not (folder / "checkpoints").is_dir():
@@ -141,24 +146,24 @@ def _paths(request: Request) -> Iterator[Path]:
                     "neither"
                 )
             yield from configs
-        elif "=" not in name or path.exists():
+        else:
             yield folder if folder.is_dir() else find_config(name)
 
 
-def _trained(config_file: Path, request: Request, console: Console) -> Path:
-    folder = request.out / config_file.stem
-    overrides = [name for name in request.runs if "=" in name and not Path(name).exists()]
+def _trained(
+    config_file: Path, folder: Path, overrides: Sequence[str], device: str, console: Console
+) -> Path:
     config, _ = load_config(config_file, overrides)
-    if not (folder / "evaluation.json").exists():
+    if not is_finished(config, folder, console):
         console.rule(name_of(config_file))
         with run_in_folder(config_file, folder, True, console):
-            train(config, folder, resume=True, device=request.device, console=console)
+            train(config, folder, resume=True, device=device, console=console)
     return folder
 
 
-def _images(model: Model, request: Request) -> DetectionDataset:
-    if request.data is not None and request.split is not None:
-        return read_dataset(request.data, request.split, classes=model.class_names)
+def _images(model: Model, data: Path | None, split: str | None) -> DetectionDataset:
+    if data is not None and split is not None:
+        return read_dataset(data, split, classes=model.class_names)
     if not sources(model.config, "test_split"):
         raise DetectError(
             "data.test_split of a run is null: give --data ROOT and --split NAME to judge all on "
@@ -177,9 +182,11 @@ def _fingerprint(dataset: DetectionDataset) -> list[str]:
     ]
 
 
-def _judge(folder: Path, model: Model, dataset: DetectionDataset, request: Request) -> Entry:
+def _judge(
+    folder: Path, model: Model, dataset: DetectionDataset, num_timed: int, *, own: bool
+) -> Entry:
     kept = folder / "evaluation.json"
-    if request.data is None and kept.exists():
+    if own and kept.exists():
         report = read_json(kept)
     else:
         report = evaluate(model.detector, dataset, model.config, model.device).as_dict()
@@ -191,7 +198,7 @@ def _judge(folder: Path, model: Model, dataset: DetectionDataset, request: Reque
         model.config.backbone.name,
         float(report["map_area"]),
         float(report["map_11point"]),
-        _time_parts(model, dataset, request.num_images),
+        _time_parts(model, dataset, num_timed),
         sum(parameter.numel() for parameter in model.detector.parameters()),
         sum(line.get("cache_bytes", 0) for line in lines),
         sum(line["seconds"] for line in phases) if phases else None,

@@ -1,23 +1,25 @@
 """`detect evaluate`: judge runs and files of detections, alone or side by side."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from detect.cli.contestants import (
+from detect.cli.judged_split import (
     Contestant,
+    JudgedSplit,
     holds_detections,
     read_contestant,
     save_detections,
+    split_of_files,
+    split_of_run,
 )
-from detect.cli.judged_split import JudgedSplit, OnError, split_of_files, split_of_run
-from detect.cli.judgment import Judgment, judge, side_by_side
-from detect.cli.thresholds import parse_thresholds
-from detect.config import Config
+from detect.cli.judgment import Judgment, judge, parse_thresholds, side_by_side
+from detect.cli.options import OnError
+from detect.data import DetectionDataset
 from detect.errors import DetectError
 from detect.evaluation import (
     BootstrapReport,
@@ -35,11 +37,29 @@ from detect.wording import counted
 DEFAULT_IOU_THRESHOLD = 0.5
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for.
+def run_evaluation(
+    targets: Sequence[Path],
+    overrides: Sequence[str] = (),
+    *,
+    detections: Sequence[Path] = (),
+    data: Path | None = None,
+    split: str | None = None,
+    metric: Metric | None = None,
+    iou: Sequence[str] = (),
+    significance: bool = False,
+    resamplings: int = 1000,
+    seed: int = 0,
+    json_file: Path | None = None,
+    save: Path | None = None,
+    on_error: OnError = "stop",
+    device: str = "auto",
+    console: Console,
+) -> None:
+    """Judge all that was asked for; print tables, write the report and what runs found.
 
-    Attributes:
+    Several processes share the images of a run; the first one prints and saves.
+
+    Args:
         targets: runs, checkpoints, files and folders of detections.
         overrides: KEY=VALUE over the settings of the runs.
         detections: further files and folders of detections.
@@ -54,53 +74,47 @@ class Request:
         save: where detections are written; None writes those of runs into their folders.
         on_error: what faulty entries of `data` do.
         device: see `choose_device`.
-    """
-
-    targets: Sequence[Path]
-    overrides: Sequence[str] = ()
-    detections: Sequence[Path] = ()
-    data: Path | None = None
-    split: str | None = None
-    metric: Metric | None = None
-    iou: Sequence[str] = ()
-    significance: bool = False
-    resamplings: int = 1000
-    seed: int = 0
-    json_file: Path | None = None
-    save: Path | None = None
-    on_error: OnError = "stop"
-    device: str = "auto"
-
-
-def run_evaluation(request: Request, console: Console) -> None:
-    """Judge all that was asked for; print tables, write the report and what runs found.
-
-    Several processes share the images of a run; the first one prints and saves.
+        console: where all is printed.
 
     Raises:
         DetectError: there is nothing to judge or to judge by, or what was asked for makes no sense.
     """
-    is_file = [holds_detections(path) for path in request.targets]
-    runs = [path for path, of_file in zip(request.targets, is_file, strict=True) if not of_file]
-    paths = [*request.targets, *request.detections]
-    _check(request, runs, paths)
-    thresholds = parse_thresholds(request.iou)
-    models = {path: load(path, request.device, request.overrides) for path in runs}
-    split = _split(request, models, console)
-    if not thresholds:
-        thresholds = (_threshold_of(models),)
+    runs = [path for path in targets if not holds_detections(path)]
+    paths = [*targets, *detections]
+    _check(paths, runs, overrides, data)
+    if significance and len(paths) > 2:
+        raise DetectError(f"--significance: expected one or two, found {len(paths)}")
+    if save is not None and len(paths) > 1:
+        raise DetectError(f"--save: expected one run or file to save, found {len(paths)}")
+    if iou and metric == "coco":
+        raise DetectError(
+            "--iou: the thresholds of COCO's protocol are fixed, 0.5 to 0.95; leave it out, or "
+            "give --metric voc or both"
+        )
+    thresholds = parse_thresholds(iou)
+    models = {path: load(path, device, overrides) for path in runs}
+    read = partial(split_of_run, data=data, split=split, on_error=on_error)
+    if models:
+        judged = read(models[runs[0]], console=console)
+        thresholds = thresholds or (models[runs[0]].config.evaluation.iou_threshold,)
+    else:
+        assert data is not None
+        judged = split_of_files(data, split, on_error, console)
+        thresholds = thresholds or (DEFAULT_IOU_THRESHOLD,)
     contestants = []
     for path in paths:
         if path in models:
             model = models.pop(path)
-            contestants.append(_look(path, model, split, thresholds[0], request, console))
+            images = judged.dataset if path == runs[0] else _same_images(path, model, judged, read)
+            assert images is not None
+            contestants.append(_detect(path, model, images, thresholds[0], console))
         else:
-            contestants.append(read_contestant(path, split, console))
+            contestants.append(read_contestant(path, judged, console))
     if not present_processes().is_first:
         return
-    metric = request.metric or ("voc" if split.coco is None else "both")
-    split = split.with_classes([n for c in contestants for n in c.detections.class_names])
-    judgments = [judge(contestant, split, metric, thresholds) for contestant in contestants]
+    metric = metric or ("voc" if judged.coco is None else "both")
+    judged = judged.with_classes([n for c in contestants for n in c.detections.class_names])
+    judgments = [judge(contestant, judged, metric, thresholds) for contestant in contestants]
     for judgment in judgments:
         if len(judgments) > 1:
             console.print(judgment.name, style="bold", highlight=False, markup=False)
@@ -108,16 +122,21 @@ def run_evaluation(request: Request, console: Console) -> None:
             console.print(table)
     if len(judgments) > 1:
         console.print(side_by_side(judgments))
-    resampled: Sequence[BootstrapReport | RunComparison] = []
-    if request.significance:
-        resampled = _resample(request, contestants, split, thresholds, console)
-    if request.json_file is not None:
-        write_json(request.json_file, _as_dict(judgments, resampled))
-        console.print(f"Report: {request.json_file}", highlight=False, markup=False, soft_wrap=True)
-    _save(request, paths, contestants, split, console)
+    resampled: list[BootstrapReport | RunComparison] = []
+    for threshold in thresholds if significance else ():
+        with console.status(f"Drawing {counted(resamplings, 'sample')} of the images"):
+            report, table = _resample(contestants, judged, threshold, resamplings, seed)
+        console.print(table)
+        resampled.append(report)
+    if json_file is not None:
+        write_json(json_file, _as_dict(judgments, resampled))
+        console.print(f"Report: {json_file}", highlight=False, markup=False, soft_wrap=True)
+    _save(save, paths, contestants, judged, console)
 
 
-def _check(request: Request, runs: Sequence[Path], paths: Sequence[Path]) -> None:
+def _check(
+    paths: Sequence[Path], runs: Sequence[Path], overrides: Sequence[str], data: Path | None
+) -> None:
     """Refuse what makes no sense before anything is read."""
     if not paths:
         raise DetectError(
@@ -126,113 +145,62 @@ def _check(request: Request, runs: Sequence[Path], paths: Sequence[Path]) -> Non
     if len(set(paths)) < len(paths):
         repeated = next(path for row, path in enumerate(paths) if path in paths[:row])
         raise DetectError(f"{repeated}: expected each run and file once, found it twice")
-    if request.overrides and not runs:
+    if overrides and not runs:
         raise DetectError(
-            f"{request.overrides[0]}: expected settings beside a run, found detections of files "
-            "alone; leave them out"
+            f"{overrides[0]}: expected settings beside a run, found only files of detections; "
+            "leave them out"
         )
-    if not runs and request.data is None:
+    if not runs and data is None:
         raise DetectError(
             f"{paths[0]}: detections need the ground truth: give --data (or --ground-truth) ROOT "
             "with --split NAME, or a COCO annotation file"
         )
-    if request.significance and len(paths) > 2:
-        raise DetectError(f"--significance: expected one or two, found {len(paths)}")
-    if request.save is not None and len(paths) > 1:
-        raise DetectError(f"--save: expected one run or file to save, found {len(paths)}")
-    if request.iou and request.metric == "coco":
+
+
+def _same_images(
+    path: Path, model: Model, first: JudgedSplit, read: Callable[..., JudgedSplit]
+) -> DetectionDataset | None:
+    """The images of the first run's split, labeled by the classes of another model.
+
+    Raises:
+        DetectError: the other's split has other images or classes.
+    """
+    own = read(model, console=Console(quiet=True))
+    if own.image_ids != first.image_ids or set(own.class_names) != set(first.class_names):
         raise DetectError(
-            "--iou: the thresholds of COCO's protocol are fixed, 0.5 to 0.95; leave it out, or "
-            "give --metric voc or both"
+            f"{path}: its split has other images or classes than that of the first run; give "
+            "--data ROOT and --split NAME to judge all on the same"
         )
+    return own.dataset
 
 
-def _split(request: Request, models: dict[Path, Model], console: Console) -> JudgedSplit:
-    if not models:
-        assert request.data is not None
-        return split_of_files(request.data, request.split, request.on_error, console)
-    first = next(iter(models.values()))
-    return split_of_run(first, request.data, request.split, request.on_error, console)
-
-
-def _threshold_of(models: dict[Path, Model]) -> float:
-    """Of the first run's config; 0.5 without a run."""
-    for model in models.values():
-        return model.config.evaluation.iou_threshold
-    return DEFAULT_IOU_THRESHOLD
-
-
-def _look(
-    path: Path,
-    model: Model,
-    split: JudgedSplit,
-    iou_threshold: float,
-    request: Request,
-    console: Console,
+def _detect(
+    path: Path, model: Model, images: DetectionDataset, iou_threshold: float, console: Console
 ) -> Contestant:
     """Run a model over the images of a split."""
-    quiet = Console(quiet=True)
-    dataset = split.dataset
-    assert dataset is not None
-    if tuple(model.class_names) != split.class_names or path != _first_run(request):
-        # its labels are by its own classes, and its split must be the same one
-        own = split_of_run(model, request.data, request.split, request.on_error, quiet)
-        if own.image_ids != split.image_ids or set(own.class_names) != set(split.class_names):
-            raise DetectError(
-                f"{path}: its split has other images or classes than that of "
-                f"{_first_run(request)}; give --data ROOT and --split NAME to judge all on the same"
-            )
-        assert own.dataset is not None
-        dataset = own.dataset
-    config = _with_threshold(model.config, iou_threshold)
-    with console.status(f"Running the detector over {counted(len(dataset), 'image')}"):
-        evaluation = evaluate(model.detector, dataset, config, model.device)
+    section = model.config.evaluation.model_copy(update={"iou_threshold": iou_threshold})
+    config = model.config.model_copy(update={"evaluation": section})
+    with console.status(f"Running the detector over {counted(len(images), 'image')}"):
+        evaluation = evaluate(model.detector, images, config, model.device)
     return Contestant(str(path), evaluation.detections, evaluation)
 
 
-def _first_run(request: Request) -> Path:
-    return next(path for path in request.targets if not holds_detections(path))
-
-
-def _with_threshold(config: Config, iou_threshold: float) -> Config:
-    section = config.evaluation.model_copy(update={"iou_threshold": iou_threshold})
-    return config.model_copy(update={"evaluation": section})
-
-
 def _resample(
-    request: Request,
     contestants: Sequence[Contestant],
     split: JudgedSplit,
-    thresholds: Sequence[float],
-    console: Console,
-) -> list[BootstrapReport | RunComparison]:
-    """Print how sure the mAP of one is, or the difference of two, at each threshold."""
-    reports: list[BootstrapReport | RunComparison] = []
-    for threshold in thresholds:
-        with console.status(f"Drawing {counted(request.resamplings, 'sample')} of the images"):
-            report, table = _resampled_at(threshold, request, contestants, split)
-        console.print(table)
-        reports.append(report)
-    return reports
-
-
-def _resampled_at(
-    threshold: float, request: Request, contestants: Sequence[Contestant], split: JudgedSplit
+    threshold: float,
+    resamplings: int,
+    seed: int,
 ) -> tuple[BootstrapReport | RunComparison, Table]:
+    """How sure the mAP of one is, or the difference of two."""
     given = (split.class_names, split.image_ids, split.voc_truths(), threshold)
     first, *others = contestants
     if not others:
-        report = bootstrap_detections(
-            first.detections, *given, resamplings=request.resamplings, seed=request.seed
-        )
+        report = bootstrap_detections(first.detections, *given, resamplings=resamplings, seed=seed)
         return report, report.table()
     (second,) = others
     comparison = compare_detections(
-        first.detections,
-        second.detections,
-        *given,
-        resamplings=request.resamplings,
-        seed=request.seed,
+        first.detections, second.detections, *given, resamplings=resamplings, seed=seed
     )
     return comparison, comparison.table((first.name, second.name))
 
@@ -252,14 +220,14 @@ def _as_dict(
 
 
 def _save(
-    request: Request,
+    save: Path | None,
     paths: Sequence[Path],
     contestants: Sequence[Contestant],
     split: JudgedSplit,
     console: Console,
 ) -> None:
     for path, contestant in zip(paths, contestants, strict=True):
-        target = request.save
+        target = save
         if target is None and contestant.evaluation is not None:
             folder = path if path.is_dir() else path.parent
             target = folder / f"detections-{split.name}.json"

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from rich.console import Console
 
-from detect.cli.contestants import COCO_RESULTS_SUFFIX, coco_ids
+from detect.cli.judged_split import COCO_RESULTS_SUFFIX, coco_ids
 from detect.data import read_image
 from detect.errors import DetectError
 from detect.evaluation import (

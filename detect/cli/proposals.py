@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 from rich.console import Console
 
+from detect.cli.options import OnError
 from detect.cli.tables import Column, print_table
 from detect.config import load_config, options_of, unknown_key
 from detect.configs import SUFFIXES
@@ -44,11 +44,24 @@ JITTERED_TRUTH = "jittered-truth"
 RPN = "rpn:"
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for.
+def run_proposals(
+    data: Path,
+    out: Path,
+    *,
+    split: str | None = None,
+    method: str = "selective-search",
+    settings: Sequence[str] = (),
+    boxes: Path | None = None,
+    max_boxes: int | None = None,
+    num_workers: int | None = None,
+    json_file: Path | None = None,
+    plot: Path | None = None,
+    on_error: OnError = "stop",
+    console: Console,
+) -> None:
+    """Compute or read proposals, write them, judge them by the truth and report.
 
-    Attributes:
+    Args:
         data: the folder of a data set, or a config whose data it is.
         out: the .npz to write.
         split: of the folder, or train, val or test of the config; None is trainval, or train.
@@ -58,96 +71,81 @@ class Request:
         max_boxes: of an image; None keeps all.
         num_workers: None takes as many as there are cores.
         json_file: where the report goes as well.
-        plot: where the curve goes as an image.
+        plot: where the curve is drawn.
         on_error: what faulty objects and images of a folder do; a config says so itself.
+        console: where the report is printed.
+
+    Raises:
+        DetectError: an option, the data or the boxes are at fault.
     """
-
-    data: Path
-    out: Path
-    split: str | None = None
-    method: str = "selective-search"
-    settings: Sequence[str] = field(default_factory=list)
-    boxes: Path | None = None
-    max_boxes: int | None = None
-    num_workers: int | None = None
-    json_file: Path | None = None
-    plot: Path | None = None
-    on_error: Literal["stop", "skip"] = "stop"
-
-
-def run_proposals(request: Request, console: Console) -> None:
-    """Compute or read proposals, write them, judge them by the truth and report."""
-    _check_names(request)
-    dataset = _read_data(request, console)
+    # what would fail at the end, before the work begins
+    _check_suffix("--out", out, (".npz",))
+    if plot is not None:
+        _check_suffix("--plot", plot, PLOT_SUFFIXES)
+    if boxes is not None and settings:
+        raise DetectError(f"--boxes: a file has no parameters; leave out {' '.join(settings)}")
+    dataset = _read_data(data, split, on_error, console)
     computed = None
-    if request.boxes is None:
-        computed = _compute(request, dataset, console)
+    if boxes is None:
+        source = _build_source(method, settings, dataset)
+        workers = num_workers or os.cpu_count() or 1
+        computed = _compute(source, dataset, out.with_suffix(".cache"), workers, console)
         proposals = computed.proposals
     else:
         sizes = {meta.image_id: meta.original_size for meta in dataset.metas}
-        proposals = read_proposals(request.boxes, sizes)
+        proposals = read_proposals(boxes, sizes)
         if proposals.settings.get("num_repeated"):
             console.print(
                 f"  left out, repeated: {counted(proposals.settings['num_repeated'], 'box')}"
             )
-    if request.max_boxes is not None:
-        proposals = proposals.first(request.max_boxes)
-    write_proposals(request.out, proposals)
+    if max_boxes is not None:
+        proposals = proposals.first(max_boxes)
+    write_proposals(out, proposals)
     truths = dict(zip(dataset.image_ids, dataset.truths, strict=True))
     coverage = measure_coverage(proposals, truths, dataset.class_names)
     _show(coverage, proposals, computed, console)
-    if request.json_file is not None:
-        write_json(request.json_file, _report(coverage, proposals, computed))
-        console.print(f"Report: {request.json_file}", highlight=False)
-    if request.plot is not None:
-        _draw_curve(coverage, request.plot, f"{proposals.settings['method']}, {request.data}")
-        console.print(f"Curve: {request.plot}", highlight=False)
-    console.print(f"Proposals: {request.out}", highlight=False)
+    if json_file is not None:
+        write_json(json_file, _report(coverage, proposals, computed))
+        console.print(f"Report: {json_file}", highlight=False)
+    if plot is not None:
+        _draw_curve(coverage, plot, f"{proposals.settings['method']}, {data}")
+        console.print(f"Curve: {plot}", highlight=False)
+    console.print(f"Proposals: {out}", highlight=False)
 
 
-def _check_names(request: Request) -> None:
-    """Find what would fail at the end before the work begins."""
-    if request.out.suffix != ".npz":
+def _check_suffix(option: str, file: Path, suffixes: Sequence[str]) -> None:
+    if file.suffix.lower() not in suffixes:
         raise DetectError(
-            f"--out {request.out}: expected a name that ends with .npz; name it otherwise"
-        )
-    if request.plot is not None and request.plot.suffix.lower() not in PLOT_SUFFIXES:
-        raise DetectError(
-            f"--plot {request.plot}: expected a name that ends with {', '.join(PLOT_SUFFIXES)}; "
-            "name it otherwise"
-        )
-    if request.boxes is not None and request.settings:
-        raise DetectError(
-            f"--boxes: a file has no parameters; leave out {' '.join(request.settings)}"
+            f"{option}: expected a name that ends with {', '.join(suffixes)}, found {file}"
         )
 
 
 # --- data ----------------------------------------------------------------------------------------
 
 
-def _read_data(request: Request, console: Console) -> DetectionDataset:
-    if request.data.suffix not in SUFFIXES:
-        split = request.split or "trainval"
-        with console.status(f"Checking {request.data}, {split}"):
+def _read_data(
+    data: Path, split: str | None, on_error: OnError, console: Console
+) -> DetectionDataset:
+    if data.suffix not in SUFFIXES:
+        split = split or "trainval"
+        with console.status(f"Checking {data}, {split}"):
             # decoding every image only to see that it can be is left to the method
             dataset = read_dataset(
-                request.data,
+                data,
                 split,
-                on_error=request.on_error,
-                verify_images=request.on_error == "skip",
+                on_error=on_error,
+                verify_images=on_error == "skip",
             )
         report_skipped(dataset, console)
         return dataset
-    config, _ = load_config(request.data)
+    config, _ = load_config(data)
     names = {"train": "train_split", "val": "val_split", "test": "test_split"}
-    if request.split is not None and request.split not in names:
-        raise DetectError(
-            f"--split: of a config, expected train, val or test, found {request.split!r}"
-        )
-    images = read_split(config, names[request.split or "train"], console)
+    if split is not None and split not in names:
+        raise DetectError(f"--split: of a config, expected train, val or test, found {split!r}")
+    images = read_split(config, names[split or "train"], console)
     if images.skeleton is not None:
         raise DetectError(
-            f"{request.data}: proposals are found in whole images with boxes; data of kind "
+            f"{data}: proposals are found in whole images with boxes; data of kind "
             f"{config.data.kind!r} is another; take a config of kind voc, coco, yolo or shapes"
         )
     return images
@@ -156,21 +154,25 @@ def _read_data(request: Request, console: Console) -> DetectionDataset:
 # --- the source ----------------------------------------------------------------------------------
 
 
-def _build_source(request: Request, dataset: DetectionDataset) -> ProposalSource:
-    values = _parse_settings(request.settings)
-    if request.method == JITTERED_TRUTH:
+def _build_source(
+    method: str, settings: Sequence[str], dataset: DetectionDataset
+) -> ProposalSource:
+    values = _parse_settings(settings)
+    if method == JITTERED_TRUTH:
         options = _check_options(JITTERED_TRUTH, JitteredTruth, values, "truths")
         truths = zip(dataset.image_ids, dataset.truths, strict=True)
         return JitteredTruth({name: truth.boxes.numpy() for name, truth in truths}, **options)
-    if request.method.startswith(RPN):
+    if method.startswith(RPN):
         if values:
-            raise DetectError(f"--method {request.method}: expected no parameters, found {values}")
-        return rpn_source(request.method.removeprefix(RPN))
-    if request.method not in PROPOSALS:
+            raise DetectError(
+                f"--method {method}: expected no parameters, found {' '.join(settings)}"
+            )
+        return rpn_source(method.removeprefix(RPN))
+    if method not in PROPOSALS:
         known = [*PROPOSALS, JITTERED_TRUTH]
-        raise DetectError(f"--method: unknown {request.method!r}; {hint(request.method, known)}")
-    build = PROPOSALS[request.method]
-    source: ProposalSource = build(**_check_options(request.method, build, values))
+        raise DetectError(f"--method: unknown {method!r}; {hint(method, known)}")
+    build = PROPOSALS[method]
+    source: ProposalSource = build(**_check_options(method, build, values))
     return source
 
 
@@ -209,18 +211,22 @@ def _check_options(
 # --- the work ------------------------------------------------------------------------------------
 
 
-def _compute(request: Request, dataset: DetectionDataset, console: Console) -> ComputedProposals:
-    source = _build_source(request, dataset)
+def _compute(
+    source: ProposalSource,
+    dataset: DetectionDataset,
+    cache: Path,
+    num_workers: int,
+    console: Console,
+) -> ComputedProposals:
     images = [
         ImageFile(meta.image_id, meta.path, meta.original_size)
         for meta in dataset.metas
         if meta.path is not None
     ]
-    cache = request.out.with_suffix(".cache")
-    num_workers = 1 if is_network(source) else request.num_workers or os.cpu_count() or 1
+    workers = 1 if is_network(source) else num_workers
     with showing_proposals(len(images), cache, console) as advance:
         return compute_proposals(
-            images, source, read_image, cache=cache, num_workers=num_workers, progress=advance
+            images, source, read_image, cache=cache, num_workers=workers, progress=advance
         )
 
 

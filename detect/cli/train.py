@@ -1,4 +1,4 @@
-"""`detect train`."""
+"""`detect train` and `detect pretrain`."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from detect.config import describe, load_config
+from detect.config import Config, Experiment, PretrainConfig, describe, load_experiment
 from detect.errors import DetectError, Interrupted
+from detect.experiment.pretraining import pretrain
 from detect.experiment.run import CHECKPOINTS
 from detect.experiment.training import train
 from detect.training import Processes, joined_processes
@@ -18,22 +19,31 @@ RUNS = Path("runs")
 
 
 def run_training(
-    config_file: Path,
-    overrides: Sequence[str],
-    out: Path | None,
-    resume: bool,
-    device: str,
-    print_config: bool,
+    config_file: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    classifier: bool = False,
+    out: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    print_config: bool = False,
     console: Console,
 ) -> None:
-    """Train, print the table, draw the curves."""
-    config, origins = load_config(config_file, overrides)
+    """Train a detector, or a backbone as a classifier; print how good it is, draw the curves."""
+    kind: type[Experiment] = PretrainConfig if classifier else Config
+    config, origins = load_experiment(config_file, overrides, kind)
     if print_config:
         console.print(describe(config, origins), markup=False, highlight=False, soft_wrap=True)
         return
-    with run_in_folder(config_file, out, resume, console) as folder:
-        evaluation = train(config, folder, resume=resume, device=device, console=console)
-    for table in [] if evaluation is None else evaluation.tables():
+    with run_in_folder(Path(config_file), out, resume, console) as folder:
+        if isinstance(config, PretrainConfig):
+            accuracy = pretrain(config, folder, resume=resume, device=device, console=console)
+            tables = [] if accuracy is None else [accuracy.table()]
+        else:
+            assert isinstance(config, Config)
+            judged = train(config, folder, resume=resume, device=device, console=console)
+            tables = [] if judged is None else judged.tables()
+    for table in tables:
         console.print(table)
 
 

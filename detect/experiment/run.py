@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import nn
 
 from detect.backbones import Backbone
-from detect.config import Experiment
+from detect.config import Experiment, load_experiment
 from detect.data import CachedSamples, SampleSource
 from detect.errors import DetectError
 from detect.files import write_text
@@ -232,18 +232,52 @@ def _check_folder(config: Experiment, folder: Path, resume: bool, console: Conso
         )
     newest = checkpoints.load_newest(console.print)
     assert newest is not None
-    before = _flat(newest[1]["config"])
-    now = _flat(config.as_dict())
+    _refuse_changes(
+        newest[1]["config"],
+        config,
+        f"{folder}: the run to be continued was begun with other settings. Take them back, or "
+        "begin anew with another --out:",
+    )
+
+
+def is_finished(config: Experiment, folder: Path, console: Console) -> bool:
+    """Whether a folder holds the results of a run with these settings, which need no training.
+
+    Raises:
+        DetectError: its results are those of other settings.
+    """
+    if not (folder / "evaluation.json").exists():
+        return False
+    stored, _ = load_experiment(folder / "config.yaml", (), type(config))
+    _refuse_changes(
+        stored.as_dict(),
+        config,
+        f"{folder}: holds the results of a run with other settings. Take them back, give another "
+        "--out, or delete the folder to train anew:",
+    )
+    console.print(
+        f"{folder}: trained already with these settings; its results are reused",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return True
+
+
+def _refuse_changes(stored: dict[str, Any], config: Experiment, message: str) -> None:
+    before, now = _flat(stored), _flat(config.as_dict())
     changed = [
-        f"{key}: {before.get(key)!r} before, {now.get(key)!r} now"
+        f"\n  {key}: {_as_yaml(before.get(key))} before, {_as_yaml(now.get(key))} now"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and key not in FREE_SETTINGS
     ]
     if changed:
-        raise DetectError(
-            f"{folder}: the run to be continued was begun with other settings. Take them back, or "
-            "begin anew with another --out:\n" + "\n".join(f"  {line}" for line in changed)
-        )
+        raise DetectError(message + "".join(changed))
+
+
+def _as_yaml(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1000)
+    return text.removesuffix("...\n").strip()
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from detect.cli.analyze import Request, run_analysis
+from detect.cli.analyze import run_analysis
 from detect.configs import find_config
 from detect.data import draw_shapes, read_dataset
 from detect.errors import DetectError
@@ -48,7 +48,7 @@ def found(shapes: Path) -> DetectionSet:
 
 def analyze(**settings: object) -> str:
     text = io.StringIO()
-    run_analysis(Request(**settings), Console(file=text, width=200))
+    run_analysis(**settings, console=Console(file=text, width=200))
     return text.getvalue()
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from detect.cli.app import app
 from detect.cli.data import print_statistics
-from detect.cli.evaluate import Request, run_evaluation
+from detect.cli.evaluate import run_evaluation
 from detect.config import Settings, resolve
 from detect.data import DataFaults, draw_shapes, read_annotated, splits_of
 from detect.errors import DetectError
@@ -175,8 +175,9 @@ def test_detections_are_judged_by_any_format(roots, tmp_path):
     reports = []
     for name, root in roots.items():
         target = tmp_path / f"{name}.json"
-        request = Request([file], data=root, split="test", json_file=target)
-        run_evaluation(request, Console(quiet=True))
+        run_evaluation(
+            [file], data=root, split="test", json_file=target, console=Console(quiet=True)
+        )
         reports.append(json.loads(target.read_text()))
     assert reports[0]["map_area"] == reports[1]["map_area"] == reports[2]["map_area"]
     assert 0 < reports[0]["map_area"] < 1

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from detect.cli import main
-from detect.cli.thresholds import parse_thresholds
+from detect.cli.judgment import parse_thresholds
 from detect.configs import find_config
 from detect.data import (
     SHAPE_CLASSES,
