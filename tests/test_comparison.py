@@ -104,11 +104,24 @@ def test_a_folder_of_configs_is_trained_and_compared(root, compared):
 
 def test_what_is_trained_is_not_trained_again(root, compared):
     before = (root / "out" / "yolo" / "checkpoints" / "best.pt").stat().st_mtime_ns
-    _, report = compare(root, str(root / "configs"))
+    text, report = compare(root, str(root / "configs"), "data.num_workers=0")
+    assert text.count("trained already with these settings; its results are reused") == 3
     assert (root / "out" / "yolo" / "checkpoints" / "best.pt").stat().st_mtime_ns == before
     assert [row["map_area"] for row in report["runs"]] == [
         row["map_area"] for row in compared[1]["runs"]
     ]
+
+
+@pytest.mark.usefixtures("compared")
+def test_results_of_other_settings_are_not_told_as_those_of_these(root):
+    before = sorted((root / "out").rglob("*"))
+    with pytest.raises(DetectError) as caught:
+        compare(root, str(root / "configs"), "seed=1", "training.learning_rate=0.5")
+    message = str(caught.value)
+    for words in (str(root / "out" / "fast"), "seed: 0 before, 1 now",
+                  "training.learning_rate: 0.001 before, 0.5 now", "another --out"):  # fmt: skip
+        assert words in message
+    assert sorted((root / "out").rglob("*")) == before
 
 
 @pytest.mark.usefixtures("compared")

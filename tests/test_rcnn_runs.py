@@ -268,6 +268,10 @@ def test_the_table_of_the_parts(root, tmp_path):
     again = Console(record=True, width=120, file=io.StringIO())
     run_ablation(file, overrides, tmp_path / "table", device="cpu", console=again)
     assert "Trained in" not in again.export_text()
+    with pytest.raises(DetectError, match=r"(?s)head-finetuned.*training.epochs: 1 before, 2 now"):
+        run_ablation(
+            file, [*overrides, "training.epochs=2"], tmp_path / "table", device="cpu", console=again
+        )
 
 
 def test_the_table_is_of_rcnn_alone(tmp_path):
