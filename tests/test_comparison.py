@@ -41,6 +41,9 @@ DETECTORS = {
 }
 
 
+CONFIG_ROWS = list(enumerate(sorted(DETECTORS), 1))
+
+
 def settings_of(root: Path, name: str) -> dict:
     data = {
         "kind": "shapes",
@@ -100,6 +103,15 @@ def test_a_folder_of_configs_is_trained_and_compared(root, compared):
     assert rows["yolo"]["cache_bytes"] == rows["faster"]["cache_bytes"] == 0
     assert (root / "out" / "comparison.png").stat().st_size > 5000
     assert "6 images" in text  # the test split
+
+
+def test_a_comparison_says_first_what_it_will_do(root, compared):
+    text = compared[0]
+    configs = [f"  {row}. {root / 'configs' / name}.yaml" for row, name in CONFIG_ROWS]
+    assert text.startswith("\n".join(["3 configs to train:", *configs]))
+    runs = [f"  {row}. {root / 'out' / name}" for row, name in CONFIG_ROWS]
+    assert "\n".join(["3 runs to judge and time:", *runs]) in text
+    assert "Training: train, 1 epoch of " in text  # Fast R-CNN and YOLO
 
 
 def test_what_is_trained_is_not_trained_again(root, compared):

@@ -1,6 +1,7 @@
 """`detect ablation`: what each part of R-CNN is worth on one's own data."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from detect.experiment.model import load
 from detect.experiment.run import is_finished
 from detect.experiment.training import train
 from detect.files import read_json, write_json
+from detect.forecast import in_turn
 
 # The names of the paper (table 2) for the layers.
 PAPER_NAMES = {"trunk": "pool5", "fc6": "fc6", "head": "fc7"}
@@ -78,7 +80,11 @@ def _rows(
     runs = [(tuned, "head", True), *((out / layer, layer, False) for layer in layers)]
     runs += [(out / f"{layer}-finetuned", layer, True) for layer in layers if layer != "head"]
     found: dict[tuple[str, bool], Row] = {}
-    for folder, layer, is_tuned in runs:
+    named = {
+        f"{PAPER_NAMES[run[1]]}{', fine-tuned' if run[2] else ''}: {run[0]}": run for run in runs
+    }
+    say = partial(console.print, highlight=False, markup=False)
+    for _, (folder, layer, is_tuned) in in_turn(named, "runs to train and judge", say):
         settings = {"feature_layer": layer, "svm": True, "box_regression": True}
         changes: list[str] = []
         if folder != tuned:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from detect.experiment.model import Model, load
 from detect.experiment.run import describe_device, is_finished
 from detect.experiment.training import train
 from detect.files import read_json, write_json
+from detect.forecast import in_turn
 from detect.structures import Batch
 from detect.training import read_journal
 from detect.visualization import draw_comparison
@@ -96,15 +98,16 @@ def run_comparison(
     paths = list(_paths([name for name in runs if name not in overrides]))
     if not paths:
         raise DetectError("expected at least one run or config, found settings alone")
-    folders = [
-        _trained(path, out / path.stem, overrides, device, console)
-        if path.suffix in SUFFIXES
-        else path
-        for path in paths
-    ]
+    say = partial(console.print, highlight=False, markup=False)
+    configs = {str(path): path for path in paths if path.suffix in SUFFIXES}
+    trained = {
+        path: _trained(path, out / path.stem, overrides, device, console)
+        for _, path in in_turn(configs, "configs to train", say)
+    }
+    folders = [trained.get(path, path) for path in paths]
     entries: list[Entry] = []
     images: list[str] | None = None
-    for folder in folders:
+    for _, folder in in_turn({str(path): path for path in folders}, "runs to judge and time", say):
         model = load(folder, device)
         dataset = _images(model, data, split)
         if images is not None and images != _fingerprint(dataset):

@@ -31,6 +31,7 @@ from detect.evaluation import (
 from detect.experiment.evaluation import evaluate
 from detect.experiment.model import Model, load
 from detect.files import write_json
+from detect.forecast import in_turn
 from detect.training import present_processes
 from detect.wording import counted
 
@@ -102,7 +103,8 @@ def run_evaluation(
         judged = split_of_files(data, split, on_error, console)
         thresholds = thresholds or (DEFAULT_IOU_THRESHOLD,)
     contestants = []
-    for path in paths:
+    say = partial(console.print, highlight=False, markup=False)
+    for _, path in in_turn({str(path): path for path in paths}, "runs and files to evaluate", say):
         if path in models:
             model = models.pop(path)
             images = judged.dataset if path == runs[0] else _same_images(path, model, judged, read)
@@ -180,8 +182,7 @@ def _detect(
     """Run a model over the images of a split."""
     section = model.config.evaluation.model_copy(update={"iou_threshold": iou_threshold})
     config = model.config.model_copy(update={"evaluation": section})
-    with console.status(f"Running the detector over {counted(len(images), 'image')}"):
-        evaluation = evaluate(model.detector, images, config, model.device)
+    evaluation = evaluate(model.detector, images, config, model.device, console=console)
     return Contestant(str(path), evaluation.detections, evaluation)
 
 
