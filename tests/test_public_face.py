@@ -521,3 +521,12 @@ def test_data_sets_are_checked_and_converted(tmp_path: Path):
     assert [len(truth) for truth in train_set.truths] == [len(truth) for truth in truths]
     with pytest.raises(DetectError, match="did you mean 'yolo'"):
         detect.convert_dataset(out, tmp_path / "other", "yollo")
+
+
+def test_backbones_and_detectors_by_name():
+    assert {"yolo", "faster_rcnn", "localizer"} <= set(detect.list_detectors())
+    assert "resnet18" in detect.list_backbones()
+    assert detect.list_backbones("resnet1*") == ["resnet18"]
+    assert isinstance(detect.create_backbone("tiny"), detect.Backbone)
+    with pytest.raises(DetectError, match="did you mean 'tiny'"):
+        detect.create_backbone("tinny")
