@@ -85,7 +85,8 @@ _HOMES = {
     "detect.errors": "DetectError",
     "detect.evaluation": "COCOEvaluator VOCEvaluator evaluate_detections",
     "detect.experiment.model": "Model load",
-    "detect.face": "check_dataset convert_dataset create_backbone evaluate list_backbones list_detectors load_config train",
+    "detect.face": "check_dataset convert_dataset create_backbone evaluate list_backbones "
+    "list_detectors load_config train",
     "detect.proposals": "PROPOSALS",
     "detect.structures": "Batch Detections GroundTruth ImageMeta InputSpec Sample",
     "detect.visualization": "draw_detections draw_truth",

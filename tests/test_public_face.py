@@ -526,7 +526,7 @@ def test_data_sets_are_checked_and_converted(tmp_path: Path):
 def test_backbones_and_detectors_by_name():
     assert {"yolo", "faster_rcnn", "localizer"} <= set(detect.list_detectors())
     assert "resnet18" in detect.list_backbones()
-    assert detect.list_backbones("resnet1*") == ["resnet18"]
+    assert detect.list_backbones("resnet1[58]*") == ["resnet18", "resnet152"]
     assert isinstance(detect.create_backbone("tiny"), detect.Backbone)
     with pytest.raises(DetectError, match="did you mean 'tiny'"):
         detect.create_backbone("tinny")
