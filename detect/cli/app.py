@@ -16,6 +16,7 @@ from detect.cli.options import (
     Resume,
     RunFolder,
     RunOrCheckpoint,
+    SplitOfData,
     examples,
     output,
 )
@@ -229,9 +230,7 @@ def analyze(
             help="Folder in VOC, COCO or YOLO layout of --detections, or a COCO annotation file.",
         ),
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Split of --data.", show_default=False)
-    ] = None,
+    split: SplitOfData = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -349,9 +348,7 @@ def compare(
             show_default="the test split of the runs",
         ),
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Split of --data.", show_default=False)
-    ] = None,
+    split: SplitOfData = None,
     images: Annotated[int, typer.Option(min=1, help="How many are timed.")] = 40,
     device: Device = "auto",
 ) -> None:

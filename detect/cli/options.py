@@ -57,9 +57,8 @@ SourceFormat = Annotated[
     Literal["voc", "coco", "yolo"] | None,
     typer.Option("--from", help="Format of ROOT.", show_default="auto-detected"),
 ]
-FuseIoU = Annotated[
-    float,
-    typer.Option(min=0, max=1, help="Boxes of a class that overlap by more than this are fused."),
+SplitOfData = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Split of --data.", show_default=False)
 ]
 
 
