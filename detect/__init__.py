@@ -17,19 +17,16 @@ from detect.version import __version__
 
 if _TYPE_CHECKING:
     from detect import ops
-    from detect.backbones import BACKBONES, Backbone
+    from detect.backbones import BACKBONES, Backbone, create_backbone, list_backbones
     from detect.data import DATASETS, DatasetRequest, DetectionDataset, read_dataset
-    from detect.detectors import DETECTORS, Detector
+    from detect.detectors import DETECTORS, Detector, list_detectors
     from detect.errors import DetectError
     from detect.evaluation import COCOEvaluator, VOCEvaluator, evaluate_detections
     from detect.experiment.model import Model, load
     from detect.face import (
         check_dataset,
         convert_dataset,
-        create_backbone,
         evaluate,
-        list_backbones,
-        list_detectors,
         load_config,
         train,
     )
@@ -79,14 +76,13 @@ __all__ = [
 # Module → what it gives; imported on first use: torch takes seconds, and `detect --help` does
 # without it.
 _HOMES = {
-    "detect.backbones": "BACKBONES Backbone",
+    "detect.backbones": "BACKBONES Backbone create_backbone list_backbones",
     "detect.data": "DATASETS DatasetRequest DetectionDataset read_dataset",
-    "detect.detectors": "DETECTORS Detector",
+    "detect.detectors": "DETECTORS Detector list_detectors",
     "detect.errors": "DetectError",
     "detect.evaluation": "COCOEvaluator VOCEvaluator evaluate_detections",
     "detect.experiment.model": "Model load",
-    "detect.face": "check_dataset convert_dataset create_backbone evaluate list_backbones "
-    "list_detectors load_config train",
+    "detect.face": "check_dataset convert_dataset evaluate load_config train",
     "detect.proposals": "PROPOSALS",
     "detect.structures": "Batch Detections GroundTruth ImageMeta InputSpec Sample",
     "detect.visualization": "draw_detections draw_truth",

@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.console import Console
 
-from detect.backbones import BACKBONES, Backbone, build_backbone
 from detect.cli.train import run_in_folder
 from detect.config import Config, DetectionDataSection, KeyPath, Settings, read_settings, resolve
 from detect.data import (
@@ -21,7 +20,6 @@ from detect.data import (
     read_annotated,
     write_annotated,
 )
-from detect.detectors import DETECTORS
 from detect.errors import DetectError
 from detect.experiment import training
 from detect.experiment.datasets import IN_PYTHON
@@ -129,34 +127,6 @@ def evaluate(
     if not isinstance(model, Model):
         model = load(model)
     return model.evaluate(data, split)
-
-
-def create_backbone(
-    name: str, weights: str | Path = "none", *, image_size: int | None = None
-) -> Backbone:
-    """A backbone by name, with a trunk and a head.
-
-    Args:
-        name: one of `list_backbones()`, or a network of torchvision or timm, `timm/convnext_tiny`.
-        weights: `none`, `imagenet`, which downloads them, or the path of a file.
-        image_size: taken as the side in pixels that it was designed for.
-
-    Raises:
-        DetectError: an unknown name, or weights that are unavailable or do not fit.
-    """
-    return build_backbone(name, str(weights), image_size=image_size)
-
-
-def list_backbones(pattern: str = "") -> list[str]:
-    """The names of the backbones, or of those that fit a pattern such as `timm/convnext*`."""
-    if not pattern:
-        return list(BACKBONES)
-    return BACKBONES.names_like(pattern)
-
-
-def list_detectors() -> list[str]:
-    """The names of the detectors."""
-    return list(DETECTORS)
 
 
 def check_dataset(

@@ -235,6 +235,20 @@ class Sample:
         if self.proposals is not None:
             _check_boxes("Sample.proposals", self.proposals)
 
+    @classmethod
+    def of_image(
+        cls,
+        image: UInt8[np.ndarray, "H W 3"],
+        image_id: str,
+        path: Path | None = None,
+        truth: GroundTruth | None = None,
+    ) -> "Sample":
+        """An image in its own frame, before any transform; without `truth`, one without objects."""
+        size = (image.shape[0], image.shape[1])
+        if truth is None:
+            truth = GroundTruth.empty()
+        return cls(image, truth, ImageMeta(image_id, path, size, size))
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

@@ -8,7 +8,7 @@ from PIL import Image
 from rich.console import Console
 from torch.testing import assert_close
 
-from detect.backbones import build_backbone
+from detect.backbones import create_backbone
 from detect.cli import main
 from detect.config import PretrainConfig, Settings, resolve_experiment
 from detect.errors import DetectError
@@ -82,7 +82,7 @@ def test_every_detector_takes_its_weights(trained):
     _, folder, _ = trained
     file = folder / "checkpoints" / "best.pt"
     remarks = []
-    backbone = build_backbone("tiny", str(file), report=remarks.append)
+    backbone = create_backbone("tiny", str(file), report=remarks.append)
     (remark,) = remarks
     assert "its last layer, for 7 classes, is left out" in remark
     saved = load_checkpoint(file)["classifier"]

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from torch.testing import assert_close
 
-from detect.backbones import build_backbone
+from detect.backbones import create_backbone
 from detect.data import draw_shapes, read_dataset
 from detect.detectors import RCNN, YOLO
 from detect.errors import DetectError
@@ -33,7 +33,7 @@ def dataset(root):
 
 def build(**options):
     settings = {"input_size": 96, "context": 4, "proposal_options": {"min_size": 8}, **options}
-    return RCNN(build_backbone("tiny"), 3, **settings)
+    return RCNN(create_backbone("tiny"), 3, **settings)
 
 
 def test_they_are_found_once(dataset, tmp_path, monkeypatch):
@@ -73,7 +73,7 @@ def test_those_of_a_file_are_taken(dataset, tmp_path):
 
 
 def test_a_detector_without_use_for_them_gets_none(dataset, tmp_path):
-    detector = YOLO(build_backbone("tiny"), 3, input_size=64)
+    detector = YOLO(create_backbone("tiny"), 3, input_size=64)
     assert find_proposals(detector, dataset, tmp_path, SILENT) is None
 
 

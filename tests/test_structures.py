@@ -528,3 +528,12 @@ def test_joints_survive_pickling():
 
 def test_boxes_may_lie_anywhere():
     assert len(truth(torch.tensor([[50.0, 1, 51, 2], [1, 50, 2, 51]]))) == 2
+
+
+def test_a_sample_of_an_image_is_in_its_own_frame():
+    image = np.zeros((30, 20, 3), dtype=np.uint8)
+    plain = Sample.of_image(image, "dog", Path("dog.jpg"))
+    assert plain.meta == ImageMeta("dog", Path("dog.jpg"), (30, 20), (30, 20))
+    assert len(plain.truth) == 0
+    truth = whole_image_truth((30, 20), 1)
+    assert Sample.of_image(image, "dog", truth=truth).truth is truth

@@ -28,7 +28,7 @@ from engine_table import print_engine_table
 from rich.console import Console
 from torchvision_faster_rcnn import TorchvisionFasterRCNN
 
-from detect.backbones import build_backbone
+from detect.backbones import create_backbone
 from detect.benchmarks import BENCHMARKS
 from detect.cli.bench import run_benchmarks
 from detect.config import Config, read_settings, resolve
@@ -185,7 +185,7 @@ def compare_windows(backbone: str, size: tuple[int, int], repeats: int, device_n
     device = choose_device(device_name)
     torch.manual_seed(0)
     detector = SlidingWindow(
-        build_backbone(backbone), 20, scales=(1.0,), attach="head", hidden_features=()
+        create_backbone(backbone), 20, scales=(1.0,), attach="head", hidden_features=()
     )
     detector.eval().to(device)
     images = torch.rand(1, 3, *size, device=device)

@@ -203,11 +203,6 @@ class Backbone(nn.Module):
         """The map of a level of images in 0…1; the layers behind it do not run."""
         return self.run_layers(self.normalize(images), end=self._level_layers[level] + 1)
 
-    def head_from(self, level: str, features: Float[Tensor, "N C k k"]) -> Float[Tensor, "N F"]:
-        """What the layers behind a level, then the head, give for `grid_at(level)`-sided maps."""
-        outputs: Tensor = self.part_behind(level)(features)
-        return outputs
-
     def part_behind(self, level: str) -> nn.Sequential:
         """The layers behind a level, then the head; what is frozen stays so when it is trained."""
         return _Part(self._frozen, *self._layers_behind(level), self.head)

@@ -1,15 +1,29 @@
-"""The one way to build a backbone of the registry, with weights and frozen parts."""
+"""Backbones of the registry: which there are, and the one way to build one."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from detect.backbones.base import Backbone
 from detect.backbones.registry import BACKBONES
 from detect.backbones.weights import load_weights
 
 
-def build_backbone(
+def list_backbones(pattern: str = "*") -> list[str]:
+    """The names of backbones, for `create_backbone` and `backbone.name`.
+
+    Args:
+        pattern: with `*`; `torchvision/*` and `timm/*` list the networks of these libraries, which
+            the default leaves out.
+
+    Raises:
+        DetectError: a pattern that begins with `timm/`, where timm is not installed.
+    """
+    return BACKBONES.names_like(pattern)
+
+
+def create_backbone(
     name: str,
-    weights: str = "none",
+    weights: str | Path = "none",
     freeze: Sequence[str] = (),
     report: Callable[[str], object] | None = None,
     image_size: int | None = None,
@@ -17,7 +31,7 @@ def build_backbone(
     """Build a registered backbone, load its weights and freeze parts of it.
 
     Args:
-        name: its name in the registry.
+        name: one of `list_backbones()`, or a network of torchvision or timm, `timm/convnext_tiny`.
         weights: `none`, `imagenet` or the path of a file; see `load_weights`.
         freeze: parts that training leaves as they are; see `Backbone.freeze`.
         report: called with each remark on what of the weights was not taken, or was missing.
@@ -27,7 +41,7 @@ def build_backbone(
         DetectError: an unknown name or part, or weights that are not to be had or do not fit.
     """
     backbone = BACKBONES[name]()
-    for remark in load_weights(backbone, name, weights):
+    for remark in load_weights(backbone, name, str(weights)):
         if report is not None:
             report(remark)
     backbone.published = None  # lets go of the classifier, which no detector uses

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from detect.backbones import build_backbone
+from detect.backbones import create_backbone
 from detect.config import Config, load_config
 from detect.configs import name_of
 from detect.detectors.rcnn.features import first_fully_connected
@@ -107,7 +107,7 @@ def _rows(
 
 def _layers(config: Config) -> list[str]:
     section = config.backbone
-    head = build_backbone(section.name, image_size=section.image_size).head
+    head = create_backbone(section.name, image_size=section.image_size).head
     has_two = first_fully_connected(head) is not None
     return ["trunk", *(["fc6"] if has_two else []), "head"]
 

@@ -1,6 +1,6 @@
 """The detectors, by name. Floor 3."""
 
-from detect.detectors.base import DETECTORS, Detector, evaluating, predict
+from detect.detectors.base import DETECTORS, Detector, evaluating, list_detectors, predict
 from detect.detectors.fast_rcnn import FastRCNN
 from detect.detectors.faster_rcnn import FasterRCNN
 from detect.detectors.localizer import Localizer
@@ -18,5 +18,6 @@ __all__ = [
     "Localizer",
     "SlidingWindow",
     "evaluating",
+    "list_detectors",
     "predict",
 ]

@@ -69,6 +69,11 @@ class Detector(nn.Module, ABC):
 DETECTORS: Registry[type[Detector]] = Registry("detector")
 
 
+def list_detectors() -> list[str]:
+    """The names of the detectors, for `detector.name`; those of plug-ins included."""
+    return list(DETECTORS)
+
+
 def predict(detector: Detector, batch: Batch) -> list[Detections]:
     """Detections of each image in the image's own frame, clipped to it, on the CPU.
 

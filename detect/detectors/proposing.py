@@ -24,7 +24,7 @@ from detect.errors import DetectError
 from detect.ops import clip_boxes, has_area
 from detect.proposals import PROPOSALS, GivenBoxes, ProposalSource, read_proposals
 from detect.registry import hint
-from detect.structures import Batch, GroundTruth, ImageMeta, InputSpec, Sample
+from detect.structures import Batch, ImageMeta, InputSpec, Sample
 
 FILE_SUFFIXES = (".npz", ".mat")
 
@@ -62,13 +62,9 @@ class FittedSource:
         self, image: UInt8[np.ndarray, "H W 3"], image_id: str
     ) -> Float32[np.ndarray, "N 4"]:
         """Boxes in the frame of `image`, whatever its size."""
-        size = (image.shape[0], image.shape[1])
-        meta = ImageMeta(image_id, None, size, size)
-        fitted = fit_to_input(Sample(image, GroundTruth.empty(), meta), self.spec)
-        boxes = self.in_input(fitted.image, fitted.meta)
-        own = clip_boxes(fitted.meta.to_original(boxes), size)
-        found: np.ndarray = own[has_area(own)].numpy()
-        return found
+        return find_as_fed(
+            image, image_id, self.spec, lambda fitted: self.in_input(fitted.image, fitted.meta)
+        )
 
     def in_input(self, image: UInt8[np.ndarray, "H W 3"], meta: ImageMeta) -> Tensor:
         """Boxes `[N, 4]` in the input frame, found in what the image fills of it.
@@ -83,6 +79,26 @@ class FittedSource:
         top, left, bottom, right = filled_part(meta)
         boxes = torch.from_numpy(self.source(image[top:bottom, left:right], meta.image_id))
         return boxes[: self.max_proposals] + boxes.new_tensor([left, top, left, top])
+
+
+def find_as_fed(
+    image: UInt8[np.ndarray, "H W 3"],
+    image_id: str,
+    spec: InputSpec,
+    find: Callable[[Sample], Tensor],
+) -> Float32[np.ndarray, "N 4"]:
+    """Boxes of an image in its own frame, clipped to it, found in the image as it is fed.
+
+    Args:
+        image: of any size.
+        image_id: its name.
+        spec: how it is fed.
+        find: the boxes `[N, 4]` of an image at the input's size, in the input frame.
+    """
+    fitted = fit_to_input(Sample.of_image(image, image_id), spec)
+    boxes = clip_boxes(fitted.meta.to_original(find(fitted)), fitted.meta.original_size)
+    found: np.ndarray = boxes[has_area(boxes)].numpy()
+    return found
 
 
 @dataclass(frozen=True)

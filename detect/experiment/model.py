@@ -11,7 +11,7 @@ import torch
 from PIL.Image import Image
 from rich.console import Console
 
-from detect.backbones import build_backbone
+from detect.backbones import create_backbone
 from detect.config import Config, Settings, resolve
 from detect.data import DetectionDataset, fit_to_input, read_dataset
 from detect.detectors import DETECTORS, Detector, FasterRCNN, predict
@@ -282,7 +282,7 @@ def build_detector(
     # torch draws initial weights from its global generator and offers no other way
     torch.manual_seed(config.seed)
     section = config.backbone
-    backbone = build_backbone(
+    backbone = create_backbone(
         section.name, section.weights, section.freeze, report, section.image_size
     )
     detector_class = DETECTORS[config.detector["name"]]

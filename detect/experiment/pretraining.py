@@ -7,7 +7,7 @@ from jaxtyping import Int
 from rich.console import Console
 from torch import Tensor
 
-from detect.backbones import build_backbone
+from detect.backbones import create_backbone
 from detect.backbones.classifier import Classifier
 from detect.config import PretrainConfig
 from detect.data import (
@@ -144,7 +144,7 @@ def build_classifier(
     torch.manual_seed(config.seed)
     section = config.backbone
     report = None if console is None else console.print
-    backbone = build_backbone(
+    backbone = create_backbone(
         section.name, section.weights, section.freeze, report, section.image_size
     )
     return Classifier(backbone, num_classes).to(memory_format=memory_format(config))

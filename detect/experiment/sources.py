@@ -18,7 +18,7 @@ from torch import Tensor
 from detect.data import read_image
 from detect.data.images import decode_image
 from detect.errors import DetectError
-from detect.structures import GroundTruth, ImageMeta, Sample
+from detect.structures import Sample
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 URL_SCHEMES = ("http://", "https://")
@@ -75,9 +75,7 @@ def samples_of(given: Any, color: str = "rgb") -> Iterator[Sample]:
     if color not in ("rgb", "bgr"):
         raise DetectError(f"color: expected 'rgb' or 'bgr', found {color!r:.40}")
     for number, (image, path) in enumerate(_images_of(given, color, "images")):
-        size = (image.shape[0], image.shape[1])
-        name = str(number) if path is None else path.stem
-        yield Sample(image, GroundTruth.empty(), ImageMeta(name, path, size, size))
+        yield Sample.of_image(image, str(number) if path is None else path.stem, path)
 
 
 def image_of(given: Any, color: str = "rgb") -> UInt8[np.ndarray, "H W 3"]:

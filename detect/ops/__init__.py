@@ -13,10 +13,7 @@ from detect.ops.boxes_fusion import FusedBoxes, FusedScore, weighted_boxes_fusio
 from detect.ops.iou import (
     IoUKind,
     box_iou,
-    complete_box_iou,
-    distance_box_iou,
     elementwise_box_iou,
-    generalized_box_iou,
 )
 from detect.ops.matching import (
     BACKGROUND,
@@ -29,7 +26,7 @@ from detect.ops.matching import (
 )
 from detect.ops.matrix_nms import matrix_nms
 from detect.ops.merge import MergeWeights, merge_predictions
-from detect.ops.nms import NMSMethod, grouped_nms, grouped_nms_mask, nms, suppression_groups
+from detect.ops.nms import NMSMethod, grouped_nms, grouped_nms_mask, nms
 from detect.ops.overlapping_pairs import OverlappingPairs, iou_at_least
 from detect.ops.processes import divisor_over_processes
 from detect.ops.soft_nms import Decay, RescoredBoxes, soft_nms
@@ -50,14 +47,11 @@ __all__ = [
     "box_area",
     "box_iou",
     "clip_boxes",
-    "complete_box_iou",
     "decode_deltas",
-    "distance_box_iou",
     "divisor_over_processes",
     "elementwise_box_iou",
     "encode_deltas",
     "from_center_size",
-    "generalized_box_iou",
     "grouped_nms",
     "grouped_nms_mask",
     "has_area",
@@ -69,7 +63,6 @@ __all__ = [
     "sample_balanced",
     "sample_balanced_batch",
     "soft_nms",
-    "suppression_groups",
     "to_center_size",
     "weighted_boxes_fusion",
 ]

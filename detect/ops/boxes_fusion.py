@@ -60,7 +60,7 @@ def weighted_boxes_fusion(
     Args:
         boxes: in pixels; computed in float64 and returned in their own type, or float32.
         scores: 0 or more, finite.
-        groups: any integers; boxes of different groups never fuse. See `suppression_groups`.
+        groups: any integers; boxes of different groups never fuse.
         models: which model found the box, in 0 … T − 1.
         model_weights: T positive numbers; only their proportions matter.
         iou_threshold: in 0…1; 0.55 in the paper.

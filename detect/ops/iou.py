@@ -27,31 +27,10 @@ CHUNK_PAIRS = 2**24
 
 
 def box_iou(
-    a: Float[Tensor, "*#batch N 4"], b: Float[Tensor, "*#batch M 4"]
+    a: Float[Tensor, "*#batch N 4"], b: Float[Tensor, "*#batch M 4"], kind: IoUKind = "iou"
 ) -> Float[Tensor, "*batch N M"]:
-    """Pairwise IoU in 0…1."""
-    return elementwise_box_iou(a[..., :, None, :], b[..., None, :, :])
-
-
-def generalized_box_iou(
-    a: Float[Tensor, "*#batch N 4"], b: Float[Tensor, "*#batch M 4"]
-) -> Float[Tensor, "*batch N M"]:
-    """Pairwise GIoU in −1…1 (Rezatofighi et al. 2019, algorithm 1)."""
-    return elementwise_box_iou(a[..., :, None, :], b[..., None, :, :], "giou")
-
-
-def distance_box_iou(
-    a: Float[Tensor, "*#batch N 4"], b: Float[Tensor, "*#batch M 4"]
-) -> Float[Tensor, "*batch N M"]:
-    """Pairwise DIoU in −1…1 (Zheng et al. 2020, equation 7)."""
-    return elementwise_box_iou(a[..., :, None, :], b[..., None, :, :], "diou")
-
-
-def complete_box_iou(
-    a: Float[Tensor, "*#batch N 4"], b: Float[Tensor, "*#batch M 4"]
-) -> Float[Tensor, "*batch N M"]:
-    """Pairwise CIoU (Zheng et al. 2020, equation 10)."""
-    return elementwise_box_iou(a[..., :, None, :], b[..., None, :, :], "ciou")
+    """Pairwise IoU, or another `kind` of it; see `elementwise_box_iou`."""
+    return elementwise_box_iou(a[..., :, None, :], b[..., None, :, :], kind)
 
 
 def elementwise_box_iou(

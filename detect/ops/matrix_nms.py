@@ -34,7 +34,7 @@ def matrix_nms(
     Args:
         boxes: in pixels; half precision is computed in float32.
         scores: 0 or more, finite.
-        groups: any integers; boxes of different groups never touch. See `suppression_groups`.
+        groups: any integers; boxes of different groups never touch.
         decay: `linear`: f(x) = 1 − x; `gaussian`: f(x) = exp(−x² / sigma).
         sigma: of the Gaussian, more than 0; 0.5 in the paper (the release multiplies by 2).
         score_threshold: boxes whose score falls below it are dropped.

@@ -50,25 +50,6 @@ def nms(
     return grouped_nms(boxes, scores, groups, iou_threshold)
 
 
-def suppression_groups(
-    images: Int[Tensor, "N"],
-    labels: Int[Tensor, "N"],
-    num_classes: int,
-    *,
-    class_agnostic: bool = False,
-) -> Int[Tensor, "N"]:
-    """The groups for `grouped_nms` and its kin: image × class.
-
-    Args:
-        images: the index of each box's image.
-        labels: in 0 … `num_classes` − 1.
-        num_classes: of the detector.
-        class_agnostic: boxes of different classes suppress each other as well; the groups are the
-            images then.
-    """
-    return images if class_agnostic else images * num_classes + labels
-
-
 def grouped_nms(
     boxes: Float[Tensor, "N 4"],
     scores: Float[Tensor, "N"],
@@ -84,8 +65,7 @@ def grouped_nms(
         boxes: in pixels; half precision is measured in float32.
         scores: any real numbers; nan is not allowed.
         groups: any integers; boxes of different groups never suppress each other. A detector
-            numbers its groups image × class, or by image alone for class-agnostic suppression
-            (`suppression_groups`).
+            numbers its groups image × class, or by image alone for class-agnostic suppression.
         iou_threshold: boxes are suppressed when their IoU is greater than this, in 0…1.
         max_kept: of each group, the survivors that are wanted, the first ones by score; None takes
             all. The kernel for CPUs stops when it has them.

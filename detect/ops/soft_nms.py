@@ -52,7 +52,7 @@ def soft_nms(
     Args:
         boxes: in pixels; half precision is computed in float32.
         scores: 0 or more, finite; margins and logits do not fit, since factors would raise them.
-        groups: any integers; boxes of different groups never touch. See `suppression_groups`.
+        groups: any integers; boxes of different groups never touch.
         decay: `linear` multiplies by 1 − IoU where the IoU is `iou_threshold` or more (the first
             equation of the paper's section 3), `gaussian` by exp(−IoU² / sigma) everywhere.
         iou_threshold: of the linear decay, in 0…1; 0.3 in the paper.

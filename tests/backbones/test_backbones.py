@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from torchvision import models
 from torchvision.transforms.functional import normalize
 
-from detect.backbones import BACKBONES, Backbone, build_backbone
+from detect.backbones import BACKBONES, Backbone, create_backbone, list_backbones
 from detect.backbones.base import head_as_convolutions
 from detect.errors import DetectError
 
@@ -231,7 +231,7 @@ def test_the_trunk_of_yolo_has_the_filters_of_figure_3():
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "tiny"])
 def test_frozen_batch_norm_learns_nothing(name):
-    backbone = build_backbone(name, freeze=["batch_norm"])
+    backbone = create_backbone(name, freeze=["batch_norm"])
     norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     before = copy.deepcopy(backbone.state_dict())
     backbone.train()
@@ -251,7 +251,7 @@ def test_frozen_batch_norm_learns_nothing(name):
 
 
 def test_a_frozen_level_takes_all_layers_up_to_its_map():
-    backbone = build_backbone("resnet18", freeze=["C2"])
+    backbone = create_backbone("resnet18", freeze=["C2"])
     assert isinstance(backbone.trunk, nn.Sequential)
     early, late = backbone.trunk[:5], backbone.trunk[5:]  # conv1, bn1, relu, maxpool, layer1 | …
     before = copy.deepcopy(backbone.trunk.state_dict())
@@ -270,7 +270,7 @@ def test_a_frozen_level_takes_all_layers_up_to_its_map():
 
 
 def test_a_frozen_trunk_leaves_the_head_free():
-    backbone = build_backbone("tiny", freeze=["trunk"]).train()
+    backbone = create_backbone("tiny", freeze=["trunk"]).train()
     assert not any(parameter.requires_grad for parameter in backbone.trunk.parameters())
     assert all(parameter.requires_grad for parameter in backbone.head.parameters())
     assert not any(module.training for module in backbone.trunk.modules())
@@ -278,7 +278,7 @@ def test_a_frozen_trunk_leaves_the_head_free():
 
 
 def test_a_copy_of_a_frozen_backbone_is_frozen():
-    backbone = copy.deepcopy(build_backbone("tiny", freeze=["batch_norm"])).train()
+    backbone = copy.deepcopy(create_backbone("tiny", freeze=["batch_norm"])).train()
     norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     assert not any(norm.training for norm in norms)
 
@@ -294,24 +294,24 @@ def test_a_copy_of_a_frozen_backbone_is_frozen():
 )
 def test_an_unknown_part_gets_help(part, hint):
     with pytest.raises(DetectError) as caught:
-        build_backbone("resnet18", freeze=["C1", part])
+        create_backbone("resnet18", freeze=["C1", part])
     assert str(caught.value) == f"backbone.freeze: unknown part {part!r}; {hint}"
 
 
 def test_building_lets_go_of_the_classifier():
-    backbone = build_backbone("squeezenet1_0")
+    backbone = create_backbone("squeezenet1_0")
     assert backbone.published is None
     assert not [name for name in backbone.state_dict() if "classifier" in name]
 
 
 def test_an_unknown_backbone_gets_help():
     with pytest.raises(DetectError, match="unknown backbone 'resnet8'; did you mean 'resnet18'"):
-        build_backbone("resnet8")
+        create_backbone("resnet8")
 
 
 @pytest.mark.parametrize(("image_size", "grid"), [(96, 3), (224, 7), (100, 4)])
 def test_a_network_with_an_average_pool_can_be_designed_for_another_size(image_size, grid):
-    backbone = build_backbone("mobilenet_v2", image_size=image_size).eval()
+    backbone = create_backbone("mobilenet_v2", image_size=image_size).eval()
     assert (backbone.image_size, backbone.grid, backbone.stride) == (image_size, grid, 32)
     features = backbone(torch.rand(1, 3, image_size + 32, image_size))
     dense = backbone.dense_head()(features)
@@ -321,7 +321,7 @@ def test_a_network_with_an_average_pool_can_be_designed_for_another_size(image_s
 
 @pytest.mark.parametrize(("name", "image_size"), [("vgg11", 96), ("tiny", 128), ("resnet18", 0)])
 def test_other_networks_keep_their_size(name, image_size):
-    backbone = build_backbone(name)
+    backbone = create_backbone(name)
     before = (backbone.image_size, backbone.grid, backbone.feature_dim)
     with pytest.raises(DetectError, match=f"designed for {before[0]} pixels .* at {image_size}"):
         backbone.design_for(image_size)
@@ -330,7 +330,7 @@ def test_other_networks_keep_their_size(name, image_size):
 
 @pytest.mark.parametrize("name", ["lenet", "alexnet", "vgg11", "googlenet", "resnet18", "tiny"])
 def test_the_least_size_leaves_a_map_and_a_smaller_one_does_not(name):
-    backbone = build_backbone(name).eval()
+    backbone = create_backbone(name).eval()
     for level in backbone.levels:
         size = backbone.least_size(level)
         assert min(backbone.trunk_to(level, torch.rand(1, 3, size, size + 9)).shape) > 0
@@ -338,3 +338,10 @@ def test_the_least_size_leaves_a_map_and_a_smaller_one_does_not(name):
             with pytest.raises(RuntimeError):
                 backbone.trunk_to(level, torch.rand(1, 3, size - 1, size + 9))
     assert backbone.least_size() == backbone.least_size(backbone.levels[-1])
+
+
+def test_backbones_are_listed_by_pattern():
+    assert list_backbones() == list(BACKBONES)
+    assert list_backbones("resnet1*") == ["resnet18", "resnet101", "resnet152"]
+    assert "torchvision/resnet18" in list_backbones("torchvision/resnet*")
+    assert list_backbones("zzz*") == []

@@ -8,7 +8,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 from torchvision.transforms.functional import normalize, to_tensor
 
-from detect.backbones import BACKBONES, build_backbone
+from detect.backbones import BACKBONES, create_backbone
 from detect.backbones.classifier import Classifier
 
 
@@ -187,7 +187,7 @@ def test_genuine_weights_name_the_animal(photograph, part, group, genuine, share
 
 def test_genuine_weights_give_the_backbone_the_features_of_the_network(genuine, shared):
     name, file, network, preset = genuine
-    backbone = build_backbone(name, str(file)).eval().requires_grad_(False)
+    backbone = create_backbone(name, str(file)).eval().requires_grad_(False)
     with Image.open(shared / "images" / "dog.jpg") as image:
         images = to_tensor(image.convert("RGB").resize((224, 224)))[None]
     expected = network.features(normalize(images, preset.mean, preset.std))

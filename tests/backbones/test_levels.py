@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from detect.backbones import BACKBONES, build_backbone
+from detect.backbones import BACKBONES, create_backbone
 
 NAMES = ["tiny", "lenet", "vgg11", "alexnet", "mobilenet_v2", "resnet18", "googlenet"]
 # Without the large fully connected layers, so that a copy costs little.
@@ -27,7 +27,7 @@ def with_marks(names):
 def named(request):
     """The name of a network, and the network, which its tests leave as it is."""
     torch.manual_seed(0)
-    return request.param, build_backbone(request.param).eval().requires_grad_(False)
+    return request.param, create_backbone(request.param).eval().requires_grad_(False)
 
 
 def photos(side, count=1):
@@ -91,7 +91,6 @@ def test_the_layers_behind_a_level_end_the_network(named):
     for level, features in maps.items():
         if level == BEFORE_THE_POOL.get(name):
             continue
-        same(backbone.head_from(level, features), expected)
         same(backbone.part_behind(level)(features), expected)
 
 
@@ -100,24 +99,24 @@ def test_pooling_regions_takes_the_place_of_the_last_pool(named):
     name, backbone = named
     level = BEFORE_THE_POOL[name]
     regions = maps_like(backbone, level, backbone.grid)
-    same(backbone.head_from(level, regions), backbone.head(regions))
+    same(backbone.part_behind(level)(regions), backbone.head(regions))
     # the pool of the network leaves what the head takes
     maps = backbone.pyramid(photos(backbone.image_size))
     pool = backbone.trunk[-1]
     assert isinstance(pool, nn.MaxPool2d)
-    same(backbone.head_from(level, pool(maps[level])), backbone.head(maps[backbone.levels[-1]]))
+    same(backbone.part_behind(level)(pool(maps[level])), backbone.head(maps[backbone.levels[-1]]))
 
 
 def test_every_level_takes_maps_of_its_grid(named):
     _, backbone = named
     for level in backbone.levels:
-        outputs = backbone.head_from(level, maps_like(backbone, level, backbone.grid_at(level)))
+        outputs = backbone.part_behind(level)(maps_like(backbone, level, backbone.grid_at(level)))
         assert outputs.shape == (3, backbone.feature_dim)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_network_that_ends_at_a_level_gives_its_map(name):
-    whole = build_backbone(name).eval()
+    whole = create_backbone(name).eval()
     images = photos(SIDE)
     for number in (1, len(whole.levels) // 2, len(whole.levels)):
         level = whole.levels[number - 1]
@@ -150,7 +149,7 @@ def test_what_is_left_keeps_its_names(name):
 
 
 def test_resnet_to_its_third_stage():
-    backbone = build_backbone("resnet18")
+    backbone = create_backbone("resnet18")
     backbone.end_at("C4")
     names = backbone.state_dict()
     parts = {".".join(name.split(".")[:2]) for name in names}
@@ -161,7 +160,7 @@ def test_resnet_to_its_third_stage():
 
 
 def test_what_is_frozen_stays_so_when_a_network_ends_earlier():
-    backbone = build_backbone("tiny", freeze=["trunk"])
+    backbone = create_backbone("tiny", freeze=["trunk"])
     backbone.end_at("C3")
     backbone.train()
     layers = [module for child in backbone.trunk for module in child.modules()]
@@ -171,7 +170,7 @@ def test_what_is_frozen_stays_so_when_a_network_ends_earlier():
 
 
 def test_the_part_behind_a_level_leaves_frozen_statistics():
-    backbone = build_backbone("resnet18", freeze=["batch_norm"])
+    backbone = create_backbone("resnet18", freeze=["batch_norm"])
     part = backbone.part_behind("C4")
     norms = [module for module in part.modules() if isinstance(module, nn.BatchNorm2d)]
     others = [module for module in part.modules() if not isinstance(module, nn.BatchNorm2d)]
@@ -190,7 +189,7 @@ def test_the_part_behind_a_level_leaves_frozen_statistics():
 
 
 def test_the_part_behind_a_level_learns_what_is_not_frozen():
-    backbone = build_backbone("resnet18", freeze=["C4"])
+    backbone = create_backbone("resnet18", freeze=["C4"])
     part = backbone.part_behind("C4").train()
     assert all(module.training for module in part.modules())
     before = copy.deepcopy(backbone.state_dict())
@@ -209,7 +208,7 @@ def test_the_part_behind_a_level_learns_what_is_not_frozen():
 
 
 def test_a_frozen_part_behind_a_level_stays_frozen_and_the_head_learns():
-    backbone = build_backbone("tiny", freeze=["trunk"])
+    backbone = create_backbone("tiny", freeze=["trunk"])
     part = backbone.part_behind("C3").train()
     *layers, head = part
     assert layers

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from detect.backbones import build_backbone
+from detect.backbones import create_backbone
 
 
 class Counter:
@@ -18,7 +18,7 @@ class Counter:
 def trained(name, is_recomputed, *, steps=2):
     """Gradients, weights and statistics after some steps; calls of the first convolution."""
     torch.manual_seed(0)
-    backbone = build_backbone(name).train()
+    backbone = create_backbone(name).train()
     backbone.is_recomputed = is_recomputed
     for layer in backbone.modules():
         if isinstance(layer, nn.ReLU | nn.ReLU6 | nn.LeakyReLU):
@@ -43,7 +43,7 @@ def test_maps_that_are_computed_again_give_the_same_steps(name):
 
 def test_dropout_draws_the_same_numbers_again():
     torch.manual_seed(0)
-    backbone = build_backbone("tiny").train()
+    backbone = create_backbone("tiny").train()
     backbone.trunk[0] = nn.Sequential(backbone.trunk[0], nn.Dropout(0.5))
     backbone.is_recomputed = True
     images = torch.rand(2, 3, 32, 32, requires_grad=True)
@@ -57,7 +57,7 @@ def test_dropout_draws_the_same_numbers_again():
 
 
 def test_evaluation_computes_once():
-    backbone = build_backbone("tiny").eval()
+    backbone = create_backbone("tiny").eval()
     backbone.is_recomputed = True
     counter = Counter(backbone.trunk[0])
     backbone(torch.rand(1, 3, 32, 32)).sum().backward()
@@ -65,7 +65,7 @@ def test_evaluation_computes_once():
 
 
 def test_parts_of_the_trunk_add_up():
-    backbone = build_backbone("tiny").eval()
+    backbone = create_backbone("tiny").eval()
     images = torch.rand(1, 3, 64, 64)
     normalized = backbone.normalize(images)
     whole = backbone.trunk(normalized)
@@ -77,7 +77,7 @@ def test_parts_of_the_trunk_add_up():
 @pytest.mark.slow
 def test_compiled_layers_give_the_same():
     torch.manual_seed(0)
-    backbone = build_backbone("tiny").train()
+    backbone = create_backbone("tiny").train()
     images = torch.rand(2, 3, 64, 64)
     level = backbone.levels[1]  # all of them would take the compiler a minute
     expected = backbone.trunk_to(level, images)

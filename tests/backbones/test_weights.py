@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from torchvision import models
 from torchvision.models._api import Weights, WeightsEnum
 
-from detect.backbones import BACKBONES, Published, build_backbone
+from detect.backbones import BACKBONES, Published, create_backbone
 from detect.backbones.weights import load_weights, read_state
 from detect.errors import DetectError
 
@@ -39,7 +39,7 @@ def test_none_leaves_the_drawn_weights():
     torch.manual_seed(1)
     drawn = BACKBONES["tiny"]()
     torch.manual_seed(1)
-    same_features(build_backbone("tiny", "none"), drawn)
+    same_features(create_backbone("tiny", "none"), drawn)
 
 
 @pytest.mark.parametrize("num_classes", [1000, 2])
@@ -47,7 +47,7 @@ def test_none_leaves_the_drawn_weights():
 def test_a_state_dict_of_torchvision_loads(tmp_path, name, num_classes):
     state = seeded_state(name, num_classes)
     torch.save(state, tmp_path / "weights.pth")
-    loaded = build_backbone(name, str(tmp_path / "weights.pth"))
+    loaded = create_backbone(name, str(tmp_path / "weights.pth"))
     reference = BACKBONES[name]()
     assert reference.published is not None
     del state[reference.published.classifier + "weight"]
@@ -65,7 +65,7 @@ def test_old_batch_norm_without_counters_loads(tmp_path):
         {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")},
         tmp_path / "old.pth",
     )
-    loaded = build_backbone("resnet18", str(tmp_path / "old.pth")).state_dict()
+    loaded = create_backbone("resnet18", str(tmp_path / "old.pth")).state_dict()
     assert_close(loaded["trunk.0.weight"], state["conv1.weight"], rtol=0, atol=0)
     assert_close(loaded["trunk.7.1.bn2.running_var"], state["layer4.1.bn2.running_var"])
 
@@ -73,9 +73,9 @@ def test_old_batch_norm_without_counters_loads(tmp_path):
 @pytest.mark.parametrize("name", ["tiny", NAME])
 def test_a_state_dict_of_our_own_loads(tmp_path, name):
     torch.manual_seed(2)
-    saved = build_backbone(name)
+    saved = create_backbone(name)
     torch.save(saved.state_dict(), tmp_path / "own.pth")
-    loaded = build_backbone(name, str(tmp_path / "own.pth"))
+    loaded = create_backbone(name, str(tmp_path / "own.pth"))
     assert set(loaded.state_dict()) == set(saved.state_dict())
     for key, value in loaded.state_dict().items():
         assert_close(value, saved.state_dict()[key], rtol=0, atol=0)
@@ -83,13 +83,13 @@ def test_a_state_dict_of_our_own_loads(tmp_path, name):
 
 def test_the_backbone_of_a_checkpoint_loads(tmp_path):
     torch.manual_seed(2)
-    saved = build_backbone("tiny")
+    saved = create_backbone("tiny")
     saved.drop_head()  # as most detectors do
     detector = {f"backbone.{key}": value for key, value in saved.state_dict().items()}
     detector["head.weight"] = torch.zeros(3)
     content = {"format": "detect-checkpoint-1", "config": {"seed": 0}, "detector": detector}
     torch.save(content, tmp_path / "best.pt")
-    same_features(build_backbone("tiny", str(tmp_path / "best.pt")), saved)
+    same_features(create_backbone("tiny", str(tmp_path / "best.pt")), saved)
 
 
 def loaded_with(name, content, path):
@@ -165,7 +165,7 @@ def test_half_a_head_is_refused(tmp_path):
     del state["head.1.bias"]
     torch.save(state, tmp_path / "own.pth")
     with pytest.raises(DetectError, match=r"do not fit: missing: head\.1\.bias\. They are of a"):
-        build_backbone("tiny", str(tmp_path / "own.pth"))
+        create_backbone("tiny", str(tmp_path / "own.pth"))
 
 
 def test_a_file_without_mean_and_std_leaves_those_of_the_backbone(tmp_path):
@@ -255,17 +255,17 @@ def test_safetensors_load(tmp_path):
 
 def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path):
     path = save_with_hash(tmp_path, seeded_state())
-    build_backbone(NAME, str(path))
+    create_backbone(NAME, str(path))
     torch.save(seeded_state(num_classes=2), path)
     with pytest.raises(DetectError, match=rf"{path.name}: expected content whose sha256 begins"):
-        build_backbone(NAME, str(path))
+        create_backbone(NAME, str(path))
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DetectError, match=r"absent\.pth: no such weights file; give the path"):
-        build_backbone("tiny", str(tmp_path / "absent.pth"))
+        create_backbone("tiny", str(tmp_path / "absent.pth"))
     with pytest.raises(DetectError, match="no such weights file"):
-        build_backbone("tiny", str(tmp_path))
+        create_backbone("tiny", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
     path, trace = tmp_path / "weights.pth", tmp_path / "trace"
     torch.save({"conv.weight": torch.zeros(1), "evil": Payload(trace)}, path)
     with pytest.raises(DetectError, match="nothing in it was run"):
-        build_backbone("tiny", str(path))
+        create_backbone("tiny", str(path))
     assert not trace.exists()
     torch.load(path, weights_only=False)
     assert trace.exists()  # the payload works where it is let
@@ -351,7 +351,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
 def refusal(name, state, path):
     torch.save(state, path)
     with pytest.raises(DetectError) as caught:
-        build_backbone(name, str(path))
+        create_backbone(name, str(path))
     start = f"{path}: for backbone {name!r} the weights do not fit: "
     message = str(caught.value)
     assert message.startswith(start)
@@ -377,7 +377,7 @@ def test_a_part_of_a_group_is_named_with_the_size_of_the_group(tmp_path):
 
 
 def test_a_single_group_is_named_by_its_parts(tmp_path):
-    state = build_backbone("resnet18").state_dict()
+    state = create_backbone("resnet18").state_dict()
     kept = {
         key: value for key, value in state.items() if not key.startswith(("trunk.4", "trunk.5.0"))
     }
@@ -388,7 +388,7 @@ def test_a_single_group_is_named_by_its_parts(tmp_path):
 
 def test_misshapen_entries_are_named(tmp_path):
     path = tmp_path / "weights.pth"
-    state = build_backbone("resnet18").state_dict()
+    state = create_backbone("resnet18").state_dict()
     state["trunk.0.weight"] = torch.zeros(8, 3, 3, 3)
     assert refusal("resnet18", state, path) == (
         "of another shape or type: trunk.0.weight [8, 3, 3, 3] instead of [64, 3, 7, 7]. "
@@ -403,9 +403,9 @@ def test_misshapen_entries_are_named(tmp_path):
 
 def test_weights_of_any_precision_load_and_quantized_ones_do_not(tmp_path):
     path = tmp_path / "weights.pth"
-    state = build_backbone("tiny").state_dict()
+    state = create_backbone("tiny").state_dict()
     torch.save({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, path)
-    loaded = build_backbone("tiny", str(path)).state_dict()
+    loaded = create_backbone("tiny", str(path)).state_dict()
     assert_close(loaded["trunk.0.0.weight"], state["trunk.0.0.weight"].half().float())
     state["trunk.0.0.weight"] = torch.zeros(32, 3, 6, 6, dtype=torch.int8)
     assert "trunk.0.0.weight int8 [32, 3, 6, 6] instead of [32, 3, 6, 6]. " in (
@@ -424,7 +424,7 @@ def test_the_network_that_a_file_is_of_is_named(tmp_path, name, likely, num_clas
 def test_the_network_that_a_file_of_our_own_is_of_is_named(tmp_path):
     torch.save(BACKBONES["squeezenet1_0"]().state_dict(), tmp_path / "weights.pth")
     with pytest.raises(DetectError, match="These are weights of 'squeezenet1_0': set "):
-        build_backbone("tiny", str(tmp_path / "weights.pth"))
+        create_backbone("tiny", str(tmp_path / "weights.pth"))
 
 
 def test_a_changed_network_is_named_by_what_it_is_like(tmp_path):
@@ -498,7 +498,7 @@ def test_imagenet_weights_are_fetched_once(served, torch_home):
     backbone = backbone_with_weights_at(f"{address}/{file.name}")
     load_weights(backbone, NAME, "imagenet")
     assert (torch_home / "hub" / "checkpoints" / file.name).is_file()
-    expected = build_backbone(NAME, str(file))
+    expected = create_backbone(NAME, str(file))
     same_features(backbone, expected)
 
     file.unlink()  # from now on it is only in the cache
@@ -610,7 +610,7 @@ def test_published_networks_without_imagenet_weights_say_so():
 @pytest.mark.parametrize("name", ["tiny", "yolo_darknet_fast"])
 def test_networks_without_imagenet_weights_say_so(name):
     with pytest.raises(DetectError, match=f"no ImageNet weights of backbone '{name}'; set "):
-        build_backbone(name, "imagenet")
+        create_backbone(name, "imagenet")
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_0"])
@@ -618,7 +618,7 @@ def test_real_weights_give_torchvision_features(shared, name):
     path = shared / "weights" / f"{name}.pth"
     network = getattr(models, name)().eval()
     network.load_state_dict(torch.load(path, weights_only=True), strict=True)
-    backbone = build_backbone(name, str(path)).eval()
+    backbone = create_backbone(name, str(path)).eval()
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     with torch.no_grad():

@@ -6,7 +6,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from detect.backbones import build_backbone
+from detect.backbones import create_backbone
 from detect.cli import main
 from detect.config import Settings, resolve
 from detect.experiment.model import build_detector
@@ -51,7 +51,7 @@ def test_a_backbone_starts_from_what_was_exported(tmp_path, run):
         out = tmp_path / "weights.safetensors"
         assert export(folder, "--out", out, *arguments) == 0
         torch.manual_seed(99)
-        backbone = build_backbone("tiny", str(out))
+        backbone = create_backbone("tiny", str(out))
         backbone.drop_head()
         assert_close(backbone.state_dict(), detector.backbone.state_dict(), rtol=0, atol=0)
 

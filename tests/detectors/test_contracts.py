@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from detect.backbones import BACKBONES, Backbone, build_backbone
+from detect.backbones import BACKBONES, Backbone, create_backbone
 from detect.detectors import (
     DETECTORS,
     RCNN,
@@ -161,7 +161,7 @@ PAIRS = [
 @lru_cache(maxsize=1)  # up to half a gigabyte, and drawing the weights is most of the time
 def drawn_backbone(name: str) -> Backbone:
     torch.manual_seed(0)
-    backbone = build_backbone(name)
+    backbone = create_backbone(name)
     for norm in backbone.modules():
         # timm begins the last norm of a block at zero, which lets no gradient through at first
         if isinstance(norm, nn.BatchNorm2d) and not norm.weight.any():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from detect.backbones import build_backbone
+from detect.backbones import create_backbone
 from detect.config import GIVEN_TO_DETECTORS
 from detect.detectors import DETECTORS
 from detect.errors import DetectError
@@ -70,7 +70,7 @@ CASES = [
 
 def build(name, **options):
     torch.manual_seed(0)
-    return DETECTORS[name](build_backbone("tiny"), NUM_CLASSES, **{**SMALL[name], **options})
+    return DETECTORS[name](create_backbone("tiny"), NUM_CLASSES, **{**SMALL[name], **options})
 
 
 def test_all_families_are_here():
@@ -85,7 +85,7 @@ def test_every_number_states_its_range(name):
 
 @pytest.fixture(scope="module")
 def backbone():
-    return build_backbone("tiny")  # not touched by a constructor that refuses
+    return create_backbone("tiny")  # not touched by a constructor that refuses
 
 
 @pytest.mark.parametrize(("name", "key"), CASES)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detect.backbones import build_backbone
+from detect.backbones import create_backbone
 from detect.detectors import DETECTORS, YOLO
 from detect.detectors.suppression import Suppressor
 from detect.errors import DetectError
@@ -33,7 +33,7 @@ SAME = torch.zeros(6, dtype=torch.int64)
 
 def build(name, **options):
     torch.manual_seed(0)
-    return DETECTORS[name](build_backbone("tiny"), 3, **{**ALL, **FAMILIES[name], **options})
+    return DETECTORS[name](create_backbone("tiny"), 3, **{**ALL, **FAMILIES[name], **options})
 
 
 def rows(found):
@@ -116,10 +116,10 @@ def test_a_suppression_that_would_do_nothing_is_refused(name, options, reason):
 def test_options_come_alone_or_in_groups():
     suppressor = Suppressor("matrix", iou_threshold=0.4)
     detector = YOLO(
-        build_backbone("tiny"), 3, input_size=64, suppressor=suppressor, max_detections=7
+        create_backbone("tiny"), 3, input_size=64, suppressor=suppressor, max_detections=7
     )
     assert detector.suppressor == Suppressor("matrix", iou_threshold=0.4, max_detections=7)
     with pytest.raises(DetectError, match=r"^detector\.suppression_sigma: .*more than 0, found -1"):
-        YOLO(build_backbone("tiny"), 3, suppressor=Suppressor(suppression_sigma=-1))
+        YOLO(create_backbone("tiny"), 3, suppressor=Suppressor(suppression_sigma=-1))
     with pytest.raises(TypeError, match="no_such_option"):
-        YOLO(build_backbone("tiny"), 3, no_such_option=1)
+        YOLO(create_backbone("tiny"), 3, no_such_option=1)

@@ -1,4 +1,5 @@
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -7,10 +8,7 @@ from torch.testing import assert_close
 
 from detect.ops import (
     box_iou,
-    complete_box_iou,
-    distance_box_iou,
     elementwise_box_iou,
-    generalized_box_iou,
 )
 from tests.ops.random_boxes import SIZES, integer_boxes, real_boxes
 from tests.reference import boxes as reference
@@ -20,9 +18,21 @@ iou_module = sys.modules["detect.ops.iou"]
 
 MEASURES = {
     "iou": (box_iou, reference.iou, torchvision.ops.box_iou),
-    "giou": (generalized_box_iou, reference.generalized_iou, torchvision.ops.generalized_box_iou),
-    "diou": (distance_box_iou, reference.distance_iou, torchvision.ops.distance_box_iou),
-    "ciou": (complete_box_iou, reference.complete_iou, torchvision.ops.complete_box_iou),
+    "giou": (
+        partial(box_iou, kind="giou"),
+        reference.generalized_iou,
+        torchvision.ops.generalized_box_iou,
+    ),
+    "diou": (
+        partial(box_iou, kind="diou"),
+        reference.distance_iou,
+        torchvision.ops.distance_box_iou,
+    ),
+    "ciou": (
+        partial(box_iou, kind="ciou"),
+        reference.complete_iou,
+        torchvision.ops.complete_box_iou,
+    ),
 }
 
 

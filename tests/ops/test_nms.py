@@ -13,7 +13,6 @@ from detect.ops import (
     grouped_nms_mask,
     nms,
     nms_fixed_point,
-    suppression_groups,
 )
 from tests.ops.random_boxes import SIZES, integer_boxes, real_boxes, scores_with_ties
 from tests.reference.boxes import greedy_nms
@@ -191,14 +190,6 @@ def test_inverted_boxes_neither_suppress_nor_vanish():
     scores, groups = torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.zeros(4).long()
     for method in ("kernel", "matrix"):
         assert grouped_nms_mask(boxes, scores, groups, 0.0, method=method).all()
-
-
-def test_groups_are_image_and_class_or_the_image_alone():
-    images, labels = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 2, 0, 2])
-    assert suppression_groups(images, labels, 3).tolist() == [0, 2, 3, 5]
-    boxes, scores = torch.tensor([[0.0, 0, 10, 10]] * 4), torch.tensor([0.9, 0.8, 0.7, 0.6])
-    groups = suppression_groups(images, labels, 3, class_agnostic=True)
-    assert grouped_nms(boxes, scores, groups, 0.5).tolist() == [0, 2]
 
 
 def test_a_method_that_is_unknown_or_runs_elsewhere_is_refused():

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from torch.testing import assert_close
 
-from detect.backbones import build_backbone
+from detect.backbones import create_backbone
 from detect.config import Settings, resolve
 from detect.data import TrainingBatches, draw_shapes, read_dataset
 from detect.detectors import DETECTORS
@@ -49,7 +49,7 @@ def dataset_of(root, split="train"):
 
 def make_detector(name, dataset):
     torch.manual_seed(0)
-    backbone = build_backbone("tiny")
+    backbone = create_backbone("tiny")
     options = {"input_size": 64, "score_threshold": 0.001}
     if name == "yolo":
         options |= {"head": "convolutional", "variant": "modern", "hidden_features": 32}

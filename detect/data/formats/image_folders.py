@@ -36,7 +36,7 @@ from detect.data.measuring import look_at_images, unreadable
 from detect.data.readers import DATASETS, DatasetRequest
 from detect.errors import DetectError
 from detect.registry import hint
-from detect.structures import ImageMeta, Sample, whole_image_truth
+from detect.structures import Sample, whole_image_truth
 from detect.wording import counted
 
 FILE_SUFFIXES = (*IMAGE_SUFFIXES, ".tif", ".tiff")
@@ -97,7 +97,7 @@ class ImageFolder(Dataset[Sample]):
         size = (int(self.sizes[number, 0]), int(self.sizes[number, 1]))
         image = read_unchanged_image(path, size)
         truth = whole_image_truth(size, int(self.labels[number]))
-        return Sample(image, truth, ImageMeta(image_id, path, size, size))
+        return Sample.of_image(image, image_id, path, truth)
 
     @property
     def image_ids(self) -> tuple[str, ...]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
+from torch import Tensor
 
-from detect.data import fit_to_input
 from detect.detectors.faster_rcnn.detector import FasterRCNN
-from detect.ops import clip_boxes, has_area
-from detect.structures import Batch, GroundTruth, ImageMeta, Sample
+from detect.detectors.proposing import find_as_fed
+from detect.structures import Batch, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,9 @@ class RPNProposals:
         self, image: UInt8[np.ndarray, "H W 3"], image_id: str
     ) -> Float32[np.ndarray, "N 4"]:
         """Boxes of an image of any size, best first."""
-        size = (image.shape[0], image.shape[1])
-        sample = Sample(image, GroundTruth.empty(), ImageMeta(image_id, None, size, size))
-        fitted = fit_to_input(sample, self.detector.input_spec)
+        return find_as_fed(image, image_id, self.detector.input_spec, self._find)
+
+    def _find(self, fitted: Sample) -> Tensor:
         device = self.detector.classifier.weight.device
         (boxes,) = self.detector.propose(Batch.from_samples([fitted]).to(device))
-        boxes = clip_boxes(fitted.meta.to_original(boxes.cpu()), size)
-        found: np.ndarray = boxes[has_area(boxes)].numpy()
-        return found
+        return boxes.cpu()

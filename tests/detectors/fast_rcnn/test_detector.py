@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detect.backbones import build_backbone
+from detect.backbones import create_backbone
 from detect.data import fit_to_input
 from detect.detectors import FastRCNN, predict
 from detect.detectors.fast_rcnn import region_detector
@@ -22,7 +22,7 @@ RANDOM = {"proposals": "random-boxes", "proposal_options": {"count": 40}}
 def build(backbone="tiny", seed=0, **options) -> FastRCNN:
     torch.manual_seed(seed)
     settings = {"input_size": 64, "shorter_side": None, **RANDOM, **options}
-    return FastRCNN(build_backbone(backbone), NUM_CLASSES, **settings).eval()
+    return FastRCNN(create_backbone(backbone), NUM_CLASSES, **settings).eval()
 
 
 def batch_of(sizes, num_objects=2, spec=None):
@@ -60,10 +60,10 @@ def test_settings_that_cannot_be(options, words):
 
 def test_vgg_is_cut_before_its_last_pool_and_pools_regions_to_7():
     with torch.device("meta"):
-        backbone = build_backbone("vgg16")
+        backbone = create_backbone("vgg16")
     assert (backbone.level_channels["C4"], backbone.grid_at("C4")) == (512, 7)
     assert len(backbone.part_behind("C4")) == 1  # the head alone
-    resnet = build_backbone("resnet18")
+    resnet = create_backbone("resnet18")
     assert resnet.grid_at("C4") == 14  # conv5_x takes it to 7
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detect.backbones import build_backbone
+from detect.backbones import create_backbone
 from detect.data import fit_to_input
 from detect.detectors import FasterRCNN, predict
 from detect.detectors.faster_rcnn import RPNProposals
@@ -32,7 +32,7 @@ SETTINGS = {name: GradientSettings() for name in FasterRCNN.phase_names}
 
 def build(backbone="tiny", seed=0, **options) -> FasterRCNN:
     torch.manual_seed(seed)
-    return FasterRCNN(build_backbone(backbone), NUM_CLASSES, **{**SMALL, **options}).eval()
+    return FasterRCNN(create_backbone(backbone), NUM_CLASSES, **{**SMALL, **options}).eval()
 
 
 def phases_of(detector):
@@ -115,7 +115,7 @@ def test_narrow_images_alone_leave_a_map(size, backbone):
     torch.manual_seed(0)
     options = {"head": "mlp", "hidden_features": (8,), "rpn_channels": 8}
     detector = FasterRCNN(
-        build_backbone(backbone), NUM_CLASSES, input_size=200, shorter_side=100, **options
+        create_backbone(backbone), NUM_CLASSES, input_size=200, shorter_side=100, **options
     )
     image = torch.randint(0, 256, (*size, 3), dtype=torch.uint8).numpy()
     truth = GroundTruth(

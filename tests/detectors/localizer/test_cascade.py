@@ -5,7 +5,7 @@ import torch
 from rich.console import Console
 from torch.testing import assert_close
 
-from detect.backbones import build_backbone
+from detect.backbones import create_backbone
 from detect.config import Config, Settings, resolve
 from detect.detectors import Localizer
 from detect.detectors.localizer.cascade import RefinementStage
@@ -22,7 +22,7 @@ NUM_JOINTS = 4
 
 def build_stage(context=1.0):
     torch.manual_seed(0)
-    stage = RefinementStage(build_backbone("tiny"), NUM_JOINTS, (0, 1), context).eval()
+    stage = RefinementStage(create_backbone("tiny"), NUM_JOINTS, (0, 1), context).eval()
     stage.is_measured.fill_(True)
     return stage
 
@@ -37,7 +37,7 @@ def build(**options):
         "diameter_joints": (0, 1),
         **options,
     }
-    return Localizer(build_backbone("tiny"), 2, **options).eval()
+    return Localizer(create_backbone("tiny"), 2, **options).eval()
 
 
 def labeled(visibility=(2.0, 2.0, 2.0, 2.0)):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detect.backbones import build_backbone
+from detect.backbones import create_backbone
 from detect.detectors import Localizer, predict
 from detect.errors import DetectError
 from detect.structures import Batch, GroundTruth
@@ -15,7 +15,7 @@ NUM_JOINTS = 5
 def build(**options):
     torch.manual_seed(0)
     options = {"input_size": 64, "hidden_features": (16,), "num_joints": NUM_JOINTS, **options}
-    return Localizer(build_backbone("tiny"), 2, **options).eval()
+    return Localizer(create_backbone("tiny"), 2, **options).eval()
 
 
 def truth_with(joints):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from detect.backbones import build_backbone
+from detect.backbones import create_backbone
 from detect.detectors import Localizer
 from detect.errors import DetectError
 from detect.ops import elementwise_box_iou
@@ -21,7 +21,7 @@ NUM_CLASSES = 4
 def build(seed=0, **options):
     torch.manual_seed(seed)
     options = {"input_size": 64, "hidden_features": (16, 8), **options}
-    return Localizer(build_backbone("tiny"), NUM_CLASSES, **options)
+    return Localizer(create_backbone("tiny"), NUM_CLASSES, **options)
 
 
 def truths(*counts):
@@ -78,7 +78,7 @@ def test_a_box_is_center_and_size_in_units_of_the_input():
 def test_five_guesses_are_the_most_probable_classes():
     torch.manual_seed(0)
     localizer = Localizer(
-        build_backbone("tiny"), 7, input_size=64, hidden_features=(8,), class_specific=True
+        create_backbone("tiny"), 7, input_size=64, hidden_features=(8,), class_specific=True
     )
     logits = [0.0, 5.0, 2.0, 9.0, 1.0, 9.0, -3.0]
     set_logits(localizer, logits)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detect.backbones import build_backbone
+from detect.backbones import create_backbone
 from detect.data import fit_to_input
 from detect.detectors import RCNN
 from detect.detectors.proposing import FittedSource, find_in_batch
@@ -21,7 +21,7 @@ RANDOM = {"proposals": "random-boxes", "proposal_options": {"count": 40}}
 def build(backbone="tiny", seed=0, **options) -> RCNN:
     torch.manual_seed(seed)
     settings = {"input_size": 64, "context": 4, **RANDOM, **options}
-    return RCNN(build_backbone(backbone), NUM_CLASSES, **settings).eval()
+    return RCNN(create_backbone(backbone), NUM_CLASSES, **settings).eval()
 
 
 def phases_of(detector, photos, cache):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from detect.backbones import Backbone, build_backbone
+from detect.backbones import Backbone, create_backbone
 from detect.detectors import Localizer, SlidingWindow, predict
 from detect.errors import DetectError
 from detect.structures import Batch, GroundTruth, ImageMeta
@@ -136,7 +136,7 @@ def test_images_smaller_than_a_window(size, combine):
 
 
 def test_examples_are_windows_of_the_dense_pass():
-    detector = build(build_backbone("tiny"), input_size=96, scales=(1.3,), scales_per_step=1)
+    detector = build(create_backbone("tiny"), input_size=96, scales=(1.3,), scales_per_step=1)
     truths = tuple(some_truth((96, 96), NUM_CLASSES, 2, seed) for seed in range(2))
     batch = image_batch((96, 96), truths)
     torch.manual_seed(4)
@@ -155,7 +155,7 @@ def one_large_object(size=64):
 
 def test_positive_windows_have_the_object_in_their_units():
     detector = build(
-        build_backbone("tiny"), input_size=64, scales=(1.0,), scales_per_step=1, positive_iou=0.3
+        create_backbone("tiny"), input_size=64, scales=(1.0,), scales_per_step=1, positive_iou=0.3
     )
     batch = one_large_object()
     found = set()
@@ -172,7 +172,7 @@ def test_positive_windows_have_the_object_in_their_units():
 
 def test_the_hardest_background_is_among_the_examples():
     detector = build(
-        build_backbone("tiny"), input_size=192, scales=(1.0,), scales_per_step=1,
+        create_backbone("tiny"), input_size=192, scales=(1.0,), scales_per_step=1,
         negatives_per_positive=8,
     )  # fmt: skip
     batch = one_large_object(192)
@@ -197,7 +197,7 @@ def test_the_hardest_background_is_among_the_examples():
 def test_merged_scores_are_in_units_of_the_windows_that_show_an_object():
     torch.manual_seed(0)
     options = {"input_size": 96, "scales": (1.0, 1.5), "positive_iou": 0.2, "negative_iou": 0.2}
-    detector = build(build_backbone("tiny"), **options)
+    detector = build(create_backbone("tiny"), **options)
     batch = image_batch((96, 96), (some_truth((96, 96), NUM_CLASSES, 2, 1),) * 2)
     plain = detector.detect(batch)
     detector.loss(batch)  # in evaluation mode nothing is counted
@@ -206,7 +206,7 @@ def test_merged_scores_are_in_units_of_the_windows_that_show_an_object():
     assert int(detector.num_objects_shown) == 8  # two images of two objects at two scales
     assert int(detector.num_windows_shown) > 8
     per_object = 2 * int(detector.num_windows_shown) / 8
-    fresh = build(build_backbone("tiny"), **options)
+    fresh = build(create_backbone("tiny"), **options)
     fresh.load_state_dict(detector.state_dict())
     counted = fresh.detect(batch)
     fresh.num_windows_shown.zero_()
@@ -217,7 +217,7 @@ def test_merged_scores_are_in_units_of_the_windows_that_show_an_object():
 
 
 def test_an_image_without_objects_teaches_background():
-    detector = build(build_backbone("tiny"), input_size=96)
+    detector = build(create_backbone("tiny"), input_size=96)
     terms = detector.loss(image_batch((96, 96), (GroundTruth.empty(),)))
     assert terms["classification"].item() > 0
     assert terms["boxes"].item() == 0

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from detect.backbones import build_backbone
+from detect.backbones import create_backbone
 from detect.detectors import YOLO
 from detect.errors import DetectError
 from detect.structures import GroundTruth
@@ -10,13 +10,13 @@ from tests.contracts import image_batch, some_truth
 
 def yolo(**options) -> YOLO:
     torch.manual_seed(0)
-    return YOLO(build_backbone("tiny"), 3, **options)
+    return YOLO(create_backbone("tiny"), 3, **options)
 
 
 def test_paper_tensor_has_the_papers_shape():
     """448 pixels, S = 7, B = 2, C = 20: the 7×7×30 of section 2."""
     torch.manual_seed(0)
-    detector = YOLO(build_backbone("yolo_darknet_fast"), 20, hidden_features=8)
+    detector = YOLO(create_backbone("yolo_darknet_fast"), 20, hidden_features=8)
     output = detector(image_batch((448, 448), (GroundTruth.empty(),)))
     assert output.shape == (1, 7, 7, 30)
 
