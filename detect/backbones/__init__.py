@@ -10,5 +10,3 @@ from detect.backbones.registry import BACKBONES
 # Every file of this folder that registers something is found: adding a backbone is adding a file.
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
-
-__all__ = ["BACKBONES", "Auxiliary", "Backbone", "Published", "create_backbone", "list_backbones"]

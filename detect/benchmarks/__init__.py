@@ -8,15 +8,3 @@ from detect.benchmarks.ops import bench_iou, bench_nms
 from detect.benchmarks.rivals import missing_rivals
 from detect.benchmarks.table import BENCHMARKS, Benchmark, benchmark_table, named_benchmarks
 from detect.benchmarks.timing import Row
-
-__all__ = [
-    "BENCHMARKS",
-    "Benchmark",
-    "Row",
-    "bench_evaluate",
-    "bench_iou",
-    "bench_nms",
-    "benchmark_table",
-    "missing_rivals",
-    "named_benchmarks",
-]

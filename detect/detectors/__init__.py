@@ -7,17 +7,3 @@ from detect.detectors.localizer import Localizer
 from detect.detectors.rcnn import RCNN
 from detect.detectors.sliding_window import SlidingWindow
 from detect.detectors.yolo import YOLO
-
-__all__ = [
-    "DETECTORS",
-    "RCNN",
-    "YOLO",
-    "Detector",
-    "FastRCNN",
-    "FasterRCNN",
-    "Localizer",
-    "SlidingWindow",
-    "evaluating",
-    "list_detectors",
-    "predict",
-]

@@ -11,25 +11,3 @@ from detect.proposals.computing import (
 from detect.proposals.recall import IOU_THRESHOLDS, Coverage, measure_coverage
 from detect.proposals.selective_search import MODES, SelectiveSearch, Strategies
 from detect.proposals.sources import DenseWindows, GivenBoxes, JitteredTruth, RandomBoxes
-
-__all__ = [
-    "IOU_THRESHOLDS",
-    "MODES",
-    "PROPOSALS",
-    "ComputedProposals",
-    "Coverage",
-    "DenseWindows",
-    "GivenBoxes",
-    "ImageFile",
-    "JitteredTruth",
-    "ProposalSource",
-    "Proposals",
-    "RandomBoxes",
-    "SelectiveSearch",
-    "Strategies",
-    "compiled_kernels",
-    "compute_proposals",
-    "measure_coverage",
-    "read_proposals",
-    "write_proposals",
-]

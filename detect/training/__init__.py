@@ -30,33 +30,3 @@ from detect.training.processes import (
 from detect.training.progress import ProgressDisplay
 from detect.training.provenance import record_start
 from detect.training.settings import EngineSettings, GradientSettings
-
-__all__ = [
-    "ALONE",
-    "MEAN_AVERAGE_PRECISION",
-    "BatchSource",
-    "CheckpointFolder",
-    "EngineSettings",
-    "Fit",
-    "FitPhase",
-    "GradientPhase",
-    "GradientSettings",
-    "ImageSource",
-    "Loss",
-    "Phase",
-    "Plan",
-    "Processes",
-    "ProgressDisplay",
-    "Score",
-    "TrainingRun",
-    "Watch",
-    "joined_processes",
-    "load_checkpoint",
-    "local_rank",
-    "present_processes",
-    "read_journal",
-    "record_start",
-    "save_checkpoint",
-    "synchronize_batch_norm",
-    "versions",
-]

@@ -16,21 +16,3 @@ from detect.visualization.precision_recall import draw_precision_recall
 from detect.visualization.recall_curve import draw_recall
 from detect.visualization.reliability import draw_reliability
 from detect.visualization.score_curves import draw_score_curves
-
-__all__ = [
-    "class_color",
-    "contact_sheet",
-    "crop_detections",
-    "draw_comparison",
-    "draw_confusion",
-    "draw_curves",
-    "draw_detections",
-    "draw_hoiem",
-    "draw_precision_recall",
-    "draw_recall",
-    "draw_reliability",
-    "draw_score_curves",
-    "draw_tide",
-    "draw_truth",
-    "save_image",
-]

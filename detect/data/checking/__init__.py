@@ -2,5 +2,3 @@
 
 from detect.data.checking.checker import check_annotated
 from detect.data.checking.finding import Box, CheckReport, Finding
-
-__all__ = ["Box", "CheckReport", "Finding", "check_annotated"]

@@ -1,5 +1,3 @@
 """Fast R-CNN."""
 
 from detect.detectors.fast_rcnn.detector import FastRCNN
-
-__all__ = ["FastRCNN"]

@@ -2,5 +2,3 @@
 
 from detect.detectors.faster_rcnn.detector import FasterRCNN
 from detect.detectors.faster_rcnn.source import RPNProposals
-
-__all__ = ["FasterRCNN", "RPNProposals"]

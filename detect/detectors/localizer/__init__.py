@@ -1,5 +1,3 @@
 """Localization by regression."""
 
 from detect.detectors.localizer.detector import Localizer
-
-__all__ = ["Localizer"]

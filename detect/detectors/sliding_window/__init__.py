@@ -1,5 +1,3 @@
 """The sliding window as convolutions."""
 
 from detect.detectors.sliding_window.detector import SlidingWindow
-
-__all__ = ["SlidingWindow"]

@@ -1,5 +1,3 @@
 """YOLO (Redmon et al. 2016, "You Only Look Once: Unified, Real-Time Object Detection")."""
 
 from detect.detectors.yolo.detector import YOLO
-
-__all__ = ["YOLO"]
