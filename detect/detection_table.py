@@ -286,4 +286,5 @@ def _optional(name: str, method: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise DetectError(f"{method}: {name} is not installed; pip install {name}") from error
+        missing = error.name or name  # it may be something that the package itself needs
+        raise DetectError(f"{method}: {missing} is not installed; pip install {name}") from error
