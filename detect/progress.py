@@ -159,8 +159,8 @@ def showing(
 
 
 def speed(per_second: float) -> str:
-    """Three digits: `0.52`, `5.2`, `52`, `1234`."""
-    return f"{per_second:.0f}" if per_second >= 10 else f"{per_second:.2g}"
+    """Two digits at least: `0.52`, `1.0`, `52`, `1234`."""
+    return f"{per_second:.{0 if per_second >= 10 else 1 if per_second >= 1 else 2}f}"
 
 
 def _clock_time(seconds: float) -> str:

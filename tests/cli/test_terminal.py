@@ -1,12 +1,16 @@
 """What the commands look like on narrow and plain terminals, in pipes and in log files."""
 
 import io
+import re
 import sys
 
 import pytest
 from rich.console import Console
 
 from detect.cli.backbones import show_backbone
+from detect.cli.check import check_data
+from detect.cli.data import draw_shapes_set, print_statistics
+from detect.cli.data_sets import convert_folder, split_folder
 from detect.cli.screen import LOG_WIDTH, fit_output
 from detect.cli.tables import Column, print_table
 
@@ -123,3 +127,26 @@ def test_logs_are_wide_unless_the_user_says_how_wide(monkeypatch):
     console = Console()
     fit_output(console)
     assert console.width == 60
+
+
+# What no output shows: a count of one with a plural, and how Python writes its objects.
+UNFIT = re.compile(
+    r"(?<![\d.,])1 (images|objects|classes|errors|warnings|faults|findings|boxes|splits)\b"
+    r"|PosixPath|\bNone\b|\bnp\.|tensor\(|\bdict_|\w+Source\(|\[\'|\(\'"
+)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_commands_show_no_python_and_count_one_in_singular(tmp_path, width):
+    console = Console(file=io.StringIO(), width=width)
+    root = tmp_path / "set"
+    draw_shapes_set(root, 3, 0, 64, console)  # an image in each split
+    check_data(root, None, "auto", None, None, None, False, console)
+    for split in ("train", "val", "test"):
+        print_statistics(root, split, "circle,cross,ring,square,star,triangle", None, console)
+    shares = "train=0.4,val=0.3,test=0.3"
+    split_folder(root, "voc", tmp_path / "split", shares, 0, False, False, "stop", console)
+    convert_folder(root, None, "coco", tmp_path / "coco", False, "stop", console)
+    text = console.file.getvalue()
+    assert "1 image, " in text
+    assert not UNFIT.search(" ".join(text.split())), text

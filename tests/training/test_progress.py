@@ -86,7 +86,7 @@ def test_a_log_file_gets_a_plain_line_a_minute_and_what_is_said():
     first, second, last = console.file.getvalue().splitlines()
     losses = describe_losses(EIGHT)
     assert (
-        first == f"train 1/2: 60/600 | 8 images/s | 0:09:00 left | {losses}  waiting for data 50%"
+        first == f"train 1/2: 60/600 | 8.0 images/s | 0:09:00 left | {losses}  waiting for data 50%"
     )
     assert second.startswith("train 1/2: 120/600 | ")
     assert last == "train epoch 1/1: loss 0.750"
