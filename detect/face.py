@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from detect.cli.train import run_in_folder
-from detect.config import Config, DetectionDataSection, KeyPath, Settings, read_settings, resolve
+from detect.config import Config, DetectionDataSection, resolve
 from detect.data import (
     CheckReport,
     DataFaults,
@@ -26,6 +26,7 @@ from detect.experiment.datasets import IN_PYTHON
 from detect.experiment.evaluation import Evaluation
 from detect.experiment.model import Model, load
 from detect.registry import hint
+from detect.settings import KeyPath, Settings, read_settings
 
 FORMATS: tuple[DataFormat, ...] = ("voc", "coco", "yolo")
 SPLITS = ("train", "val", "test")

@@ -11,13 +11,14 @@ from rich.console import Console
 from detect.cli.compare import run_comparison
 from detect.cli.evaluate import run_evaluation
 from detect.cli.proposals import run_proposals
-from detect.config import Settings, resolve
+from detect.config import resolve
 from detect.detectors.proposing import build_source
 from detect.errors import DetectError
 from detect.evaluation import read_detections_json
 from detect.experiment.model import load
 from detect.experiment.training import train
 from detect.proposals import read_proposals
+from detect.settings import Settings
 
 SMALL_HEAD = {"head": "mlp", "hidden_features": [16]}
 DETECTORS = {

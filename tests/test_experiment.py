@@ -8,11 +8,12 @@ from rich.console import Console
 from torch.testing import assert_close
 
 from detect.cli.train import run_training
-from detect.config import PretrainConfig, Settings, resolve, resolve_experiment
+from detect.config import PretrainConfig, resolve, resolve_experiment
 from detect.errors import DetectError
 from detect.experiment.model import build_detector, load, take_weights
 from detect.experiment.pretraining import pretrain
 from detect.experiment.training import train
+from detect.settings import Settings
 from detect.training import load_checkpoint, save_checkpoint
 
 TRAINING = {"epochs": 1, "batch_size": 4}

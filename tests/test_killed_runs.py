@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from detect.config import Settings, resolve
+from detect.config import resolve
 from detect.data import draw_shapes
 from detect.experiment.training import train
+from detect.settings import Settings
 from detect.training import load_checkpoint
 
 # imports torch once, for all runs that are started

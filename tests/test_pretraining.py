@@ -10,11 +10,12 @@ from torch.testing import assert_close
 
 from detect.backbones import create_backbone
 from detect.cli import main
-from detect.config import PretrainConfig, Settings, resolve_experiment
+from detect.config import PretrainConfig, resolve_experiment
 from detect.errors import DetectError
 from detect.experiment.model import load
 from detect.experiment.pretraining import pretrain, read_classification_splits
 from detect.experiment.training import train
+from detect.settings import Settings
 from detect.training import load_checkpoint
 from detect.training.descent import Descent
 

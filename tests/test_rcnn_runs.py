@@ -9,13 +9,14 @@ from torch.testing import assert_close
 
 from detect.cli.ablation import run_ablation
 from detect.cli.evaluate import run_evaluation
-from detect.config import Settings, resolve
+from detect.config import resolve
 from detect.data import read_image
 from detect.detectors.rcnn import detector as module
 from detect.detectors.rcnn import features, training_regions
 from detect.errors import DetectError
 from detect.experiment.model import load
 from detect.experiment.training import train
+from detect.settings import Settings
 from detect.training import load_checkpoint, read_journal
 
 TRAINING = {"epochs": 2, "batch_size": 4, "learning_rate": 0.01}

@@ -31,7 +31,7 @@ from torchvision_faster_rcnn import TorchvisionFasterRCNN
 from detect.backbones import create_backbone
 from detect.benchmarks import BENCHMARKS
 from detect.cli.bench import run_benchmarks
-from detect.config import Config, read_settings, resolve
+from detect.config import Config, resolve
 from detect.data import (
     DetectionDataset,
     EvaluationBatches,
@@ -50,6 +50,7 @@ from detect.experiment.training import train
 from detect.ops.svm import LinearSVMs, SVMSolver, fit_linear_svms
 from detect.ops.svm_problem import HingeLoss
 from detect.proposals import Proposals, SelectiveSearch, compiled_kernels, measure_coverage
+from detect.settings import read_settings
 from detect.structures import Batch
 
 # Runs in an environment of its own, since a second OpenCV would take the place of ours: reads a

@@ -12,7 +12,7 @@ from PIL.Image import Image
 from rich.console import Console
 
 from detect.backbones import create_backbone
-from detect.config import Config, Settings, resolve
+from detect.config import Config, resolve
 from detect.data import DetectionDataset, fit_to_input, read_dataset
 from detect.detectors import DETECTORS, Detector, FasterRCNN, predict
 from detect.detectors.faster_rcnn import RPNProposals
@@ -32,6 +32,7 @@ from detect.experiment.sources import (
     is_one_image,
     samples_of,
 )
+from detect.settings import Settings
 from detect.structures import Batch, Detections, Sample
 from detect.training import load_checkpoint
 from detect.wording import counted

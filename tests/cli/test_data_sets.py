@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 from detect.cli.app import app
 from detect.cli.data import print_statistics
 from detect.cli.evaluate import run_evaluation
-from detect.config import Settings, resolve
+from detect.config import resolve
 from detect.data import DataFaults, draw_shapes, read_annotated, splits_of
 from detect.errors import DetectError
 from detect.evaluation import DetectionSet, write_detections_json
 from detect.experiment.datasets import read_split, read_splits
+from detect.settings import Settings
 from detect.structures import Detections
 
 

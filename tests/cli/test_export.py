@@ -8,8 +8,9 @@ from torch.testing import assert_close
 
 from detect.backbones import create_backbone
 from detect.cli import main
-from detect.config import Settings, resolve
+from detect.config import resolve
 from detect.experiment.model import build_detector
+from detect.settings import Settings
 from detect.training import save_checkpoint
 
 

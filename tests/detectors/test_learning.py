@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from detect.config import Settings, resolve
+from detect.config import resolve
 from detect.data import draw_shapes
 from detect.experiment.model import load
 from detect.experiment.training import train
+from detect.settings import Settings
 
 TRAINING = {
     "epochs": 150,

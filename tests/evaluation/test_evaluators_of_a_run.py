@@ -7,12 +7,13 @@ import pytest
 import torch
 from rich.table import Table
 
-from detect.config import Settings, resolve
+from detect.config import resolve
 from detect.data import draw_shapes, read_dataset
 from detect.errors import DetectError
 from detect.experiment.evaluation import evaluate
 from detect.experiment.model import build_detector
 from detect.registry import Registry
+from detect.settings import Settings
 
 CPU = torch.device("cpu")
 

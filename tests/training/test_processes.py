@@ -11,12 +11,13 @@ from rich.console import Console
 from torch.testing import assert_close
 
 from detect.backbones import create_backbone
-from detect.config import Settings, resolve
+from detect.config import resolve
 from detect.data import TrainingBatches, draw_shapes, read_dataset
 from detect.detectors import DETECTORS
 from detect.errors import DetectError
 from detect.experiment.evaluation import evaluate
 from detect.experiment.model import build_detector
+from detect.settings import Settings
 from detect.training import (
     ALONE,
     EngineSettings,

@@ -6,12 +6,13 @@ from rich.console import Console
 from torch.testing import assert_close
 
 from detect.backbones import create_backbone
-from detect.config import Config, Settings, resolve
+from detect.config import Config, resolve
 from detect.detectors import Localizer
 from detect.detectors.localizer.cascade import RefinementStage
 from detect.errors import DetectError
 from detect.experiment.model import load
 from detect.experiment.training import train
+from detect.settings import Settings
 from detect.structures import GroundTruth
 from detect.training import FitPhase, GradientSettings, Plan
 from tests.contracts import NoBatches, image_batch, some_truth
