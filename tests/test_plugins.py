@@ -1,7 +1,8 @@
-"""A backbone from outside the package: one file with one registration."""
+"""A backbone and a detector from outside the package: one file each, as their pages have them."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -11,34 +12,14 @@ from detect.errors import DetectError
 from detect.plugins import load_plugins
 from tests.conftest import REPOSITORY
 
-FILE = '''
-"""A backbone of a user."""
 
-from torch import nn
+def blocks(page):
+    """The Python and the YAML of a page of the documentation."""
+    text = (REPOSITORY / "docs" / page).read_text()
+    return [re.search(rf"```{name}\n(.*?)```", text, re.DOTALL)[1] for name in ("python", "yaml")]
 
-from detect.backbones import BACKBONES, Backbone
 
-
-@BACKBONES.register("three_layers")
-def three_layers() -> Backbone:
-    trunk = nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=4, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(8, 16, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3, stride=2, padding=1),
-        nn.ReLU(),
-    )
-    head = nn.Sequential(nn.Flatten(), nn.Linear(32 * 4 * 4, 24), nn.ReLU())
-    return Backbone(trunk, head, image_size=64, num_published_classes=0)
-'''
-
-CONFIG = """
-data: {kind: shapes, root: shapes, num_images: 20, image_size: 64, num_workers: 0}
-backbone: {name: three_layers}
-detector: {name: yolo, variant: modern, head: convolutional, input_size: 64, hidden_features: 8}
-training: {epochs: 1, batch_size: 4}
-"""
+FILE, CONFIG = blocks("own_backbone.md")
 
 
 def run(folder, monkeypatch, *arguments, plugins="mine.py"):
@@ -70,6 +51,19 @@ def test_it_is_listed_and_trains_a_detector(folder, monkeypatch):
     assert trained.returncode == 0, trained.stderr
     found = run(folder, monkeypatch, "infer", "run", "shapes/JPEGImages", "--out", "found")
     assert found.returncode == 0, found.stderr
+
+
+def test_a_detector_of_ones_own_trains_and_detects(tmp_path, monkeypatch):
+    code, config = blocks("own_detector.md")
+    (tmp_path / "mine.py").write_text(code)
+    (tmp_path / "config.yaml").write_text(config)
+    trained = run(tmp_path, monkeypatch, "train", "config.yaml", "--out", "run")
+    assert trained.returncode == 0, trained.stderr
+    assert 0 <= json.loads((tmp_path / "run" / "evaluation.json").read_text())["map_area"] <= 1
+    assert json.loads((tmp_path / "run" / "detections.json").read_text())["images"]
+    wrong = run(tmp_path, monkeypatch, "train", "config.yaml", "detector.iou_threshold=2")
+    assert wrong.returncode == 2
+    assert "detector.iou_threshold: expected 0 to 1, found 2" in wrong.stderr
 
 
 def test_without_its_file_it_is_unknown(folder, monkeypatch):
