@@ -116,7 +116,7 @@ class DetectionDataSection(DataSection):
     """Which images a detector learns from.
 
     `kind` is a name in `detect.data.DATASETS`; what else its reader takes are keys of this section.
-    `voc`, `coco` and `yolo` are folders in these layouts (docs/data.md), `auto` finds out which;
+    `voc`, `coco` and `yolo` are folders in these layouts (docs/data.md), `auto` detects which;
     of all but `voc`, `classes` is `auto` unless it is set. `shapes` is the built-in set. With
     joints: `figures`, the built-in set of stick figures, and `coco_keypoints`, where `root` has
     `images/` and `annotations/person_keypoints_<split>.json`; `person_crops` makes an image of
@@ -345,7 +345,7 @@ def resolve_experiment(
 def _with_own_keys(
     model: type[ExperimentModel], values: Mapping[str, Any], checker: "_Checker"
 ) -> type[ExperimentModel]:
-    """The model with what the reader of `data.kind` takes besides the keys of every data section.
+    """The model with the keys that the reader of `data.kind` adds to those of every data section.
 
     A kind that is unknown, or whose data cannot be used here, is a fault.
     """

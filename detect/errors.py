@@ -1,4 +1,4 @@
-"""The exceptions that a user meets: a fault to mend, and a run that was stopped."""
+"""The exceptions that a user meets: an input to fix, and a run that was stopped."""
 
 
 class DetectError(Exception):

@@ -133,7 +133,7 @@ def evaluate(
 def check_dataset(
     root: str | Path, splits: Sequence[str] | None = None, kind: str = "auto"
 ) -> CheckReport:
-    """Find what is wrong with a data set, and what is legal but seldom meant: `detect data check`.
+    """Find what is wrong with a data set, and what is legal but rarely meant: `detect data check`.
 
     Args:
         root: its folder; of YOLO's format also the YAML file.

@@ -1,4 +1,4 @@
-"""Reading text files, and writing files so that nobody ever meets half of one."""
+"""Reading text files, and writing files so that nobody ever sees half of one."""
 
 import json
 import os

@@ -106,7 +106,7 @@ class Settings:
 
 
 def read_settings(given: str | Path) -> Settings:
-    """Parse a config, remembering the line of each key; a key that stands twice is refused."""
+    """Parse a config, remembering the line of each key; a key that is set twice is refused."""
     path = find_config(given)
     try:
         text = path.read_text(encoding="utf-8")

@@ -134,7 +134,7 @@ class GroundTruth:
     Attributes:
         boxes: `[N, 4]` xyxy pixels, each of positive size.
         labels: `[N]` classes 0 … C−1.
-        difficult: `[N]`; VOC's flag of objects that evaluation neither demands nor punishes.
+        difficult: `[N]`; VOC's flag of objects that evaluation ignores.
         joints: `[N, K, 3]` x, y in pixels and COCO's visibility: 0 not labeled, 1 labeled but
             hidden, 2 visible. Where it is 0, x and y say nothing, and are 0 by convention. None
             for data without joints.

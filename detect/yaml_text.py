@@ -11,7 +11,7 @@ import yaml
 # Values after all aliases are unfolded. A config has some hundred, a list of all classes of
 # ImageNet 21,841; nine lines of nested aliases have billions.
 MAX_VALUES = 200_000
-# Python refuses to print numbers of more than 4,300 digits; nobody means one of more than these.
+# Python refuses to print numbers of more than 4,300 digits; no sensible number is longer.
 _MAX_NUMBER_BITS = 1024
 
 

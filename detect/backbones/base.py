@@ -160,7 +160,7 @@ class Backbone(nn.Module):
     def compile_layers(self) -> None:
         """Compile the trunk for training, level by level, at the next run of each (torch.compile).
 
-        An evaluation runs it as it is: the batches of another size would each be compiled anew.
+        An evaluation runs it as it is: the batches of another size would each be compiled again.
         """
         self._compiled = {}
 

@@ -38,7 +38,7 @@ def create_backbone(
         image_size: taken as the size that it was designed for; see `Backbone.design_for`.
 
     Raises:
-        DetectError: an unknown name or part, or weights that are not to be had or do not fit.
+        DetectError: an unknown name or part, or weights that are unavailable or do not fit.
     """
     backbone = BACKBONES[name]()
     for remark in load_weights(backbone, name, str(weights)):

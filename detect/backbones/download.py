@@ -42,7 +42,7 @@ def fetch_file(url: str, folder: Path) -> Path:
 
     It is written to `<name>.part`, which an interrupted download leaves behind and the next one
     goes on with. A name without a hash gives no means to find that two parts do not belong
-    together: such a file is fetched anew.
+    together: such a file is fetched again.
 
     Args:
         url: an http or https address that ends with a file name.
@@ -222,7 +222,7 @@ def _no_answer(url: str, part: Path, reason: str) -> DetectError:
 def _broke_off(url: str, part: Path, received: int, total: int | None, reason: str) -> DetectError:
     of_total = "" if total is None else f" of {total / 1e6:.1f}"
     keeps = hash_in(part.stem) is not None
-    next_time = "goes on from there" if keeps else "begins anew, since its name carries no hash"
+    next_time = "goes on from there" if keeps else "starts over, since its name carries no hash"
     return DetectError(
         f"{part.stem}: the connection broke off ({reason}) after {received / 1e6:.1f}{of_total} MB "
         f"from {url}; the same command {next_time}"

@@ -120,7 +120,7 @@ class Summary:
         grid: side of the map that the head takes.
         channels: of the trunk's output.
         feature_dim: length of the head's output.
-        weights: those that `backbone.weights` can name besides a file.
+        weights: those that `backbone.weights` can name instead of a file.
         layers: of the network, in their order.
     """
 

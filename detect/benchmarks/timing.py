@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-# What is told of a contest:
+# What is reported of a contest:
 #   name, sizes         of the task
 #   ours_median_s       seconds
 #   rival               its name; None where there is nothing to compare with

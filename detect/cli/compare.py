@@ -36,7 +36,7 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Entry:
-    """What is told of one run.
+    """What is reported of one run.
 
     Attributes:
         name: of the run's folder.

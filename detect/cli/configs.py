@@ -49,7 +49,7 @@ def copy_configs(name: str, target: str, force: bool, console: Console) -> None:
         name: of a config or of a folder of them.
         target: a folder, or a file that ends with .yaml.
         force: replace files that are there.
-        console: where the next step is told.
+        console: where the next step is printed.
 
     Raises:
         DetectError: there is none of that name, or a file is there already.

@@ -1,6 +1,6 @@
 """Annotated images as their files have them: what readers, writers and the checker share.
 
-A `GroundTruth` holds what a detector learns from. These records hold what a file says besides, so
+A `GroundTruth` holds what a detector learns from. These records hold what else a file says, so
 that a data set can be written in another format without loss, and a fault can name its place.
 """
 
@@ -52,7 +52,7 @@ class AnnotatedImage:
         annotation_path: the file that holds the objects; one for many images in COCO's format.
         size: (height, width) in pixels as displayed.
         splits: the splits that list it, in alphabetic order; a sound set has one, or a joint one
-            such as VOC's trainval besides.
+            such as VOC's trainval as well.
         objects: in the order of the file.
         extras: what else the file says of the image, by the keys of its format.
     """

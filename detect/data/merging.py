@@ -46,7 +46,7 @@ def merge_splits(
 
 
 def _content(image: AnnotatedImage) -> list[Any]:
-    # ids may be counted anew in each file
+    # ids may restart in each file
     extras = [
         {key: value for key, value in item.extras.items() if key != "id"} for item in image.objects
     ]

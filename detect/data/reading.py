@@ -108,7 +108,7 @@ def read_annotated(
         splits: the splits to read; None for all, an empty list for all images of any split or
             none.
         classes: the names of the labels 0 … C−1, `voc`, or `auto` for those of the set.
-        data_format: None finds out.
+        data_format: None detects it.
         verify_images: decode every image once. Otherwise only the headers are read.
         with_extras: keep what training has no use for, as far as that takes memory.
         progress: called with the number of images looked at and the number of all.
@@ -155,7 +155,7 @@ def read_dataset(
     Args:
         root: its folder; of YOLO's format also the YAML file.
         split: its name; None for all images of a set in VOC's, COCO's or YOLO's format.
-        kind: any name in `DATASETS`; `auto` finds out whether it is voc, coco or yolo.
+        kind: any name in `DATASETS`; `auto` detects whether it is voc, coco or yolo.
         classes: the names of the labels 0 … C−1, in this order; `voc` for the 20 of PASCAL VOC;
             `auto` for those of the set.
         on_error: `stop` raises all errors together; `skip` leaves faulty objects and faulty

@@ -156,7 +156,7 @@ def _write_yolo(
     # last: until it is there, the old splits hold
     places = {name: PurePosixPath(f"{name}.txt").as_posix() for name in by_split}
     write_text(file, yaml_text(annotated, places))
-    notes = (f"{file} was written anew, without its comments",) if old else ()
+    notes = (f"{file} was rewritten without its comments",) if old else ()
     return SplitsWritten((*files, file), notes)
 
 

@@ -26,7 +26,7 @@ class Detector(nn.Module, ABC):
         num_classes: C; labels are 0 … C−1. A background class, if there is one, is private.
         input_spec: how the detector wants to be fed.
         phase_names: the phases of its training, in order; a config may have a subsection for each.
-        metrics: by which it is judged besides mAP: `localization`, `pose`.
+        metrics: what it is judged by in addition to mAP: `localization`, `pose`.
     """
 
     phase_names: ClassVar[tuple[str, ...]] = ("train",)

@@ -1,4 +1,4 @@
-"""A module that is made of others, such as a dense head, and made anew when they have changed."""
+"""A module that is made of others, such as a dense head, and made again when they have changed."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar

@@ -67,7 +67,7 @@ class Evaluation:
         return [table for report in self.reports.values() for table in report.tables()]
 
 
-# What judges a detector besides mAP, by the names in `Detector.metrics`: each makes an evaluator
+# Further judges of a detector by the names in `Detector.metrics`: each makes an evaluator
 # for a data set and an IoU threshold, or None where the data set lacks what it needs.
 EVALUATORS = Registry[Callable[[DetectionDataset, float], Evaluator | None]]("evaluator")
 

@@ -278,7 +278,7 @@ def build_detector(
         report: called with each remark on the backbone's weights.
 
     Raises:
-        DetectError: a backbone, weights or settings that are not to be had.
+        DetectError: a backbone, weights or settings that are unavailable.
     """
     # torch draws initial weights from its global generator and offers no other way
     torch.manual_seed(config.seed)

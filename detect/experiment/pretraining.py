@@ -73,7 +73,7 @@ def pretrain(
         when there is neither.
 
     Raises:
-        DetectError: anything that a user can mend.
+        DetectError: anything that a user can fix.
         Interrupted: Ctrl-C; the run can be continued.
     """
     with running(config, console) as (processes, shown):
@@ -138,7 +138,7 @@ def build_classifier(
     """The classifier of a config, its weights drawn from the config's seed.
 
     Raises:
-        DetectError: a backbone or weights that are not to be had.
+        DetectError: a backbone or weights that are unavailable.
     """
     # torch draws initial weights from its global generator and offers no other way
     torch.manual_seed(config.seed)

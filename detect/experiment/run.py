@@ -236,7 +236,7 @@ def _check_folder(config: Experiment, folder: Path, resume: bool, console: Conso
         newest[1]["config"],
         config,
         f"{folder}: the run to be continued was begun with other settings. Take them back, or "
-        "begin anew with another --out:",
+        "start again with another --out:",
     )
 
 
@@ -253,7 +253,7 @@ def is_finished(config: Experiment, folder: Path, console: Console) -> bool:
         stored.as_dict(),
         config,
         f"{folder}: holds the results of a run with other settings. Take them back, give another "
-        "--out, or delete the folder to train anew:",
+        "--out, or delete the folder to train again:",
     )
     console.print(
         f"{folder}: trained already with these settings; its results are reused",

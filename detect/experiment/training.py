@@ -70,7 +70,7 @@ def train(
         The evaluation, or None when there is neither a test nor a validation split.
 
     Raises:
-        DetectError: anything that a user can mend.
+        DetectError: anything that a user can fix.
         Interrupted: Ctrl-C; the run can be continued.
     """
     with running(config, console) as (processes, shown):

@@ -83,7 +83,7 @@ def fit_linear_svms(
             after which the best that was reached is returned. `auto` counts both.
         initial: where to begin, such as the result for fewer examples. The dual solver goes on
             from `duals` if there is one for each example; for examples that were added, extend
-            them with zeros. Without them it begins anew, and the weights only stand until it has
+            them with zeros. Without them it starts over, and the weights only stand until it has
             found better ones.
         solver: `dual` for coordinate descent, on the CPU alone and much faster with numba (the
             extra `fast`); `newton`; or `auto`: on the CPU `dual`, and `newton` for the classes that

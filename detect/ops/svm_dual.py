@@ -51,7 +51,7 @@ def minimize(
     columns = torch.arange(point.shape[1])  # classes that are not done
     num_passes = 0
     while True:
-        # made anew from the duals, since rounding errors add up where it is kept up to date
+        # recomputed from the duals, since rounding errors add up where it is kept up to date
         dual_point = problem.combine(problem.signs * duals)
         outputs = problem.outputs(point)
         values = problem.objective(point, outputs)

@@ -119,5 +119,5 @@ def compiled_sweep() -> Callable[..., Any]:
     function = inspect.unwrap(sweep)  # type checkers of tests wrap what they check
     try:
         return numba.njit(function, cache=True)  # type: ignore[no-any-return]
-    except RuntimeError:  # no folder for the code: compile anew in each process
+    except RuntimeError:  # no folder for the code: compile again in each process
         return numba.njit(function)  # type: ignore[no-any-return]

@@ -21,7 +21,7 @@ class ProposalSource(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Plain data that says all that the boxes depend on, besides the image and its id."""
+        """Plain data that says all that the boxes depend on, apart from the image and its id."""
         ...
 
     def __call__(

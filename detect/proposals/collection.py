@@ -213,11 +213,11 @@ def _read_npz(path: Path) -> Proposals:
             names, counts.astype(np.int64), boxes.astype(np.float32), dict(settings)
         )
     except (ValueError, TypeError) as error:
-        raise DetectError(f"{path}: its settings are no JSON object; compute it anew") from error
+        raise DetectError(f"{path}: its settings are no JSON object; compute it again") from error
     if proposals.fingerprint != str(arrays["fingerprint"]):
         raise DetectError(
             f"{path}: the fingerprint is not that of the content: the file was damaged or changed; "
-            "compute it anew"
+            "compute it again"
         )
     return proposals
 
@@ -335,7 +335,7 @@ def _check_boxes(path: Path, proposals: Proposals, sizes: Sizes | None) -> None:
         f"{path}: image {proposals.image_ids[image]}, box {place}: expected finite "
         f"0 ≤ x1 < x2 and 0 ≤ y1 < y2{inside}, found {boxes[row].tolist()} "
         f"({int((~good).sum())} such boxes in all); the boxes are of other images, or in another "
-        "order of coordinates: mend or compute them again"
+        "order of coordinates: fix or recompute them"
     )
 
 

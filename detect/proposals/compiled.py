@@ -34,7 +34,7 @@ def compiled_kernels() -> Kernels | None:
         function = inspect.unwrap(function)  # type checkers of tests wrap what they check
         try:
             return numba.njit(function, cache=True)  # type: ignore[no-any-return]
-        except RuntimeError:  # no folder for the code: compile anew in each process
+        except RuntimeError:  # no folder for the code: compile again in each process
             return numba.njit(function)  # type: ignore[no-any-return]
 
     return Kernels(

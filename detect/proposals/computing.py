@@ -254,7 +254,7 @@ def _in_processes(
     except BrokenProcessPool as error:
         names = ", ".join(images[number].image_id for number in running.values())
         raise DetectError(
-            f"a worker process died while working on {names}: it was killed, likely for want of "
+            f"a worker process died while working on {names}: it was killed, probably for lack of "
             "memory; what is done is kept: run again with fewer workers, or look at these images"
         ) from error
     finally:

@@ -35,7 +35,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint; `content` must be tensors and plain data.
 
     Raises:
-        DetectError: it cannot be written, such as for want of room; what `path` was stays.
+        DetectError: it cannot be written, for lack of space for instance; what was at `path` stays.
     """
     content = {"format": FORMAT, "versions": versions(), **content}
     try:
@@ -142,7 +142,7 @@ class CheckpointFolder:
         if not reasons:
             return None
         raise DetectError(
-            "no checkpoint of the run is sound; begin anew in another folder:\n"
+            "no checkpoint of the run is sound; start again in another folder:\n"
             + "\n".join(f"  {reason}" for reason in reasons)
         )
 

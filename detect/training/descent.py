@@ -89,7 +89,7 @@ class Descent:
         return terms, is_bad
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain data: all that the next step depends on, besides the model."""
+        """Plain data: all that the next step depends on, apart from the model."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -140,7 +140,7 @@ class Descent:
             nn.utils.clip_grads_with_norm_(self._parameters, self.settings.gradient_clip, norm)
         loss = torch.stack([term.double() for term in terms.values()]).sum()
         is_bad = ~loss.isfinite()
-        if not self.scaler.is_enabled():  # else a gradient beyond float16 is the scaler's to mend
+        if not self.scaler.is_enabled():  # else a gradient beyond float16 is the scaler's to handle
             is_bad = is_bad | ~norm.isfinite()
         if self.processes.count > 1:
             is_bad = self.processes.mean(is_bad.double()) > 0

@@ -9,14 +9,14 @@ from detect.errors import Interrupted
 
 
 class Interruption:
-    """While entered, the first SIGINT or SIGTERM is noted; a second one acts as ever."""
+    """While entered, the first SIGINT or SIGTERM is noted; a second one has its default effect."""
 
     def __init__(self) -> None:
         self.requested: signal.Signals | None = None
         self._previous: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> "Interruption":
-        # only the main thread may set handlers; elsewhere signals act as ever
+        # only the main thread may set handlers; elsewhere signals keep their default effect
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._note)

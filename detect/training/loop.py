@@ -139,7 +139,7 @@ class TrainingRun:
         if "training" not in content or self.kind not in content:
             raise DetectError(
                 f"{path}: expected the state of a training of a {self.kind}, found "
-                "another file, such as best.pt; give its path as backbone.weights, or begin anew "
+                "another file, such as best.pt; give its path as backbone.weights, or start again "
                 "in another folder"
             )
         self.model.load_state_dict(content[self.kind])

@@ -109,7 +109,7 @@ Fit = Callable[[Watch], Mapping[str, Any] | None]
 class FitPhase:
     """A step that is no descent: it measures or solves, and leaves the result in the model.
 
-    A run that is interrupted in it begins it anew; what it keeps in a cache of its own it finds
+    A run that is interrupted in it starts it over; what it keeps in a cache of its own it finds
     again.
 
     Attributes:

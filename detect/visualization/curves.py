@@ -36,7 +36,7 @@ SUFFIXES = (".png", ".pdf", ".svg")
 def draw_curves(metrics_file: Path, out: Path) -> None:
     """Draw a run's `metrics.jsonl`: loss with its terms, scores and learning rate over the steps.
 
-    Phases follow each other on the axis of steps, whether or not their own count begins anew. Steps
+    Phases follow each other on the axis of steps, whether or not their own count starts over. Steps
     that a continued run has repeated are drawn once, as they came out last. A line that cannot be
     read, as a killed run leaves it, is left out; the figure says how many were.
 
@@ -124,7 +124,7 @@ def _read_phases(metrics_file: Path) -> tuple[list[_Phase], int]:
     for before, after in itertools.pairwise(ordered):
         if not after.train:  # it took no step: it was judged where the one before ended
             after.offset = before.offset
-        elif after.first_step <= before.last_step + before.offset:  # its count begins anew
+        elif after.first_step <= before.last_step + before.offset:  # its count starts over
             after.offset = before.last_step + before.offset
     return ordered, num_unreadable
 

@@ -1,4 +1,4 @@
-"""Boxes that are legal and yet seldom meant: doubled, tiny, huge, far too long, counted from 0."""
+"""Boxes that are legal but rarely intended: doubled, tiny, huge, far too long, counted from 0."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,10 +11,10 @@ from detect.data.checking.finding import Finding, warning
 from detect.ops.iou import box_iou
 
 # Two drawings of one object by one hand agree to a pixel or two in forty; two objects side by
-# side, one hidden by the other, seldom overlap that much.
+# side, one hidden by the other, rarely overlap that much.
 SAME_BOX_IOU = 0.95
 # A box of this side still has an IoU of 0.5 when it is drawn one pixel off. Of a smaller one, the
-# annotation itself is no more certain than what a detection is demanded to be.
+# annotation itself is no more certain than what is required of a detection.
 MIN_BOX_SIDE = 3.0
 # The longer side that detectors scale an image to, roughly: 416 … 640 in YOLO's family, more in
 # Faster R-CNN's. What is smaller than one pixel there leaves nothing to see.
@@ -28,7 +28,7 @@ MAX_ASPECT_RATIO = 20.0
 # leaves those alone.
 MAX_ASPECT_DEVIATIONS = 8.0
 # And how many times the median. An object three quarters of which are hidden, or a cell seen from
-# the side, is seldom more than four times as long as its class usually is.
+# the side, is rarely more than four times as long as its class usually is.
 MIN_ASPECT_FACTOR = 4.0
 # The median and the spread of fewer boxes say little.
 MIN_BOXES_FOR_ASPECT = 30

@@ -22,7 +22,7 @@ _SAID_BETTER = "unlisted-images"
 def check_annotated(
     annotated: AnnotatedSet, *, is_whole: bool = True, progress: Progress | None = None
 ) -> CheckReport:
-    """Find what is wrong with a data set, and what is legal but seldom meant.
+    """Find what is wrong with a data set, and what is legal but rarely intended.
 
     Every image is read and decoded once, in a few threads.
 

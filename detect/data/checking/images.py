@@ -98,7 +98,7 @@ def _twin(image: AnnotatedImage, first: AnnotatedImage) -> Finding:
         remedy = "delete one of the two with its annotation"
         return warning(images[0], None, "identical-images", value, remedy, images=images)
     value += f", which is in {apart[1]}, this one in {apart[0]}"
-    remedy = "keep one of the two: a detector is judged on what it knows by heart otherwise"
+    remedy = "keep one of the two: a detector must not be judged on what it has memorized"
     return error(images[0], None, "identical-images-across-splits", value, remedy, images=images)
 
 

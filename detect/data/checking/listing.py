@@ -1,4 +1,4 @@
-"""Files that lie in the folders of a set and that nobody lists."""
+"""Files in the folders of a set that nothing lists."""
 
 import re
 from collections.abc import Iterator

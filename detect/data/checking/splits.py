@@ -117,7 +117,7 @@ def _overlaps(image: AnnotatedImage) -> Iterator[Finding]:
                 None,
                 "overlapping-splits",
                 f"the image {image.image_id} is listed in {first} and in {second}",
-                "list it in one of them: a detector is judged on what it knows by heart otherwise",
+                "list it in one of them: a detector must not be judged on what it has memorized",
                 images=(image.image_path,),
             )
 

@@ -13,7 +13,7 @@ COCO's own files are `instances_train2017.json` and `train2017/`: their split is
 `annotations` is the split of its name.
 
 Category ids may have gaps, as COCO's 1 … 90: labels are by ascending id. `iscrowd` is a crowd;
-`difficult`, which this package writes besides, is VOC's flag. A box is (x, y, width, height),
+`difficult`, which this package also writes, is VOC's flag. A box is (x, y, width, height),
 continuous and counted from 0. What passes the border by up to a pixel is cut off, with a warning
 if it is more than a rounding. Faults of images, categories and annotations are collected; a file
 that is no such data set ends at once in a `DetectError`.

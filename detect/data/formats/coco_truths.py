@@ -45,7 +45,7 @@ class COCOTruths:
         truths: of each image `boxes_xywh` (`[N, 4]` float64, x, y, width and height in pixels),
             `labels` (`[N]` int64), `iscrowd` (`[N]` bool) and `area` (`[N]` float64, square
             pixels, of the box where the file has none), in the order of the file.
-        difficult: of each image `[N]` VOC's flag, which this package writes besides; COCO's
+        difficult: of each image `[N]` VOC's flag, which this package writes as well; COCO's
             protocol knows no such flag.
         faults: what was found wrong.
         num_skipped_images: images left out for a fault.
@@ -97,7 +97,7 @@ class COCOTruths:
         return tuple(records)
 
     def of_images(self, image_names: Sequence[str]) -> "COCOTruths":
-        """Those of some images alone, by ascending id as ever.
+        """Those of some images only, by ascending id.
 
         Raises:
             DetectError: the file has no image of that name.

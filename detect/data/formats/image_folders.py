@@ -7,7 +7,7 @@ root/val/cat/000345.jpg           a folder for each split
 ```
 
 An image is a `Sample` whose only object fills it, so that everything that works on detection
-samples works on these. Everything that is wrong is found before training and told together, as
+samples works on these. Everything that is wrong is found before training and reported together, as
 for VOC data sets. Names that begin with a dot (`.ipynb_checkpoints`, `._000012.jpg`) are those of
 the system's and other programs' files and are passed over.
 """

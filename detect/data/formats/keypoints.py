@@ -11,7 +11,7 @@ describe the format. A box is (x, y, width, height), continuous and counted from
 pixel, counted from 0: half a pixel is added, which gives the pixel's center in the continuous frame
 of the boxes. Detectron2 reads them so too (`load_coco_json`).
 
-As for VOC data sets, everything that is wrong is found before training and told together: faults
+As for VOC data sets, everything that is wrong is found before training and reported at once: faults
 of images and annotations as `Fault` records; a file that is no such data set at once.
 """
 

@@ -6,7 +6,7 @@ root/JPEGImages/000012.jpg       the image, found by its id; <filename> is often
 root/ImageSets/Main/train.txt    the ids of a split, one a line
 ```
 
-Everything that is wrong is found before training and told together: faults of single objects and
+Everything that is wrong is found before training and reported at once: faults of single objects and
 images are collected as `Fault` records; faults of the set as a whole (a missing folder, a split
 without images) end at once in a `DetectError`.
 

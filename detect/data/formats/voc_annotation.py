@@ -103,7 +103,7 @@ def read_voc_annotation(path: Path, with_extras: bool) -> VOCAnnotation:
 
 
 def _bad_extras(path: Path, title: str | None, error: ExtrasError) -> Fault:
-    remedy = "correct it; without it, what the file says besides the boxes is not kept"
+    remedy = "correct it; without it, whatever else the file says is not kept"
     return Fault(str(path), title, "bad-extras", str(error), remedy, "warning")
 
 

@@ -1,4 +1,4 @@
-"""What VOC's XML says of images and objects besides classes and boxes, as plain data.
+"""What VOC's XML says of images and objects beyond classes and boxes, as plain data.
 
 `<truncated>0</truncated>` is `{"truncated": 0}`, nested elements are mappings, repeated ones lists.
 Whole numbers are int, any other text is str. What XML cannot hold so that it comes back the same,
@@ -25,11 +25,11 @@ _PLAIN_TEXT = re.compile(r"(?!\s)[ -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*(?
 
 
 class ExtrasError(ValueError):
-    """What an annotation says besides its boxes cannot be read."""
+    """What an annotation says beyond its boxes cannot be read."""
 
 
 def read_image_extras(root: Element) -> dict[str, Any]:
-    """What an `<annotation>` says besides its objects and size; `depth` is that of `<size>`.
+    """What an `<annotation>` says beyond its objects and size; `depth` is that of `<size>`.
 
     Raises:
         ExtrasError: elements are nested too deeply, or `<extras>` holds no JSON object.
@@ -40,7 +40,7 @@ def read_image_extras(root: Element) -> dict[str, Any]:
 
 
 def read_object_extras(element: Element) -> dict[str, Any]:
-    """What an `<object>` says besides its class, box and flags.
+    """What an `<object>` says beyond its class, box and flags.
 
     Raises:
         ExtrasError: as in `read_image_extras`.

@@ -99,7 +99,7 @@ class Augmentation:
         transforms += [_named_transform(entry) for entry in extra]
         swapped = [joint for pair in joint_swaps for joint in pair]
         if len(set(swapped)) < len(swapped):
-            raise ValueError(f"joint_swaps: a joint stands twice in {list(joint_swaps)}")
+            raise ValueError(f"joint_swaps: a joint is listed twice in {list(joint_swaps)}")
         self._joint_swaps = tuple(joint_swaps)
         self._pipeline = _composed(transforms or [albumentations.NoOp()])
 

@@ -49,7 +49,7 @@ class SampleSource(Protocol):
 
 
 class TrainingBatches:
-    """Augmented images in batches, shuffled anew each epoch.
+    """Augmented images in batches, reshuffled each epoch.
 
     The last batch of an epoch is left out when it is not full, unless it is the only one. Of
     several processes, each gets its share of every batch; no image comes twice.

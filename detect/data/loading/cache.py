@@ -15,7 +15,7 @@ class CachedSamples:
     """Samples that are decoded once, as long as there is room for them.
 
     The memory is shared with loader workers that are forked; of workers that are started in
-    another way, each reads its images anew. An image takes height × width × 3 bytes. Those that
+    another way, each reads its images again. An image takes height × width × 3 bytes. Those that
     come when the room is taken are decoded each time.
 
     Args:

@@ -89,7 +89,7 @@ class DrawnSet:
         Raises:
             DetectError: the folder holds something else.
         """
-        remedy = "name another folder, or remove this one to have it drawn anew"
+        remedy = "name another folder, or remove this one to have it drawn again"
         if folder.exists() and not folder.is_dir():
             raise DetectError(
                 f"{folder}: expected a folder for {self.description}, found a file; {remedy}"

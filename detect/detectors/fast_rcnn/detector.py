@@ -38,7 +38,7 @@ class FastRCNN(RegionDetector):
     head, which gives a softmax over C classes and background and, for each class, the way to the
     object's box. All of it is trained at once.
 
-    Deviations. With several scales, the images of a step have one scale in common, drawn anew for
+    Deviations. With several scales, the images of a step have one scale in common, drawn again for
     each step; the paper draws one for each image. The targets' spread is a constant of the
     authors' later release, not measured on the training set. An image without objects gives
     background from all its proposals; the paper's sets have none.

@@ -44,7 +44,7 @@ class FasterRCNN(RegionDetector):
     3. `shared_rpn`: the proposal network on the detection network's trunk, which is held.
     4. `shared_fast_rcnn`: the layers behind the shared ones, on the new proposals.
 
-    Deviations. The proposals of steps 2 and 4 are found anew for each augmented image, by the
+    Deviations. The proposals of steps 2 and 4 are found again for each augmented image, by the
     network of the step before, not once for the set. Step 3 begins with the proposal layers of
     step 1. For those of the proposal network's loss see `RegionProposalNetwork`.
 

@@ -257,7 +257,7 @@ class StoredFeatures:
         needed = self.sizes.num_bytes
         remedy = (
             "raise detector.feature_budget, lower detector.max_proposals, or set "
-            "detector.feature_cache to none, which computes the features anew for each pass"
+            "detector.feature_cache to none, which computes the features again for each pass"
         )
         if needed > self.budget:
             raise DetectError(

@@ -5,7 +5,7 @@ again, with replacement, a thousand times over, shows how far the metric would m
 sample: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13 (percentile
 intervals). Objects of one image are not independent, so whole images are drawn.
 
-An image that is drawn n times counts n times, so nothing is matched anew. And precision matters at
+An image that is drawn n times counts n times, so nothing is matched again. And precision matters at
 true positives only: what is needed of the false ones is how many of each image stand between two
 true positives, which a sparse matrix holds. Its product with the counts of all resamplings is most
 of the work.

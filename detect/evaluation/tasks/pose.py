@@ -80,7 +80,7 @@ class PoseReport:
         num_persons: the persons judged.
         num_left_out: persons who are difficult or have no labeled joint.
         num_without_detection: persons judged to whom no detection belongs.
-        num_without_size: persons judged whose size cannot be told, because the joints for it are
+        num_without_size: persons judged whose size is unknown, because the joints for it are
             not labeled or lie in one place; they count for PCP, but not for PCK.
     """
 
@@ -416,7 +416,7 @@ def _sizes(
     boxes: Float[Tensor, "P 4"],
     pairs: Sequence[tuple[int, int]],
 ) -> Float[Tensor, "P"]:
-    """The size of each person in pixels, more than 0; nan where it cannot be told.
+    """The size of each person in pixels, more than 0; nan where it is unknown.
 
     It is the distance of the first of the `pairs` whose joints are both labeled, and not in one
     place; without pairs, the longer side of the box.
