@@ -13,8 +13,8 @@ That is the folder `ILSVRC` of the download, with the mapping in it or beside it
 training images 0.54 million have boxes; the others are left out and counted.
 
 The annotations are VOC's and read by its rules, coordinates that count from 1 included. Everything
-that is wrong is found before training and reported at once. Russakovsky et al. 2015, "ImageNet large
-scale visual recognition challenge", describes the set.
+that is wrong is found before training and reported at once. Russakovsky et al. 2015, "ImageNet
+large scale visual recognition challenge", describes the set.
 """
 
 import os
