@@ -199,8 +199,8 @@ def build(kind: str, backbone: str) -> Detector:
     if kind == "faster_rcnn" and backbone not in SMALL:
         # regions of C4 would go through half of a large network, each at its full resolution
         options["level"] = drawn_backbone(backbone).levels[-1]
-    torch.manual_seed(1)
     own = copy.deepcopy(drawn_backbone(backbone))
+    torch.manual_seed(1)  # after the backbone, which draws only when it is not cached
     return BUILDERS[kind](own, NUM_CLASSES, input_size=side, **options)
 
 

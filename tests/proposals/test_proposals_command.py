@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 from scipy.io import savemat
 
-from detect.cli.proposals import Request, run_proposals
+from detect.cli.proposals import run_proposals
 from detect.data import draw_shapes
 from detect.errors import DetectError
 from detect.proposals import read_proposals
@@ -48,7 +48,7 @@ def run(*arguments, **options):
     output = io.StringIO()
     console = Console(file=output, width=200)
     options = {"settings": QUICK, "num_workers": 1, **options}
-    run_proposals(Request(*arguments, **options), console)
+    run_proposals(*arguments, console=console, **options)
     return output.getvalue()
 
 
@@ -144,10 +144,10 @@ def test_the_data_of_a_config(tmp_path):
         ({"method": "selective"}, "unknown 'selective'; did you mean 'selective-search'"),
         ({"method": "dense-windows"}, "mode of dense-windows: unknown key"),
         ({"split": "nothing"}, "nothing"),
-        ({"plot": "curve.txt"}, "--plot curve.txt: expected a name that ends with .png"),
+        ({"plot": "curve.txt"}, "--plot: expected a name that ends with .png, found curve.txt"),
         ({"boxes": "b.npz"}, "--boxes: a file has no parameters; leave out mode=single"),
         ({"boxes": "b.npz", "settings": []}, "b.npz: cannot be read"),
-        ({"out": "p.json"}, "--out p.json: expected a name that ends with .npz"),
+        ({"out": "p.json"}, "--out: expected a name that ends with .npz, found p.json"),
     ],
 )
 def test_faults_are_told_before_the_work(tmp_path, folder, options, message, monkeypatch):
