@@ -15,6 +15,7 @@ import difflib
 import importlib
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -40,6 +41,9 @@ PAIRS = """Lt LtE, Gt GtE, Eq NotEq, Is IsNot, In NotIn, Add Sub, Mult Div, BitA
 OTHER = dict(pair.split() for pair in PAIRS.split(","))
 OTHER |= {other: one for one, other in OTHER.items()}
 OTHER |= {"FloorDiv": "Mult", "Mod": "Mult"}
+SYMMETRIC = re.compile(
+    r"\b(max|min|maximum|minimum)$"
+)  # of whose arguments the order decides nothing
 
 
 def changed(node: ast.AST, **fields: object) -> ast.AST:
@@ -63,7 +67,7 @@ def mutants(node: ast.AST) -> Iterator[ast.AST]:
             yield from (ast.Constant(node.value + 1), ast.Constant(node.value - 1))
         case ast.If() | ast.IfExp() | ast.While():
             yield changed(node, test=ast.UnaryOp(ast.Not(), node.test))
-        case ast.Call(args=[first, second, *rest]):
+        case ast.Call(args=[first, second, *rest]) if not SYMMETRIC.search(ast.unparse(node.func)):
             yield changed(node, args=[second, first, *rest])
         case ast.Attribute(attr=name) if name in OTHER:
             yield changed(node, attr=OTHER[name])

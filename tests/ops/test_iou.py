@@ -61,6 +61,13 @@ def test_pairwise_equals_torchvision(kind, draw):
 
 
 @pytest.mark.parametrize("kind", MEASURES)
+def test_boxes_smaller_than_a_pixel_overlap_as_large_ones_do(kind):
+    pairwise = MEASURES[kind][0]
+    a, b = real_boxes(40, 3).double(), real_boxes(40, 4).double()
+    assert_close(pairwise(a / 1024, b / 1024), pairwise(a, b), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", MEASURES)
 def test_elementwise_is_the_diagonal_of_pairwise(kind):
     a, b = real_boxes(257, 5), real_boxes(257, 6)
     assert_close(elementwise_box_iou(a, b, kind), MEASURES[kind][0](a, b).diagonal())
