@@ -144,7 +144,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     for name in IMPORTED_BEFOREHAND.split():
         importlib.import_module(name)
-    equivalent = (ROOT / "tools/equivalent_mutants.txt").read_text()
+    equivalent = (ROOT / "tools/equivalent_mutants.txt").read_text().splitlines()
     found = sorted({file for name in arguments.files for file in (ROOT / "detect").glob(name)})
     trees = {file: ast.parse(file.read_text()) for file in found if file.stem not in LEFT_OUT}
     plain = {file: ast.unparse(tree) for file, tree in trees.items()}
@@ -155,10 +155,8 @@ def main() -> None:
     for file, source in sorted(chosen):
         lines = [text.splitlines() for text in (plain[file], source)]
         difference = list(difflib.unified_diff(*lines, str(file), n=2, lineterm=""))[2:]
-        if (
-            " ".join(line[0] + line[1:].strip() for line in difference if line[0] in "+-")
-            in equivalent
-        ):
+        changes = [line[0] + line[1:].strip() for line in difference if line[0] in "+-"]
+        if " ".join([file.name, *changes]) in equivalent:
             continue
         if file not in limits:
             begin = time.monotonic()

@@ -327,3 +327,11 @@ def test_boxes_smaller_than_a_pixel_match_as_large_ones_do():
         found = merging.match_score(large[:1] * scale, large * scale)
         expected = torch.tensor([0.0, 0.4 + 1 - 60 / 140, 3 + 1])
         assert_close(found, expected)
+
+
+@pytest.mark.parametrize("score", [-0.25, -3.0])
+def test_negative_scores_are_no_weights(score):
+    boxes, groups = torch.stack([SQUARE, SQUARE]), torch.zeros(2).long()
+    with pytest.raises(ValueError, match=rf"scores: .* found {score}"):
+        merge_predictions(boxes, torch.tensor([0.5, score]), groups, weights="score")
+    assert len(merge_predictions(boxes, torch.tensor([0.5, score]), groups)[0]) == 1
