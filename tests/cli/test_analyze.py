@@ -2,9 +2,6 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,21 +11,14 @@ from rich.console import Console
 
 from detect.cli.analyze import run_analysis
 from detect.configs import find_config
-from detect.data import draw_shapes, read_dataset
+from detect.data import read_dataset
 from detect.errors import DetectError
 from detect.evaluation import DetectionSet, write_detections_json, write_voc_detections
 from detect.structures import Detections
-from tests.conftest import REPOSITORY
+from tests.cli.conftest import run
 
 IMAGES = {"tide.png", "hoiem.png", "precision_recall.png", "score_curves.png"}
 IMAGES |= {"confusion_matrix.png", "recall.png"}
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "shapes"
-    draw_shapes(folder, num_images=40, image_size=(128, 128))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -163,15 +153,4 @@ def test_faults_are_readable_errors(shapes: Path, run_folder: Path, tmp_path: Pa
     ],
 )
 def test_arguments_that_do_not_belong_together(arguments: list[str], words: str, tmp_path: Path):
-    finished = subprocess.run(
-        [sys.executable, "-c", "from detect.cli import main; main()", "analyze", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=120,
-        env={**os.environ, "COLUMNS": "200", "PYTHONPATH": str(REPOSITORY)},
-        check=False,
-    )
-    assert finished.returncode == 2
-    assert words in finished.stderr
-    assert "Traceback" not in finished.stderr
+    assert words in run("analyze", *arguments, status=2, folder=tmp_path)

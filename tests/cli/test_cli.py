@@ -1,8 +1,9 @@
-"""The command line as a user meets it: in a process of its own, over a small set of shapes."""
+"""The command line as a user meets it, over a small set of shapes."""
 
 import csv
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -16,47 +17,8 @@ import numpy as np
 import pytest
 
 import detect
-from detect.configs import find_config
-from detect.data import draw_shapes
+from tests.cli.conftest import CONFIG, SMALL, run
 from tests.conftest import REPOSITORY
-
-CONFIG = find_config("yolo_tiny_shapes")
-SMALL = ["training.epochs=2", "training.batch_size=8", "data.num_images=40", "data.num_workers=0",
-         "detector.score_threshold=0.0001"]  # fmt: skip
-
-
-def run(*arguments: object, status: int = 0, folder: Path | None = None) -> str:
-    """Run `detect` and return what it printed; the exit status must be `status`."""
-    command = [sys.executable, "-c", "from detect.cli import main; main()", *map(str, arguments)]
-    finished = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        timeout=240,
-        env={**os.environ, "COLUMNS": "200"},
-        check=False,
-    )
-    printed = finished.stdout + finished.stderr
-    assert finished.returncode == status, printed
-    assert "Traceback" not in printed
-    return printed
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "shapes"
-    draw_shapes(folder, num_images=40, image_size=(128, 128))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    printed = run("train", CONFIG, f"data.root={shapes}", *SMALL, "--out", folder)
-    assert "Device: " in printed
-    assert "mAP" in printed
-    return folder
 
 
 def copy_of(shapes: Path, folder: Path) -> Path:
@@ -111,6 +73,7 @@ def test_resolved_config_of_a_run_trains_the_same_run(trained: Path, tmp_path: P
 
 
 def test_evaluate_a_run_and_its_detections(trained: Path, shapes: Path, tmp_path: Path):
+    trained = Path(shutil.copytree(trained, tmp_path / "run"))  # which gets another file
     run("evaluate", trained, "--json", tmp_path / "a.json")
     run("evaluate", trained / "checkpoints/best.pt", "--data", shapes, "--split", "test",
         "--save", tmp_path / "comp4", "--json", tmp_path / "b.json")  # fmt: skip
@@ -212,7 +175,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(
     trained: Path, shapes: Path, tmp_path: Path
 ):
     arguments = ["train", str(CONFIG), f"data.root={shapes}", *SMALL, "--out", str(tmp_path / "r")]
-    command = [sys.executable, "-c", "from detect.cli import main; main()", *arguments]
+    command = [sys.executable, "-m", "detect", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "r/checkpoints/last.pt").exists():
@@ -288,7 +251,7 @@ def test_print_config_shows_values_and_origins(tmp_path: Path):
     assert "epochs: 3" in printed
     assert "# command line" in printed
     assert "# default" in printed
-    assert f"{CONFIG}:" in printed
+    assert "# yolo_tiny_shapes:" in printed
     assert not list(tmp_path.iterdir())
 
 
@@ -352,9 +315,25 @@ def test_help(command: list[str]):
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "infer"])
-def test_tools_are_the_same_commands(name: str):
-    script = REPOSITORY / "tools" / f"{name}.py"
+def test_tools_are_the_same_commands(name: str, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["tool", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(REPOSITORY / "tools" / f"{name}.py"), run_name="__main__")
+    assert not ended.value.code
+    assert f"detect {name}" in capsys.readouterr().out
+
+
+def test_a_process_of_its_own(tmp_path: Path):
+    """Its exit status, and one error on stderr, in an encoding that lacks signs of the message."""
+    config = tmp_path / "größe.yaml"
+    config.write_text("training: {epoch: 5}\n")
     finished = subprocess.run(
-        [sys.executable, script, "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "detect", "train", config],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        check=False,
     )
-    assert f"detect {name}" in finished.stdout
+    assert finished.returncode == 2
+    assert finished.stdout == b""
+    assert finished.stderr.endswith(b"unknown key; did you mean 'epochs'?\n")
+    assert b"gr\\xf6\\xdfe.yaml:1: training.epoch:" in finished.stderr

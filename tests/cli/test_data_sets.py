@@ -12,7 +12,7 @@ from detect.cli.app import app
 from detect.cli.data import print_statistics
 from detect.cli.evaluate import run_evaluation
 from detect.config import resolve
-from detect.data import DataFaults, draw_shapes, read_annotated, splits_of
+from detect.data import DataFaults, read_annotated, splits_of
 from detect.errors import DetectError
 from detect.evaluation import DetectionSet, write_detections_json
 from detect.experiment.datasets import read_split, read_splits
@@ -21,10 +21,8 @@ from detect.structures import Detections
 
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "shapes"
-    draw_shapes(folder, num_images=20, image_size=(64, 64))
-    return folder
+def shapes(small_shapes):
+    return small_shapes
 
 
 def run(*arguments, status=0):

@@ -6,12 +6,9 @@ import json
 import pytest
 import torch
 
-from detect.cli import main
 from detect.cli.judgment import parse_thresholds
-from detect.configs import find_config
 from detect.data import (
     SHAPE_CLASSES,
-    draw_shapes,
     read_annotated,
     read_coco_truths,
     read_dataset,
@@ -28,31 +25,24 @@ from detect.evaluation import (
     write_voc_detections,
 )
 from detect.structures import Detections
+from tests.cli.conftest import CONFIG, run
 from tests.evaluation.coco_cases import random_case
 
-CONFIG = find_config("yolo_tiny_shapes")
+
+def evaluate(*arguments, status=0):
+    return " ".join(run("evaluate", *arguments, status=status).split())
 
 
-def detect_command(capsys, *arguments, status=0):
-    with pytest.raises(SystemExit) as ended:
-        main(["evaluate", *map(str, arguments)])
-    printed = "".join(capsys.readouterr())
-    assert (ended.value.code or 0) == status, printed
-    return " ".join(printed.split())
-
-
-def result_of(capsys, folder, *arguments):
+def result_of(folder, *arguments):
     path = folder / "result.json"
-    printed = detect_command(capsys, *arguments, "--json", path)
+    printed = evaluate(*arguments, "--json", path)
     assert str(path) in printed
     return json.loads(path.read_text())
 
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "shapes"
-    draw_shapes(folder, num_images=20, image_size=(64, 64))
-    return folder
+def shapes(small_shapes):
+    return small_shapes
 
 
 def noisy_detections(annotated, seed):
@@ -87,30 +77,30 @@ def forms(shapes, tmp_path_factory):
     return folder
 
 
-def test_all_forms_have_the_same_numbers(capsys, shapes, forms, tmp_path):
+def test_all_forms_have_the_same_numbers(shapes, forms, tmp_path):
     on_test = ("--data", shapes, "--split", "test")
-    first = result_of(capsys, tmp_path, "--detections", forms / "a.json", *on_test)
+    first = result_of(tmp_path, "--detections", forms / "a.json", *on_test)
     assert 0 < first["map_area"] < 1
     assert "coco" not in first
     for name in ("a.csv", "voc"):
-        assert result_of(capsys, tmp_path, forms / name, *on_test) == first
+        assert result_of(tmp_path, forms / name, *on_test) == first
     same = ("--ground-truth", shapes, "--split", "test")  # the option's other name
-    assert result_of(capsys, tmp_path, "--detections", forms / "a.json", *same) == first
+    assert result_of(tmp_path, "--detections", forms / "a.json", *same) == first
 
 
-def test_thresholds_and_metrics(capsys, shapes, forms, tmp_path):
+def test_thresholds_and_metrics(shapes, forms, tmp_path):
     on_test = ("--data", shapes, "--split", "test")
     result = result_of(
-        capsys, tmp_path, forms / "a.json", *on_test, "--metric", "both", "--iou", 0.75,
+        tmp_path, forms / "a.json", *on_test, "--metric", "both", "--iou", 0.75,
         "--iou", "0.5:0.6:0.05",
     )  # fmt: skip
     thresholds = [entry["iou_threshold"] for entry in result["thresholds"]]
     assert thresholds == [0.75, 0.5, 0.55, 0.6]
     assert result["map_area"] == result["thresholds"][0]["map_area"]
-    half = result_of(capsys, tmp_path, forms / "a.json", *on_test)
+    half = result_of(tmp_path, forms / "a.json", *on_test)
     assert result["thresholds"][1]["map_area"] == half["map_area"]
     assert result["thresholds"][1]["map_area"] > result["map_area"]
-    coco = result_of(capsys, tmp_path, forms / "a.json", *on_test, "--metric", "coco")
+    coco = result_of(tmp_path, forms / "a.json", *on_test, "--metric", "coco")
     assert set(coco) == {"coco"}
     assert coco["coco"] == result["coco"]
     assert 0 < coco["coco"]["AP75"] < coco["coco"]["AP50"]
@@ -132,9 +122,9 @@ def written_case(folder, seed=3):
     return annotations, folder / "found.json"
 
 
-def test_coco_results_need_no_images(capsys, tmp_path):
+def test_coco_results_need_no_images(tmp_path):
     annotations, found = written_case(tmp_path)
-    result = result_of(capsys, tmp_path, "--detections", found, "--data", annotations)
+    result = result_of(tmp_path, "--detections", found, "--data", annotations)
     truths = read_coco_truths(annotations)
     evaluator = COCOEvaluator(truths.class_names)
     results = read_coco_results(found, truths.image_ids, truths.category_ids)
@@ -142,9 +132,9 @@ def test_coco_results_need_no_images(capsys, tmp_path):
     assert result["coco"] == evaluator.compute().as_dict()
     assert set(result) == {"protocol", "map_11point", "map_area", "classes", "coco"}
     folder = tmp_path / "coco"
-    assert result_of(capsys, tmp_path, found, "--data", folder, "--split", "val") == result
+    assert result_of(tmp_path, found, "--data", folder, "--split", "val") == result
     annotations.rename(annotations.with_name("instances.json"))  # a set without splits
-    assert result_of(capsys, tmp_path, found, "--data", folder) == result
+    assert result_of(tmp_path, found, "--data", folder) == result
 
 
 @pytest.mark.parametrize(
@@ -157,7 +147,7 @@ def test_coco_results_need_no_images(capsys, tmp_path):
         (5.0, {"difficult": 1}, {"AP50": 1.0}),
     ],
 )
-def test_coco_numbers_are_of_the_files_as_they_are(capsys, tmp_path, height, truth, expected):
+def test_coco_numbers_are_of_the_files_as_they_are(tmp_path, height, truth, expected):
     box = {"image_id": 1, "category_id": 1}
     content = {
         "images": [{"id": 1}],
@@ -167,63 +157,60 @@ def test_coco_numbers_are_of_the_files_as_they_are(capsys, tmp_path, height, tru
     (tmp_path / "instances.json").write_text(json.dumps(content))
     found = [{**box, "bbox": [0, 0, 10, height], "score": 0.5}]
     (tmp_path / "found.json").write_text(json.dumps(found))
-    result = result_of(
-        capsys, tmp_path, tmp_path / "found.json", "--data", tmp_path / "instances.json"
-    )
+    result = result_of(tmp_path, tmp_path / "found.json", "--data", tmp_path / "instances.json")
     numbers = {name: result["coco"][name] for name in expected}
     assert numbers == pytest.approx(expected)
 
 
-def test_saving_converts_the_form(capsys, shapes, forms, tmp_path):
+def test_saving_converts_the_form(shapes, forms, tmp_path):
     on_test = ("--data", shapes, "--split", "test")
-    expected = result_of(capsys, tmp_path, forms / "a.json", *on_test)
+    expected = result_of(tmp_path, forms / "a.json", *on_test)
     for name in ("saved.json", "saved.csv", "saved"):
-        detect_command(capsys, forms / "a.csv", *on_test, "--save", tmp_path / name)
-        assert result_of(capsys, tmp_path, tmp_path / name, *on_test) == expected
+        evaluate(forms / "a.csv", *on_test, "--save", tmp_path / name)
+        assert result_of(tmp_path, tmp_path / name, *on_test) == expected
     assert len(list(csv.DictReader((tmp_path / "saved.csv").open()))) > 10
 
 
-def test_saved_coco_results_have_the_ids_of_the_ground_truth(capsys, tmp_path):
+def test_saved_coco_results_have_the_ids_of_the_ground_truth(tmp_path):
     annotations, found = written_case(tmp_path)
-    result = result_of(capsys, tmp_path, found, "--data", annotations)
+    result = result_of(tmp_path, found, "--data", annotations)
     saved = tmp_path / "saved.coco.json"
-    detect_command(capsys, found, "--data", annotations, "--save", saved)
-    again = result_of(capsys, tmp_path, saved, "--data", annotations)
+    evaluate(found, "--data", annotations, "--save", saved)
+    again = result_of(tmp_path, saved, "--data", annotations)
     assert again["map_area"] == result["map_area"]
     ids = {(entry["image_id"], entry["category_id"]) for entry in json.loads(saved.read_text())}
     assert ids == {(e["image_id"], e["category_id"]) for e in json.loads(found.read_text())}
 
 
-def test_saved_coco_results_match_a_converted_set(capsys, shapes, forms, tmp_path):
+def test_saved_coco_results_match_a_converted_set(shapes, forms, tmp_path):
     saved, converted = tmp_path / "found.coco.json", tmp_path / "coco"
     on_test = ("--data", shapes, "--split", "test")
-    first = result_of(capsys, tmp_path, forms / "a.json", *on_test, "--save", saved)
-    with pytest.raises(SystemExit):
-        main(["data", "convert", str(shapes), "--to", "coco", "--out", str(converted)])
+    first = result_of(tmp_path, forms / "a.json", *on_test, "--save", saved)
+    run("data", "convert", shapes, "--to", "coco", "--out", converted)
     on_coco = ("--data", converted, "--split", "test", "--metric", "voc")
-    again = result_of(capsys, tmp_path, saved, *on_coco)
+    again = result_of(tmp_path, saved, *on_coco)
     for name, entry in again["classes"].items():
         assert entry == pytest.approx(first["classes"][name], nan_ok=True)
     assert again["map_area"] == pytest.approx(first["map_area"])
 
 
-def test_two_are_set_side_by_side(capsys, shapes, forms, tmp_path):
+def test_two_are_set_side_by_side(shapes, forms, tmp_path):
     on_test = ("--data", shapes, "--split", "test")
-    result = result_of(capsys, tmp_path, forms / "a.json", forms / "b.json", *on_test)
+    result = result_of(tmp_path, forms / "a.json", forms / "b.json", *on_test)
     assert [entry["name"] for entry in result["results"]] == [
         str(forms / "a.json"),
         str(forms / "b.json"),
     ]
     assert result["results"][0]["map_area"] != result["results"][1]["map_area"]
-    printed = detect_command(capsys, forms / "a.json", forms / "b.json", *on_test)
+    printed = evaluate(forms / "a.json", forms / "b.json", *on_test)
     difference = result["results"][0]["map_area"] - result["results"][1]["map_area"]
     assert f"{difference:+.4f}" in printed
 
 
-def test_significance_compares_the_two(capsys, shapes, forms, tmp_path):
+def test_significance_compares_the_two(shapes, forms, tmp_path):
     on_test = ("--data", shapes, "--split", "test")
     result = result_of(
-        capsys, tmp_path, forms / "a.json", forms / "b.json", *on_test,
+        tmp_path, forms / "a.json", forms / "b.json", *on_test,
         "--significance", "--iou", 0.5, "--iou", 0.75, "--resamplings", 50, "--seed", 3,
     )  # fmt: skip
     dataset = read_dataset(shapes, "test")
@@ -244,49 +231,44 @@ def test_significance_compares_the_two(capsys, shapes, forms, tmp_path):
     assert expected[0] != expected[1]
 
 
-def test_significance_of_one_is_its_confidence_interval(capsys, shapes, forms, tmp_path):
+def test_significance_of_one_is_its_confidence_interval(shapes, forms, tmp_path):
     on_test = ("--data", shapes, "--split", "test", "--significance", "--resamplings", 40)
-    result = result_of(capsys, tmp_path, forms / "a.json", *on_test)
+    result = result_of(tmp_path, forms / "a.json", *on_test)
     (interval,) = result["confidence"]
     assert interval["map_area"]["value"] == pytest.approx(result["map_area"], abs=1e-12)
     assert interval["map_area"]["low"] < result["map_area"] < interval["map_area"]["high"]
     assert interval["num_images"] == result["protocol"]["num_images"]
-    assert "40 resamplings" in " ".join(detect_command(capsys, forms / "a.json", *on_test).split())
+    assert "40 resamplings" in " ".join(evaluate(forms / "a.json", *on_test).split())
 
 
 @pytest.fixture(scope="module")
 def coco_runs(shapes, tmp_path_factory):
     """A set in COCO's format and two runs on it."""
     folder = tmp_path_factory.mktemp("runs")
-    with pytest.raises(SystemExit):
-        main(["data", "convert", str(shapes), "--to", "coco", "--out", str(folder / "coco")])
+    run("data", "convert", shapes, "--to", "coco", "--out", folder / "coco")
     for seed in (0, 1):
         settings = [f"seed={seed}", "data.kind=coco", f"data.root={folder / 'coco'}",
                     "data.num_workers=0", "training.epochs=20", "training.evaluate_every=20",
                     "training.batch_size=4",
                     "detector.score_threshold=0.0001"]  # fmt: skip
-        with pytest.raises(SystemExit) as ended:
-            main(["train", str(CONFIG), *settings, "--out", str(folder / str(seed))])
-        assert not ended.value.code
+        run("train", CONFIG, *settings, "--out", folder / str(seed))
     return folder
 
 
-def test_a_run_on_coco_data_is_judged_by_both(capsys, coco_runs, tmp_path):
-    result = result_of(capsys, tmp_path, coco_runs / "0")
+def test_a_run_on_coco_data_is_judged_by_both(coco_runs, tmp_path):
+    result = result_of(tmp_path, coco_runs / "0")
     assert set(result) == {"protocol", "map_11point", "map_area", "classes", "coco"}
     assert result["coco"]["AP50"] > 0
     file = coco_runs / "coco" / "annotations" / "instances_test.json"
     saved = coco_runs / "0" / "detections-test.json"
-    assert result_of(capsys, tmp_path, saved, "--data", file)["coco"] == result["coco"]
+    assert result_of(tmp_path, saved, "--data", file)["coco"] == result["coco"]
     own = json.loads((coco_runs / "0" / "evaluation.json").read_text())
     assert result["map_area"] == own["map_area"]
 
 
-def test_two_runs_are_compared(capsys, coco_runs, tmp_path):
+def test_two_runs_are_compared(coco_runs, tmp_path):
     runs = [coco_runs / "0", coco_runs / "1"]
-    result = result_of(
-        capsys, tmp_path, *runs, "--significance", "--resamplings", 20, "--iou", "0.1"
-    )
+    result = result_of(tmp_path, *runs, "--significance", "--resamplings", 20, "--iou", "0.1")
     first, second = result["results"]
     assert first["map_area"] != second["map_area"]
     (comparison,) = result["comparisons"]
@@ -294,27 +276,27 @@ def test_two_runs_are_compared(capsys, coco_runs, tmp_path):
     assert difference == pytest.approx(first["map_area"] - second["map_area"])
     # a run beside its own detections
     saved = tmp_path / "saved.json"
-    detect_command(capsys, runs[0], "--save", saved)
-    result = result_of(capsys, tmp_path, runs[0], saved, "--significance", "--resamplings", 20)
+    evaluate(runs[0], "--save", saved)
+    result = result_of(tmp_path, runs[0], saved, "--significance", "--resamplings", 20)
     assert result["comparisons"][0]["map_area"]["difference"]["value"] == 0
     assert result["comparisons"][0]["map_area"]["p_value"] == 1
 
 
-def test_runs_of_other_images_are_not_compared(capsys, coco_runs, shapes):
+def test_runs_of_other_images_are_not_compared(coco_runs, shapes):
     runs = [coco_runs / "0", coco_runs / "1"]
-    printed = detect_command(capsys, *runs, f"data.root={shapes}", "data.kind=voc", status=0)
+    printed = evaluate(*runs, f"data.root={shapes}", "data.kind=voc", status=0)
     assert "first − second" in printed  # the settings hold for both
     file = coco_runs / "coco" / "annotations" / "instances_test.json"
-    printed = detect_command(capsys, runs[0], "--data", file, status=2)
+    printed = evaluate(runs[0], "--data", file, status=2)
     assert "since a model needs the images, found a file" in printed
 
 
-def test_classes_without_objects_are_told_of(capsys, shapes, tmp_path):
+def test_classes_without_objects_are_told_of(shapes, tmp_path):
     header = "image_id,class,score,x1,y1,x2,y2\n"
     image_id = read_annotated(shapes, ["test"]).images[0].image_id
     path = tmp_path / "found.csv"
     path.write_text(f"{header}{image_id},circel,0.5,1,1,9,9\n")
-    printed = detect_command(capsys, path, "--data", shapes, "--split", "test")
+    printed = evaluate(path, "--data", shapes, "--split", "test")
     assert "no object of the class 'circel' of the detections; did you mean 'circle'?" in printed
 
 
@@ -336,17 +318,17 @@ def test_classes_without_objects_are_told_of(capsys, shapes, tmp_path):
         (["no/such/run"], "expected a checkpoint file or a run folder"),
     ],
 )
-def test_what_makes_no_sense_is_refused(capsys, arguments, message):
-    assert message in detect_command(capsys, *arguments, status=2)
+def test_what_makes_no_sense_is_refused(arguments, message):
+    assert message in evaluate(*arguments, status=2)
 
 
-def test_ground_truth_that_does_not_fit_is_refused(capsys, shapes, forms, tmp_path):
-    printed = detect_command(capsys, forms / "a.json", "--data", shapes, status=2)
+def test_ground_truth_that_does_not_fit_is_refused(shapes, forms, tmp_path):
+    printed = evaluate(forms / "a.json", "--data", shapes, status=2)
     assert "expected --split NAME beside the folder; there are: test" in printed
     results = tmp_path / "results.json"
     results.write_text("[]")
     on_test = ("--data", shapes, "--split", "test")
-    printed = detect_command(capsys, results, *on_test, status=2)
+    printed = evaluate(results, *on_test, status=2)
     assert "ids of an annotation file, found a data set without one" in printed
 
 

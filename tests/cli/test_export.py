@@ -7,15 +7,15 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from detect.backbones import create_backbone
-from detect.cli import main
 from detect.config import resolve
 from detect.experiment.model import build_detector
 from detect.settings import Settings
 from detect.training import save_checkpoint
+from tests.cli.conftest import run
 
 
 @pytest.fixture
-def run(tmp_path):
+def exported(tmp_path):
     values = {"backbone": {"name": "tiny"}, "detector": {"name": "yolo", "input_size": 64}}
     config = resolve(Settings(values, {}), "test")
     detector = build_detector(config, 2)
@@ -28,16 +28,14 @@ def run(tmp_path):
     return tmp_path / "run", detector
 
 
-def export(*arguments):
-    with pytest.raises(SystemExit) as caught:
-        main(["export-weights", *map(str, arguments)])
-    return caught.value.code
+def export(*arguments, status=0):
+    return run("export-weights", *arguments, status=status)
 
 
-def test_the_weights_of_a_run_are_exported(tmp_path, run):
-    folder, detector = run
+def test_the_weights_of_a_run_are_exported(tmp_path, exported):
+    folder, detector = exported
     out = tmp_path / "all.safetensors"
-    assert export(folder, "--out", out) == 0
+    export(folder, "--out", out)
     assert_close(load_file(out), dict(detector.state_dict()), rtol=0, atol=0)
     with safe_open(out, "pt") as file:
         metadata = file.metadata()
@@ -46,24 +44,23 @@ def test_the_weights_of_a_run_are_exported(tmp_path, run):
     assert metadata["kind"] == "detector"
 
 
-def test_a_backbone_starts_from_what_was_exported(tmp_path, run):
-    folder, detector = run
+def test_a_backbone_starts_from_what_was_exported(tmp_path, exported):
+    folder, detector = exported
     for arguments in ((), ("--backbone",)):
         out = tmp_path / "weights.safetensors"
-        assert export(folder, "--out", out, *arguments) == 0
+        export(folder, "--out", out, *arguments)
         torch.manual_seed(99)
         backbone = create_backbone("tiny", str(out))
         backbone.drop_head()
         assert_close(backbone.state_dict(), detector.backbone.state_dict(), rtol=0, atol=0)
 
 
-def test_what_cannot_be_exported_is_said(tmp_path, run, capsys):
-    folder, _ = run
-    assert export(folder, "--out", tmp_path / "a.pt") == 2
-    assert "ends with .safetensors" in capsys.readouterr().err
-    assert export(tmp_path, "--out", tmp_path / "a.safetensors") == 2
-    assert "a folder without checkpoints" in capsys.readouterr().err
-    save_checkpoint(tmp_path / "other.pt", {"weights": {}})
-    assert export(tmp_path / "other.pt", "--out", tmp_path / "a.safetensors") == 2
-    assert "found a checkpoint without weights" in capsys.readouterr().err
+def test_what_cannot_be_exported_is_said(tmp_path, exported):
+    folder, _ = exported
+    assert "ends with .safetensors" in export(folder, "--out", tmp_path / "a.pt", status=2)
+    out = tmp_path / "a.safetensors"
+    assert "a folder without checkpoints" in export(tmp_path, "--out", out, status=2)
+    other = tmp_path / "other.pt"
+    save_checkpoint(other, {"weights": {}})
+    assert "found a checkpoint without weights" in export(other, "--out", out, status=2)
     assert not list(tmp_path.glob("*.safetensors"))
