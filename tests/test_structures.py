@@ -537,3 +537,11 @@ def test_a_sample_of_an_image_is_in_its_own_frame():
     assert len(plain.truth) == 0
     truth = whole_image_truth((30, 20), 1)
     assert Sample.of_image(image, "dog", truth=truth).truth is truth
+
+
+def test_class_names_are_of_all_labels():
+    names = ("cat", "dog")
+    assert dataclasses.replace(detections(labels=(1, 0)), class_names=names).class_names == names
+    with pytest.raises(StructureError, match=r"class_names: .* label 2, found 2"):
+        dataclasses.replace(detections(labels=(0, 2)), class_names=names)
+    assert len(dataclasses.replace(Detections.empty(), class_names=())) == 0

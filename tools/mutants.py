@@ -44,6 +44,8 @@ OTHER |= {"FloorDiv": "Mult", "Mod": "Mult"}
 SYMMETRIC = re.compile(
     r"\b(max|min|maximum|minimum)$"
 )  # of whose arguments the order decides nothing
+# Constants that say how much is done at once: any value gives the same results, as tests hold.
+AMOUNTS = re.compile(r"[A-Z_]*(AT_A_TIME|AT_ONCE|PAIRS|CELLS|CHUNK|MATRIX|BLOCK|BETWEEN)[A-Z_]*$")
 
 
 def changed(node: ast.AST, **fields: object) -> ast.AST:
@@ -86,6 +88,8 @@ def sources(tree: ast.AST, node: ast.AST) -> Iterator[str]:
         siblings = value if isinstance(value, list) else [value]
         for index, child in enumerate(siblings):
             if not isinstance(child, ast.AST) or isinstance(child, ast.JoinedStr):
+                continue
+            if isinstance(child, ast.Assign) and AMOUNTS.match(ast.unparse(child.targets[0])):
                 continue
             for mutant in mutants(child):
                 siblings[index] = mutant
