@@ -9,6 +9,8 @@ from detect.cli.data_app import data_app
 from detect.cli.options import (
     ConfigFile,
     Device,
+    Fuse,
+    FuseIoU,
     JSONFile,
     OnErrorOption,
     Overrides,
@@ -16,7 +18,9 @@ from detect.cli.options import (
     Resume,
     RunFolder,
     RunOrCheckpoint,
+    SaveDetections,
     SplitOfData,
+    With,
     examples,
     output,
 )
@@ -98,14 +102,12 @@ def pretrain(
         "detect evaluate runs/mine",
         "detect evaluate runs/mine --data VOCdevkit/VOC2007 --split test --json result.json",
         "detect evaluate runs/mine --iou 0.5:0.95:0.05 --metric both",
-        "detect evaluate runs/rcnn detector.box_regression=false",
         "detect evaluate --detections results/ --data VOCdevkit/VOC2007 --split test",
         "detect evaluate --detections found.csv --data bccd --split test --iou 0.5 --iou 0.75",
         "detect evaluate --detections results.json --data instances_val2017.json",
         "detect evaluate --detections found.json --data bccd --split test --save found.coco.json",
-        "detect evaluate runs/mine --significance",
         "detect evaluate runs/a runs/b --significance",
-        "detect evaluate a.json b.json --data instances_val2017.json --significance",
+        "detect evaluate a.json b.json --data instances_val2017.json --fuse",
     )
 )
 def evaluate(
@@ -168,16 +170,10 @@ def evaluate(
         int, typer.Option(min=1, help="Samples of the images that --significance draws.")
     ] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of these samples.")] = 0,
+    fuse: Fuse = False,
+    fuse_iou: FuseIoU = 0.55,
     json: JSONFile = None,
-    save: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE_OR_DIR",
-            help="Where the detections go, in the form that the ending says: .json, .csv, "
-            ".coco.json for COCO's results, else a folder for comp4 files.",
-            show_default="<run>/detections-<split>.json",
-        ),
-    ] = None,
+    save: SaveDetections = None,
     on_error: OnErrorOption = "stop",
     device: Device = "auto",
 ) -> None:
@@ -194,8 +190,9 @@ def evaluate(
         run_evaluation(
             [Path(text) for text in given if text not in overrides], overrides,
             detections=detections or [], data=data, split=split, metric=metric, iou=iou or [],
-            significance=significance, resamplings=resamplings, seed=seed, json_file=json,
-            save=save, on_error=on_error, device=device, console=output,
+            significance=significance, resamplings=resamplings, seed=seed,
+            fuse_iou=fuse_iou if fuse else None,
+            json_file=json, save=save, on_error=on_error, device=device, console=output,
         )  # fmt: skip
 
 
@@ -275,8 +272,8 @@ def analyze(
 
 @app.command(
     epilog=examples(
-        "detect infer runs/mine photo.jpg --out found",
         "detect infer runs/mine photos/ 'more/*.png' --out found --score 0.5",
+        "detect infer runs/a photos/ --with runs/b --out fused",
         "detect infer runs/mine photos/ --out found --save pictures,json,csv,coco,voc,yolo,crops",
     )
 )
@@ -293,6 +290,8 @@ def infer(
     save: Annotated[
         str, typer.Option(help="Any of pictures, json, csv, coco, voc, yolo, crops, with commas.")
     ] = "pictures",
+    others: With = None,
+    fuse_iou: FuseIoU = 0.55,
     device: Device = "auto",
 ) -> None:
     """Find objects in images; exits with 1 if an image could not be read."""
@@ -300,7 +299,8 @@ def infer(
     from detect.training import joined_processes
 
     with joined_processes():
-        unreadable = run_inference(model, source, out, score, save, device, output)
+        models = [model, *(others or [])]
+        unreadable = run_inference(models, source, out, score, save, fuse_iou, device, output)
     if unreadable:
         raise typer.Exit(1)
 

@@ -23,10 +23,12 @@ from detect.data import DetectionDataset
 from detect.errors import DetectError
 from detect.evaluation import (
     BootstrapReport,
+    DetectionSet,
     Metric,
     RunComparison,
     bootstrap_detections,
     compare_detections,
+    fuse_detections,
 )
 from detect.experiment.evaluation import evaluate
 from detect.experiment.model import Model, load
@@ -36,6 +38,7 @@ from detect.training import present_processes
 from detect.wording import counted
 
 DEFAULT_IOU_THRESHOLD = 0.5
+FUSED = "fused"
 
 
 def run_evaluation(
@@ -50,6 +53,7 @@ def run_evaluation(
     significance: bool = False,
     resamplings: int = 1000,
     seed: int = 0,
+    fuse_iou: float | None = None,
     json_file: Path | None = None,
     save: Path | None = None,
     on_error: OnError = "stop",
@@ -71,6 +75,8 @@ def run_evaluation(
         significance: whether to say how sure the mAP is, or the difference of two.
         resamplings: of that test.
         seed: of that test.
+        fuse_iou: judge the fused detections of all as well, whose boxes overlap more than this;
+            None does not fuse. Then `save` takes the fused ones.
         json_file: for the result.
         save: where detections are written; None writes those of runs into their folders.
         on_error: what faulty entries of `data` do.
@@ -85,7 +91,9 @@ def run_evaluation(
     _check(paths, runs, overrides, data)
     if significance and len(paths) > 2:
         raise DetectError(f"--significance: expected one or two, found {len(paths)}")
-    if save is not None and len(paths) > 1:
+    if fuse_iou is not None and len(paths) < 2:
+        raise DetectError(f"--fuse: expected two runs or files or more, found {len(paths)}")
+    if save is not None and len(paths) > 1 and fuse_iou is None:
         raise DetectError(f"--save: expected one run or file to save, found {len(paths)}")
     if iou and metric == "coco":
         raise DetectError(
@@ -116,6 +124,8 @@ def run_evaluation(
         return
     metric = metric or ("voc" if judged.coco is None else "both")
     judged = judged.with_classes([n for c in contestants for n in c.detections.class_names])
+    if fuse_iou is not None:
+        contestants.append(_fused(contestants, judged, fuse_iou))
     judgments = [judge(contestant, judged, metric, thresholds) for contestant in contestants]
     for judgment in judgments:
         if len(judgments) > 1:
@@ -127,13 +137,20 @@ def run_evaluation(
     resampled: list[BootstrapReport | RunComparison] = []
     for threshold in thresholds if significance else ():
         with console.status(f"Drawing {counted(resamplings, 'sample')} of the images"):
-            report, table = _resample(contestants, judged, threshold, resamplings, seed)
+            given = contestants[: len(paths)]  # without the fused ones
+            report, table = _resample(given, judged, threshold, resamplings, seed)
         console.print(table)
         resampled.append(report)
     if json_file is not None:
         write_json(json_file, _as_dict(judgments, resampled))
         console.print(f"Report: {json_file}", highlight=False, markup=False, soft_wrap=True)
-    _save(save, paths, contestants, judged, console)
+    if save is not None:
+        _save(save, contestants[-1], judged, console)
+        return
+    for path, contestant in zip(paths, contestants, strict=False):
+        if contestant.evaluation is not None:
+            folder = path if path.is_dir() else path.parent
+            _save(folder / f"detections-{judged.name}.json", contestant, judged, console)
 
 
 def _check(
@@ -220,18 +237,15 @@ def _as_dict(
     return values
 
 
-def _save(
-    save: Path | None,
-    paths: Sequence[Path],
-    contestants: Sequence[Contestant],
-    split: JudgedSplit,
-    console: Console,
-) -> None:
-    for path, contestant in zip(paths, contestants, strict=True):
-        target = save
-        if target is None and contestant.evaluation is not None:
-            folder = path if path.is_dir() else path.parent
-            target = folder / f"detections-{split.name}.json"
-        if target is not None:
-            save_detections(target, contestant.detections, split)
-            console.print(f"Detections: {target}", highlight=False, markup=False, soft_wrap=True)
+def _fused(
+    contestants: Sequence[Contestant], split: JudgedSplit, iou_threshold: float
+) -> Contestant:
+    names, images = split.class_names, split.image_ids
+    found = {one.name: one.detections.aligned(names, images).detections for one in contestants}
+    fused = fuse_detections(found, iou_threshold)
+    return Contestant(FUSED, DetectionSet(tuple(names), tuple(images), tuple(fused)))
+
+
+def _save(target: Path, contestant: Contestant, split: JudgedSplit, console: Console) -> None:
+    save_detections(target, contestant.detections, split)
+    console.print(f"Detections: {target}", highlight=False, markup=False, soft_wrap=True)

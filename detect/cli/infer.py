@@ -1,11 +1,13 @@
 """`detect infer`: find objects in images and write what was found in any of seven forms."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 from rich.console import Console
 
@@ -14,6 +16,7 @@ from detect.data import read_image
 from detect.errors import DetectError
 from detect.evaluation import (
     DetectionSet,
+    fuse_detections,
     write_coco_results,
     write_detections_csv,
     write_detections_json,
@@ -26,7 +29,7 @@ from detect.progress import showing
 from detect.structures import Detections
 from detect.training import present_processes
 from detect.visualization import crop_detections, draw_detections, save_image
-from detect.wording import counted
+from detect.wording import counted, listed
 
 VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -178,29 +181,40 @@ WRITERS: dict[str, type[Writer]] = {
 
 
 def run_inference(
-    path: Path,
+    paths: Sequence[Path],
     sources: Sequence[str],
     out: Path,
     score_threshold: float,
     save: str,
+    fuse_iou: float,
     device: str,
     console: Console,
 ) -> int:
     """Find objects in all sources and write them; returns the number of unreadable images.
+
+    The detections of several models are fused: `fuse_detections`.
 
     Several processes share the images. Each writes the files of its own; the first one writes
     those that are about all.
     """
     kinds = parse_kinds(save)
     files = find_images(sources)
-    model = load(path, device)
+    models = {str(path): load(path, device) for path in paths}
+    model = next(iter(models.values()))
+    for name, other in models.items():
+        if set(other.class_names) != set(model.class_names):
+            raise DetectError(
+                f"{name}: expected the classes of {paths[0]}, {listed(model.class_names)}, to fuse "
+                f"the detections of both, found {listed(other.class_names)}"
+            )
     processes = present_processes()
     console.print(f"Device: {describe_device(model.device)}; {counted(len(files), 'image')}")
     writers = [WRITERS[kind](out, model.class_names) for kind in kinds]
     own_unreadable: list[str] = []
     batches = processes.share(_batches(model, files))
     own_findings: list[list[tuple[str, Detections]]] = []
-    for found in _findings(model, files, batches, score_threshold, own_unreadable, console):
+    read = partial(_detections, models, score_threshold, fuse_iou)
+    for found in _findings(read, files, batches, own_unreadable, console):
         for finding in found:
             for writer in writers:
                 writer.write(finding)
@@ -246,11 +260,27 @@ def _batches(model: Model, files: dict[str, Path]) -> list[list[str]]:
     return [names[begin : begin + size] for begin in range(0, len(names), size)]
 
 
+def _detections(
+    models: dict[str, Model], score_threshold: float, fuse_iou: float, images: list[np.ndarray]
+) -> list[Detections]:
+    """Those of the only model, or of all fused; labels are those of the first."""
+    model = next(iter(models.values()))
+    if len(models) == 1:
+        return model.predict(images, score_threshold=score_threshold)
+    found = {}
+    for name, other in models.items():
+        labels = torch.tensor([model.class_names.index(one) for one in other.class_names])
+        found[name] = [
+            Detections(one.boxes.cpu(), one.scores.cpu(), labels[one.labels.cpu()])
+            for one in other.predict(images, score_threshold=0)
+        ]
+    return [one.with_score_at_least(score_threshold) for one in fuse_detections(found, fuse_iou)]
+
+
 def _findings(
-    model: Model,
+    read: Callable[[list[np.ndarray]], list[Detections]],
     files: dict[str, Path],
     batches: Sequence[list[str]],
-    score_threshold: float,
     unreadable: list[str],
     console: Console,
 ) -> Iterator[list[Finding]]:
@@ -264,7 +294,7 @@ def _findings(
                     images[name] = read_image(files[name])
                 except DetectError as error:
                     unreadable.append(str(error))
-            detections = model.predict(list(images.values()), score_threshold=score_threshold)
+            detections = read(list(images.values()))
             yield [
                 Finding(name, files[name], image, found)
                 for (name, image), found in zip(images.items(), detections, strict=True)

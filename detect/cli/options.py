@@ -61,6 +61,32 @@ SplitOfData = Annotated[
     str | None, typer.Option(metavar="NAME", help="Split of --data.", show_default=False)
 ]
 
+SaveDetections = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE_OR_DIR",
+        help="Where the detections go, in the form that the ending says: .json, .csv, "
+        ".coco.json for COCO's results, else a folder for comp4 files.",
+        show_default="<run>/detections-<split>.json",
+    ),
+]
+Fuse = Annotated[
+    bool,
+    typer.Option("--fuse", help="Judge their fused detections too (weighted boxes fusion)."),
+]
+FuseIoU = Annotated[
+    float, typer.Option(min=0, max=1, help="Boxes of a class that overlap more are fused.")
+]
+With = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--with",
+        metavar="RUN_OR_CHECKPOINT",
+        help="Fuse the detections of the model with those of this one; may be given several times.",
+        show_default=False,
+    ),
+]
+
 
 def examples(*lines: str) -> str:
     """Lines for the end of a command's help."""

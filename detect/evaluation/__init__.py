@@ -45,6 +45,7 @@ from detect.evaluation.files.detection_set import (
     evaluate_detection_set,
     flat_detections,
 )
+from detect.evaluation.fusion import FUSION_IOU, fuse_detections
 from detect.evaluation.report import ClassReport, ThresholdReport, VOCProtocol, VOCReport
 from detect.evaluation.tasks.classification import ClassificationEvaluator, ClassificationReport
 from detect.evaluation.tasks.localization import LocalizationEvaluator, LocalizationReport

@@ -18,12 +18,14 @@ from detect.evaluation import (
     COCOEvaluator,
     DetectionSet,
     compare_detections,
+    fuse_detections,
     read_coco_results,
     read_detections_json,
     write_detections_csv,
     write_detections_json,
     write_voc_detections,
 )
+from detect.experiment.model import load
 from detect.structures import Detections
 from tests.cli.conftest import CONFIG, run
 from tests.evaluation.coco_cases import random_case
@@ -207,6 +209,48 @@ def test_two_are_set_side_by_side(shapes, forms, tmp_path):
     assert f"{difference:+.4f}" in printed
 
 
+def halves(annotated):
+    """What two models find that see every other object each, with a false box in all images."""
+    sets = []
+    for parity in (0, 1):
+        found = []
+        for image in annotated.images:
+            seen = image.objects[parity::2]
+            boxes = torch.tensor([[0.0, 0, 9, 9], *(item.box for item in seen)])
+            names = [annotated.class_names[0], *(item.name for item in seen)]
+            labels = torch.tensor([annotated.class_names.index(name) for name in names])
+            found.append(Detections.sorted(boxes, torch.linspace(0.1, 0.9, len(labels)), labels))
+        ids = tuple(image.image_id for image in annotated.images)
+        sets.append(DetectionSet(annotated.class_names, ids, tuple(found)))
+    return sets
+
+
+def test_fused_detections_of_two_that_complete_each_other_are_better(shapes, tmp_path):
+    annotated = read_annotated(shapes, ["test"], read_annotated(shapes).class_names)
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for file, half in zip(files, halves(annotated), strict=True):
+        write_detections_json(file, half)
+    on_test = ("--data", shapes, "--split", "test")
+    saved = tmp_path / "fused.json"
+    result = result_of(tmp_path, *files, *on_test, "--fuse", "--save", saved)["results"]
+    first, second, fused = (entry["map_area"] for entry in result)
+    assert result[2]["name"] == "fused"
+    assert fused > max(first, second) + 0.2
+    assert result_of(tmp_path, saved, *on_test)["map_area"] == pytest.approx(fused)
+    printed = evaluate(files[0], *on_test, "--fuse", status=2)
+    assert "--fuse: expected two runs or files or more, found 1" in printed
+
+
+def test_margins_are_not_fused(shapes, forms, tmp_path):
+    found = read_detections_json(forms / "a.json")
+    shifted = tuple(Detections(one.boxes, one.scores - 1, one.labels) for one in found.detections)
+    file = tmp_path / "margins.json"
+    write_detections_json(file, DetectionSet(found.class_names, found.image_ids, shifted))
+    on_test = ("--data", shapes, "--split", "test")
+    printed = evaluate(forms / "a.json", file, *on_test, "--fuse", status=2)
+    assert f"{file}: expected scores in 0…1 to fuse, found -" in printed
+
+
 def test_significance_compares_the_two(shapes, forms, tmp_path):
     on_test = ("--data", shapes, "--split", "test")
     result = result_of(
@@ -280,6 +324,18 @@ def test_two_runs_are_compared(coco_runs, tmp_path):
     result = result_of(tmp_path, runs[0], saved, "--significance", "--resamplings", 20)
     assert result["comparisons"][0]["map_area"]["difference"]["value"] == 0
     assert result["comparisons"][0]["map_area"]["p_value"] == 1
+
+
+def test_two_runs_detect_together(coco_runs, shapes, tmp_path):
+    image = min((shapes / "JPEGImages").glob("*.jpg"))
+    runs = [coco_runs / "0", coco_runs / "1"]
+    options = ["--with", runs[1], "--score", 0, "--save", "json", "--out", tmp_path]
+    run("infer", runs[0], image, *options)
+    (found,) = read_detections_json(tmp_path / "detections.json").detections
+    alone = [load(one).predict(image, score_threshold=0) for one in runs]
+    (expected,) = fuse_detections({str(n): [one] for n, one in enumerate(alone)})
+    torch.testing.assert_close(found.boxes, expected.boxes, rtol=0, atol=0.01)
+    assert 0 < len(found) < len(alone[0]) + len(alone[1])
 
 
 def test_runs_of_other_images_are_not_compared(coco_runs, shapes):

@@ -144,7 +144,10 @@ def test_the_data_of_a_config(tmp_path):
         ({"method": "selective"}, "unknown 'selective'; did you mean 'selective-search'"),
         ({"method": "dense-windows"}, "mode of dense-windows: unknown key"),
         ({"split": "nothing"}, "nothing"),
-        ({"plot": "curve.txt"}, "--plot: expected a name that ends with .png, found curve.txt"),
+        (
+            {"plot": "curve.txt"},
+            "--plot: expected a name that ends with .png, .pdf, .svg",
+        ),
         ({"boxes": "b.npz"}, "--boxes: a file has no parameters; leave out mode=single"),
         ({"boxes": "b.npz", "settings": []}, "b.npz: cannot be read"),
         ({"out": "p.json"}, "--out: expected a name that ends with .npz, found p.json"),
