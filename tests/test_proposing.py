@@ -68,7 +68,7 @@ def test_those_of_a_file_are_taken(dataset, tmp_path):
     del boxes[dataset.image_ids[0]]
     write_proposals(tmp_path / "less.npz", Proposals.of_images(boxes, {"method": "mine"}))
     file["proposals"] = str(tmp_path / "less.npz")
-    with pytest.raises(DetectError, match="there are no proposals of the image"):
+    with pytest.raises(DetectError, match="there are no proposals for the image"):
         find_proposals(build(**file), dataset, tmp_path, SILENT)
 
 

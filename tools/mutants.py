@@ -34,6 +34,7 @@ TESTS = {  # of the other files: evaluation/NAME.py → tests/evaluation/test_NA
     "nms_fixed_point": "tests/ops/test_nms.py",
     "overlapping_pairs": "tests/ops/test_overlapping_pairs.py tests/ops/test_nms.py",
     "processes": "tests/training/test_processes.py",
+    "compiled": "tests/ops/test_svm.py",
     **{f"svm_{part}": "tests/ops/test_svm.py" for part in ("dual", "kernels", "newton", "problem")},
 }
 PAIRS = """Lt LtE, Gt GtE, Eq NotEq, Is IsNot, In NotIn, Add Sub, Mult Div, BitAnd BitOr, And Or,

@@ -7,6 +7,8 @@ Images of 227×227: the paper's text says 224, for which its first volume, 55×5
 (Krizhevsky 2014), registered as `alexnet_owt`.
 """
 
+from functools import partial
+
 from torch import nn
 
 from detect.backbones.base import IMAGENET_MEAN, Backbone
@@ -16,19 +18,8 @@ from detect.backbones.registry import BACKBONES
 PIXEL_STD = (1 / 255, 1 / 255, 1 / 255)
 
 
-@BACKBONES.register("alexnet")
-def alexnet() -> Backbone:
-    """Trunk through pool5 (256 channels, stride 32), head fc6 and fc7 over a 6×6 grid."""
-    return _alexnet(groups=2)
-
-
-@BACKBONES.register("alexnet_ungrouped")
-def alexnet_ungrouped() -> Backbone:
-    """`alexnet` whose filters all see all channels."""
-    return _alexnet(groups=1)
-
-
 def _alexnet(groups: int) -> Backbone:
+    """Trunk through pool5 (256 channels, stride 32), head fc6 and fc7 over a 6×6 grid."""
     trunk = nn.Sequential(
         nn.Conv2d(3, 96, 11, stride=4),  # 55×55×96
         nn.ReLU(inplace=True),
@@ -48,9 +39,14 @@ def _alexnet(groups: int) -> Backbone:
     )
     head = fully_connected(256 * 6 * 6)
     # section 5: ones give the rectifiers positive inputs at first
-    for index, layer in enumerate(_weighted_layers(trunk, head), start=1):
+    weighted = [layer for layer in [*trunk, *head] if isinstance(layer, nn.Conv2d | nn.Linear)]
+    for index, layer in enumerate(weighted, start=1):
         initialize(layer, bias=1.0 if index in (2, 4, 5, 6, 7) else 0.0)
     return Backbone(trunk, head, image_size=227, mean=IMAGENET_MEAN, std=PIXEL_STD)
+
+
+BACKBONES.register("alexnet")(partial(_alexnet, groups=2))
+BACKBONES.register("alexnet_ungrouped")(partial(_alexnet, groups=1))
 
 
 def response_norm() -> nn.Module:
@@ -77,7 +73,3 @@ def initialize(layer: nn.Conv2d | nn.Linear, bias: float) -> None:
     nn.init.normal_(layer.weight, std=0.01)
     assert layer.bias is not None
     nn.init.constant_(layer.bias, bias)
-
-
-def _weighted_layers(trunk: nn.Sequential, head: nn.Sequential) -> list[nn.Conv2d | nn.Linear]:
-    return [layer for layer in [*trunk, *head] if isinstance(layer, nn.Conv2d | nn.Linear)]

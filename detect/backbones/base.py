@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -23,24 +23,13 @@ from detect.registry import hint
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# What the designed input is made larger by to measure strides, all of which divide it.
+# The designed input is enlarged by this to measure strides, all of which divide it.
 PROBE = 64
 
-# Layers that treat each number, or the channels of each position, on their own.
+# Layers that treat each number, or the channels of each position, independently.
 POINTWISE = (
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.PReLU,
-    nn.ELU,
-    nn.GELU,
-    nn.SiLU,
-    nn.Mish,
-    nn.Hardswish,
-    nn.Sigmoid,
-    nn.Tanh,
-    nn.Dropout,
-    nn.BatchNorm2d,
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish),
+    *(nn.Hardswish, nn.Sigmoid, nn.Tanh, nn.Dropout, nn.BatchNorm2d),
 )
 
 
@@ -78,29 +67,42 @@ class Published:
     ignored: tuple[str, ...] = ()
 
 
-class Backbone(nn.Module):
+M = TypeVar("M", bound="_PartlyFrozen")
+
+
+class _PartlyFrozen(nn.Module):
+    _frozen: Sequence[nn.Module]
+
+    def train(self: M, mode: bool = True) -> M:
+        """Set the training mode, except of what is frozen."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+
+class Backbone(_PartlyFrozen):
     """A classification network, cut into a convolutional trunk and a head.
 
-    Calling it gives the trunk's features of images in 0…1; the normalization by `mean` and `std`
-    happens here and nowhere else.
+    Calling it gives the trunk's features of images in 0…1; only here are they normalized by `mean`
+    and `std`.
 
     Attributes:
         trunk: normalized images `[B, 3, H, W]` → `[B, channels, H/stride, W/stride]`.
-        head: `[B, channels, grid, grid]` → `[B, feature_dim]`; the layers between the trunk and
-            the classifier.
+        head: `[B, channels, grid, grid]` → `[B, feature_dim]`; between trunk and classifier.
         channels: of the trunk's output.
         stride: input pixels per step of the trunk's output.
         grid: height and width k of the map that the head takes.
         feature_dim: length of the head's output.
         image_size: side in pixels of the square input that the network was designed for.
-        levels: names of the intermediate maps, `C2` for stride 4 … (He et al. 2016's stages; the
-            name says the power of two), the last at each stride, from fine to coarse.
+        levels: names of the last map at each stride, from fine to coarse: `C2` for stride 2², …
+            (the stages of He et al. 2016).
         level_channels: channels of each of them.
         level_grids: height and width of each for an image of `image_size`.
         published: the network that weights files are made for, or None for one of our own.
         auxiliaries: classifiers on intermediate maps that its training as a classifier uses.
         num_published_classes: of the network's own last layer, 0 where it had none of its kind.
-        is_recomputed: whether training forgets the maps within a level and computes them again.
+        is_recomputed: whether training recomputes the maps within a level for the gradient.
     """
 
     mean: Tensor
@@ -158,9 +160,9 @@ class Backbone(nn.Module):
         return features
 
     def compile_layers(self) -> None:
-        """Compile the trunk for training, level by level, at the next run of each (torch.compile).
+        """Compile the trunk for training (torch.compile), level by level, at the next run of each.
 
-        An evaluation runs it as it is: the batches of another size would each be compiled again.
+        Evaluation does not use it: batches of other sizes would each be compiled again.
         """
         self._compiled = {}
 
@@ -180,10 +182,10 @@ class Backbone(nn.Module):
         return functional.adaptive_avg_pool2d(features, self.grid)
 
     def head_features(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B F"]:
-        """What the head gives for the trunk's output of any size, as the published networks do.
+        """The head's output for the trunk's output of any size, as in the published networks.
 
-        A head that begins with the average of all positions takes it as it is: averages of windows
-        that overlap would count some positions twice. For others it is averaged to the k×k map.
+        A head that begins with a global average takes it as it is: averages over overlapping
+        windows would count some positions twice. For others it is averaged to the k×k map.
         """
         first = next(iter(flat_layers(self.head)), None)
         takes_any_size = isinstance(first, nn.AdaptiveAvgPool2d)
@@ -192,35 +194,34 @@ class Backbone(nn.Module):
 
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
         """Intermediate maps of images in 0…1: level name → `[B, level_channels, H/s, W/s]`."""
-        features = self.normalize(images)
-        maps, begin = {}, 0
+        features, maps, begin = self.normalize(images), {}, 0
         for name, layer in self._level_layers.items():
             maps[name] = features = self.run_layers(features, begin, layer + 1)
             begin = layer + 1
         return maps
 
     def trunk_to(self, level: str, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """The map of a level of images in 0…1; the layers behind it do not run."""
+        """The map of a level for images in 0…1; later layers do not run."""
         return self.run_layers(self.normalize(images), end=self._level_layers[level] + 1)
 
     def part_behind(self, level: str) -> nn.Sequential:
-        """The layers behind a level, then the head; what is frozen stays so when it is trained."""
+        """The layers behind a level, then the head; frozen modules stay frozen in training."""
         return _Part(self._frozen, *self._layers_behind(level), self.head)
 
     def grid_at(self, level: str) -> int:
-        """Side of the level's map of an image that the network was designed for.
+        """Side of the level's map for an image of the designed size.
 
-        Where nothing but a pool lies between the level and the head, as in AlexNet and VGG, it is
-        what the pool leaves: pooling regions takes the pool's place (Girshick 2015, section 2.1).
+        Where only a pool lies between the level and the head, as in AlexNet and VGG, it is that of
+        the pool's output: region pooling takes the pool's place (Girshick 2015, section 2.1).
         """
         return self.level_grids[level] if self._layers_behind(level) else self.grid
 
     @torch.no_grad()
     def least_size(self, level: str | None = None) -> int:
-        """Side in pixels of the smallest image of which the layers up to a level leave a map.
+        """Side in pixels of the smallest image that the layers up to a level can take.
 
-        Without padding a layer takes no map that is smaller than its kernel, and a pool may leave
-        nothing of a small one. None takes the whole trunk.
+        Without padding, a layer takes no map smaller than its kernel, and a pool may leave nothing
+        of a small one. None means the whole trunk.
         """
         was_training = self.training
         self.eval()
@@ -231,7 +232,7 @@ class Backbone(nn.Module):
         return least
 
     def end_at(self, level: str) -> None:
-        """Forget the layers behind a level, and the head; the others keep their names."""
+        """Drop the layers behind a level, and the head; the others keep their names."""
         self.trunk = self.trunk[: self._level_layers[level] + 1]
         self.drop_head()
         left = set(self.modules())
@@ -246,22 +247,21 @@ class Backbone(nn.Module):
     def dense_head(self) -> nn.Module:
         """The head as convolutions: `[B, channels, h, w]` → `[B, feature_dim, h−k+1, w−k+1]`.
 
-        At each location it gives what `head` gives for the k×k window there (Sermanet et al. 2014,
-        section 3.5). It is a copy: later changes of the head do not reach it.
+        At each location it equals `head` of the k×k window there (Sermanet et al. 2014, section
+        3.5). It is a copy: later changes of the head do not affect it.
 
         Raises:
-            DetectError: the head has a layer that cannot be expressed so.
+            DetectError: a layer of the head has no such form.
         """
         return head_as_convolutions(self.head, self.grid)
 
     def design_for(self, image_size: int) -> None:
-        """Take another size as the one that the network was designed for, and measure the grid.
+        """Change the designed size, and measure the grid anew.
 
-        Networks whose head begins with the average of all positions allow it, and those without
-        fully connected layers.
+        The head must begin with a global average or have no fully connected layers.
 
         Raises:
-            DetectError: the head takes no other grid, or the trunk leaves nothing of such a size.
+            DetectError: the head takes no other grid, or the size is too small for the trunk.
         """
         before, feature_dim = self.image_size, self.feature_dim
         self.image_size = image_size
@@ -281,11 +281,11 @@ class Backbone(nn.Module):
         )
 
     def drop_head(self) -> None:
-        """Forget the head: a detector without use for it neither trains nor stores it."""
+        """Drop the head: a detector that does not use it neither trains nor stores it."""
         self.head = nn.Identity()
 
     def freeze(self, parts: Sequence[str]) -> None:
-        """Hold parts of the trunk as they are: no gradient, no change of running statistics.
+        """Freeze parts of the trunk: no gradient, no change of running statistics.
 
         Args:
             parts: `batch_norm`, `trunk`, or a level (`C2`: all layers up to that map).
@@ -308,17 +308,10 @@ class Backbone(nn.Module):
                 module.requires_grad_(False).eval()
             self._frozen.extend(modules)
 
-    def train(self, mode: bool = True) -> "Backbone":
-        """Set the training mode, except of what is frozen."""
-        super().train(mode)
-        for module in self._frozen:
-            module.eval()
-        return self
-
     @torch.no_grad()
     def _measure(self) -> None:
-        # Two runs without numbers, at the designed size and at one a little larger, find channels,
-        # strides and grid, so that no table can disagree with the layers.
+        # Two runs on the meta device, at the designed size and a larger one, give channels, strides
+        # and grid, so that no table can disagree with the layers.
         was_training = self.training
         self.eval()
         size = self.image_size
@@ -342,20 +335,12 @@ class Backbone(nn.Module):
         self.train(was_training)
 
 
-class _Part(nn.Sequential):
-    """Some layers of a backbone."""
-
+class _Part(_PartlyFrozen, nn.Sequential):
+    # layers of a backbone, of which the frozen ones stay in evaluation mode
     def __init__(self, frozen: Sequence[nn.Module], *layers: nn.Module) -> None:
         super().__init__(*layers)
         own = set(self.modules())
         self._frozen = tuple(module for module in frozen if module in own)
-
-    def train(self, mode: bool = True) -> "_Part":
-        """Set the training mode, except of what is frozen."""
-        super().train(mode)
-        for module in self._frozen:
-            module.eval()
-        return self
 
 
 def _run_on_meta(module: nn.Module, inputs: Tensor) -> Tensor:
@@ -392,8 +377,8 @@ def _stride_of(features: Tensor, larger: Tensor, index: int) -> int:
 def head_as_convolutions(head: nn.Module, grid: int) -> nn.Sequential:
     """Rewrite a head of linear, convolution and pooling layers as convolutions, weights and all.
 
-    The first linear layer, over the flattened grid×grid map, becomes a grid×grid
-    convolution, later ones 1×1; a global average pool becomes a grid×grid average at stride 1.
+    The first linear layer, over the flattened map, becomes a grid×grid convolution, later ones 1×1;
+    a global average pool becomes a grid×grid average at stride 1.
 
     Raises:
         DetectError: a layer that looks beyond its own window, or steps over positions.
@@ -413,7 +398,9 @@ def head_as_convolutions(head: nn.Module, grid: int) -> nn.Sequential:
             layers.append(copy.deepcopy(layer))
             window -= layer.kernel_size[0] - 1
         elif isinstance(layer, nn.LayerNorm) and window == 1:
-            layers.append(_as_channel_norm(layer))
+            norm = ChannelNorm(layer.normalized_shape, layer.eps, layer.elementwise_affine)
+            norm.load_state_dict(layer.state_dict())
+            layers.append(norm)
         elif isinstance(layer, POINTWISE) or getattr(layer, "is_pointwise", False):
             layers.append(copy.deepcopy(layer))
         else:
@@ -443,14 +430,8 @@ def _as_convolution(layer: nn.Linear, window: int) -> nn.Conv2d:
     return convolution
 
 
-def _as_channel_norm(layer: nn.LayerNorm) -> ChannelNorm:
-    norm = ChannelNorm(layer.normalized_shape, layer.eps, layer.elementwise_affine)
-    norm.load_state_dict(layer.state_dict())
-    return norm
-
-
 def _is_plain(layer: nn.Conv2d) -> bool:
-    # gives at each position what it gives for the window there alone
+    # its output at each position depends on the window there alone
     no_padding = layer.padding in ("valid", (0, 0))
     height, width = layer.kernel_size
     return no_padding and height == width and layer.stride == layer.dilation == (1, 1)

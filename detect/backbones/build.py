@@ -1,4 +1,4 @@
-"""Backbones of the registry: which there are, and the one way to build one."""
+"""List and build the backbones of the registry."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ def list_backbones(pattern: str = "*") -> list[str]:
     """The names of backbones, for `create_backbone` and `backbone.name`.
 
     Args:
-        pattern: with `*`; `torchvision/*` and `timm/*` list the networks of these libraries, which
-            the default leaves out.
+        pattern: with `*`; `torchvision/*` and `timm/*` list the networks of these libraries, not
+            in the default.
 
     Raises:
         DetectError: a pattern that begins with `timm/`, where timm is not installed.
@@ -34,8 +34,8 @@ def create_backbone(
         name: one of `list_backbones()`, or a network of torchvision or timm, `timm/convnext_tiny`.
         weights: `none`, `imagenet` or the path of a file; see `load_weights`.
         freeze: parts that training leaves as they are; see `Backbone.freeze`.
-        report: called with each remark on what of the weights was not taken, or was missing.
-        image_size: taken as the size that it was designed for; see `Backbone.design_for`.
+        report: called with each remark on weights that were ignored or missing.
+        image_size: the new designed size; see `Backbone.design_for`.
 
     Raises:
         DetectError: an unknown name or part, or weights that are unavailable or do not fit.
@@ -44,7 +44,7 @@ def create_backbone(
     for remark in load_weights(backbone, name, str(weights)):
         if report is not None:
             report(remark)
-    backbone.published = None  # lets go of the classifier, which no detector uses
+    backbone.published = None  # frees the classifier, which no detector uses
     backbone.freeze(freeze)
     if image_size is not None:
         backbone.design_for(image_size)

@@ -8,10 +8,7 @@ from detect.backbones.base import Backbone
 
 
 class Classifier(nn.Module):
-    """Names what is in an image: trunk, head and a linear layer to the classes.
-
-    A trunk's map of another size than the head takes is averaged to it, so that images of any
-    size can be classified.
+    """Classifies images of any size: trunk, head (see `Backbone.head_features`), linear layer.
 
     Attributes:
         backbone: whose head is in use.

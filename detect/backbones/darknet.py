@@ -7,6 +7,8 @@ Deviation: the paper pretrains the first 20 of the 24 convolutions under an aver
 head pools the output of all of them.
 """
 
+from functools import partial
+
 from torch import nn
 
 from detect.backbones.base import Backbone
@@ -37,31 +39,8 @@ FAST_YOLO_LAYERS: tuple[Layer, ...] = (
 )  # fmt: skip
 
 
-@BACKBONES.register("yolo_darknet")
-def yolo_darknet() -> Backbone:
-    """24 convolutions, 1,024 channels, stride 64: a 7×7 grid at 448 pixels."""
-    return _darknet(YOLO_LAYERS, batch_norm=False)
-
-
-@BACKBONES.register("yolo_darknet_bn")
-def yolo_darknet_bn() -> Backbone:
-    """`yolo_darknet` with BatchNorm."""
-    return _darknet(YOLO_LAYERS, batch_norm=True)
-
-
-@BACKBONES.register("yolo_darknet_fast")
-def yolo_darknet_fast() -> Backbone:
-    """9 convolutions, 1,024 channels, stride 64: a 7×7 grid at 448 pixels."""
-    return _darknet(FAST_YOLO_LAYERS, batch_norm=False)
-
-
-@BACKBONES.register("yolo_darknet_fast_bn")
-def yolo_darknet_fast_bn() -> Backbone:
-    """`yolo_darknet_fast` with BatchNorm."""
-    return _darknet(FAST_YOLO_LAYERS, batch_norm=True)
-
-
 def _darknet(layers: tuple[Layer, ...], batch_norm: bool) -> Backbone:
+    """Trunk of 1,024 channels and stride 64, a 7×7 grid at 448 pixels; head the average pool."""
     modules: list[nn.Module] = []
     channels = 3
     for layer in layers:
@@ -74,6 +53,11 @@ def _darknet(layers: tuple[Layer, ...], batch_norm: bool) -> Backbone:
         channels = filters
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return Backbone(nn.Sequential(*modules), head, image_size=448)
+
+
+for _name, _layers in (("yolo_darknet", YOLO_LAYERS), ("yolo_darknet_fast", FAST_YOLO_LAYERS)):
+    BACKBONES.register(_name)(partial(_darknet, _layers, batch_norm=False))
+    BACKBONES.register(f"{_name}_bn")(partial(_darknet, _layers, batch_norm=True))
 
 
 def _convolution(

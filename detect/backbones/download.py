@@ -23,11 +23,11 @@ from detect.errors import DetectError
 
 # Seconds without a byte after which a connection counts as broken.
 TIMEOUT = 30.0
-CHUNK = 1 << 18  # bytes between two movements of the progress bar
+CHUNK = 1 << 18  # bytes between two updates of the progress bar
 RANGE_NOT_SATISFIABLE = 416  # there are not that many bytes
 PARTIAL_CONTENT = 206
 
-# A hash of 8 digits that reads as a day is one in ten thousand; a file named by its day is common.
+# One 8-digit hash in ten thousand reads as a date; files named by their date are common.
 DAY = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 HASH = re.compile(r"-([0-9a-f]{8,64})(\.[A-Za-z0-9]+)+$")
 
@@ -40,9 +40,8 @@ def cache_folder() -> Path:
 def fetch_file(url: str, folder: Path) -> Path:
     """Fetch the file at `url` into `folder` under its own name, unless it is there.
 
-    It is written to `<name>.part`, which an interrupted download leaves behind and the next one
-    goes on with. A name without a hash gives no means to find that two parts do not belong
-    together: such a file is fetched again.
+    It is written to `<name>.part`, which the next call resumes after an interruption. A file whose
+    name has no hash is fetched anew, since parts of different files could not be told apart.
 
     Args:
         url: an http or https address that ends with a file name.
@@ -52,8 +51,8 @@ def fetch_file(url: str, folder: Path) -> Path:
         The path of the file, whose hash is that of its name.
 
     Raises:
-        DetectError: no network, no such file, a connection that broke off, a content other than
-            the name says, or a folder that cannot be written.
+        DetectError: no network, no such file, a broken connection, content that does not match the
+            name, or a folder that cannot be written.
     """
     name = _file_name(url)
     path, part = folder / name, folder / f"{name}.part"
@@ -85,7 +84,7 @@ def fetch_file(url: str, folder: Path) -> Path:
 
 
 def verify_hash(path: Path) -> None:
-    """Compare the content of a file with the hash in its name; without one there is nothing to do.
+    """Compare the content of a file with the hash in its name, if there is one.
 
     Raises:
         DetectError: they differ, or the file cannot be read.
@@ -106,7 +105,7 @@ def verify_hash(path: Path) -> None:
 
 
 def hash_in(name: str) -> str | None:
-    """The beginning of a sha256, in hexadecimal digits, that a file name carries, or None.
+    """The beginning of a sha256, in hexadecimal digits, in a file name, or None.
 
     >>> hash_in("resnet18-f37072fd.pth")
     'f37072fd'
@@ -134,12 +133,18 @@ def _file_name(url: str) -> str:
 
 
 def _receive(url: str, part: Path) -> bool:
-    """Write the content at `url` to `part` and return whether this went on with what was there."""
+    """Write the content at `url` to `part`; return whether this resumed what was there."""
     start = part.stat().st_size if part.is_file() else 0
     try:
         response, start = _ask(url, start)
     except (OSError, HTTPException) as error:
-        raise _no_answer(url, part, str(error) or type(error).__name__) from error
+        name, folder, reason = part.stem, part.parent, str(error) or type(error).__name__
+        raise DetectError(
+            f"{name} is not here and could not be downloaded: looked for {folder / name}, then "
+            f"asked {url} ({reason}). Bring the file {name} from a machine with a network and put "
+            f"it into {folder} (the environment variable TORCH_HOME moves torch's cache), or give "
+            "its path as backbone.weights"
+        ) from error
     total = None if response.length is None else start + response.length
     console = Console(stderr=True)
     with (
@@ -160,12 +165,18 @@ def _receive(url: str, part: Path) -> bool:
         os.fsync(file.fileno())
         received = file.tell()
     if fault or (total is not None and received != total):
-        raise _broke_off(url, part, received, total, fault or "the server closed it")
+        of_total = "" if total is None else f" of {total / 1e6:.1f}"
+        keeps = hash_in(part.stem) is not None
+        next_time = "resumes from there" if keeps else "starts over, since its name carries no hash"
+        raise DetectError(
+            f"{part.stem}: the connection broke off ({fault or 'the server closed it'}) after "
+            f"{received / 1e6:.1f}{of_total} MB from {url}; the same command {next_time}"
+        )
     return start > 0
 
 
 def _ask(url: str, start: int) -> tuple[HTTPResponse, int]:
-    """Ask for the content from byte `start` on; return also where the answer really begins."""
+    """Request the content from byte `start` on; also return where the answer really begins."""
     query = request.Request(url, headers={"User-Agent": "detect", "Accept-Encoding": "identity"})
     if start > 0:
         query.add_header("Range", f"bytes={start}-")
@@ -183,21 +194,14 @@ def _ask(url: str, start: int) -> tuple[HTTPResponse, int]:
 def _http_opener() -> request.OpenerDirector:
     # urllib's usual opener also opens local files and FTP, to which a redirection could lead
     opener = request.OpenerDirector()
-    for handler in (
-        request.ProxyHandler(),
-        request.HTTPHandler(),
-        request.HTTPSHandler(),
-        request.HTTPRedirectHandler(),
-        request.HTTPErrorProcessor(),
-        request.HTTPDefaultErrorHandler(),
-        request.UnknownHandler(),
-    ):
-        opener.add_handler(handler)
+    for kind in ("Proxy", "HTTP", "HTTPS", "HTTPRedirect", "HTTPDefaultError", "Unknown"):
+        opener.add_handler(getattr(request, f"{kind}Handler")())
+    opener.add_handler(request.HTTPErrorProcessor())
     return opener
 
 
 def _copy(response: HTTPResponse, file: IO[bytes], advance: Callable[[int], object]) -> str:
-    """Write what comes to `file` until it ends; return why it ended early, or nothing."""
+    """Write the response to `file`; return why it ended early, or nothing."""
     while True:
         try:
             chunk = response.read1(CHUNK)
@@ -207,23 +211,3 @@ def _copy(response: HTTPResponse, file: IO[bytes], advance: Callable[[int], obje
             return ""
         file.write(chunk)
         advance(len(chunk))
-
-
-def _no_answer(url: str, part: Path, reason: str) -> DetectError:
-    name, folder = part.stem, part.parent
-    return DetectError(
-        f"{name} is not here and could not be downloaded: looked for {folder / name}, then asked "
-        f"{url} ({reason}). Bring the file {name} from a machine with a network and put it into "
-        f"{folder} (the environment variable TORCH_HOME moves torch's cache), or give its path as "
-        "backbone.weights"
-    )
-
-
-def _broke_off(url: str, part: Path, received: int, total: int | None, reason: str) -> DetectError:
-    of_total = "" if total is None else f" of {total / 1e6:.1f}"
-    keeps = hash_in(part.stem) is not None
-    next_time = "goes on from there" if keeps else "starts over, since its name carries no hash"
-    return DetectError(
-        f"{part.stem}: the connection broke off ({reason}) after {received / 1e6:.1f}{of_total} MB "
-        f"from {url}; the same command {next_time}"
-    )

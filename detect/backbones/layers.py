@@ -1,19 +1,16 @@
 """Tables of layers: what each one computes, costs and sees.
 
-A network is run once on an image without numbers. Each innermost module that runs is a layer, in
-the order in which they run; a module around them has a row of its own, behind theirs, for the
-parameters and operations that are none of theirs.
+A network runs once on the meta device. Each innermost module that runs is a layer, in the order of
+the run; a module around layers has a row behind theirs for its own parameters and operations.
 
-What is counted. Parameters: of the layer, buffers left out. Multiply-adds: of convolutions, linear
-layers and attention, by PyTorch's counter of floating-point operations. Memory: of the layer's
-output in float32 for one image; a layer that writes into its input (a rectifier in place) or
-does nothing at evaluation (dropout) takes none. Sums that a network takes between its layers, as
-the shortcuts of ResNet, are not layers and not counted.
+Parameters: without buffers. Multiply-adds: of convolutions, linear layers and attention, by
+PyTorch's FLOP counter. Memory: of the layer's output in float32 for one image; a layer that works
+in place (a rectifier) or does nothing at evaluation (dropout) takes none. Sums between layers, such
+as the shortcuts of ResNet, are not counted.
 
-Receptive field: the side of the square of the image that one output can depend on, padding not
-cut off, by following every tensor through the run: a filter of size F at steps of s pixels adds
-(F − 1) s; where branches meet, the larger one counts; what is computed from a whole map sees the
-whole map.
+Receptive field: the side of the square of the image that one output can depend on, padding
+included, by following every tensor through the run: a filter of size F at steps of s pixels adds
+(F − 1) s; where branches meet, the larger one counts; what is computed from a whole map sees all.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -27,14 +24,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from detect.backbones.base import Backbone, Published
+from detect.backbones.base import Backbone
 from detect.backbones.classifier import Classifier
 from detect.backbones.registry import BACKBONES
 from detect.errors import DetectError
 
 BYTES_PER_VALUE = 4  # float32
-
-
 Pair = tuple[int, int]
 
 
@@ -55,7 +50,7 @@ class Geometry:
         return Geometry(self.step * max(stride), self.field + round((max(kernel) - 1) * self.step))
 
     def pooled(self, size: Pair, outputs: Pair) -> "Geometry":
-        """Of the output of adaptive pooling, whose windows spread over the map evenly."""
+        """Of the output of adaptive pooling."""
         inputs, positions = max(zip(size, outputs, strict=True), key=lambda pair: pair[0] / pair[1])
         window = max(
             -(-(i + 1) * inputs // positions) - i * inputs // positions for i in range(positions)
@@ -82,10 +77,10 @@ class Layer:
         parameters: count.
         multiply_adds: count.
         memory: bytes of its output.
-        receptive_field: side in pixels of what one output sees; None where that cannot be said,
-            as behind attention, squeeze-and-excitation included.
+        receptive_field: side in pixels of what one output sees; None where unknown, as behind
+            attention or squeeze-and-excitation.
         fits: whether (N − F + 2P) / S is whole in both directions; otherwise the last rows or
-            columns of the input are never looked at.
+            columns of the input are ignored.
     """
 
     name: str
@@ -111,8 +106,8 @@ class Summary:
 
     Attributes:
         name: in the registry.
-        parameters: of the whole classification network, as published: with its last layer, where
-            it has one, and without auxiliary classifiers.
+        parameters: of the whole classification network as published, with its last layer, if it
+            has one, and without auxiliary classifiers.
         auxiliary_parameters: of the auxiliary classifiers.
         multiply_adds: of the same network, for one image of `image_size`.
         image_size: side in pixels of the image.
@@ -150,11 +145,11 @@ class Summary:
 
 
 def summarize(name: str, image_size: int | None = None) -> Summary:
-    """Describe a registered backbone, layer by layer; no weights are drawn or loaded.
+    """Describe a registered backbone layer by layer, without weights.
 
     Args:
         name: its name in the registry.
-        image_size: side in pixels of the image; None takes what the network was designed for.
+        image_size: side in pixels of the image; None takes the designed size.
 
     Raises:
         DetectError: an unknown name, or a network that cannot be split.
@@ -171,12 +166,19 @@ def summarize(name: str, image_size: int | None = None) -> Summary:
             f"backbone {name} takes no images of {size}×{size} pixels ({reason}); it was "
             f"designed for {backbone.image_size}"
         ) from error
-    named = backbone.published
-    has_weights = named is not None and (named.weights is not None or named.fetch is not None)
+    published = backbone.published
+    has_weights, auxiliary_parameters = False, 0
+    if published is not None:
+        has_weights = published.weights is not None or published.fetch is not None
+        auxiliary_parameters = sum(
+            values.numel()
+            for name, values in published.network.named_parameters()
+            if name.startswith(published.ignored)
+        )
     return Summary(
         name=name,
         parameters=sum(layer.parameters for layer in layers),
-        auxiliary_parameters=0 if named is None else _count_ignored(named),
+        auxiliary_parameters=auxiliary_parameters,
         multiply_adds=sum(layer.multiply_adds for layer in layers),
         image_size=size,
         stride=backbone.stride,
@@ -189,7 +191,7 @@ def summarize(name: str, image_size: int | None = None) -> Summary:
 
 
 def classification_network(backbone: Backbone) -> nn.Module:
-    """The whole network that a backbone is a part of, with the last layer it was published with."""
+    """The whole network of a backbone, with the last layer it was published with."""
     if backbone.published is not None:
         return backbone.published.network
     if backbone.num_published_classes == 0:
@@ -209,13 +211,11 @@ class _WithoutClasses(nn.Module):
 @torch.no_grad()
 def list_layers(network: nn.Module, image_size: int) -> list[Layer]:
     """The layers of a network on the meta device, for a square image of `image_size` pixels."""
-    counter = FlopCounterMode(display=False)
-    following = _Following()
+    counter, following = FlopCounterMode(display=False), _Following()
     record = _Record(counter, following)
-    modules = dict(network.named_modules())
     handles = [
         handle
-        for name, module in modules.items()
+        for name, module in network.named_modules()
         for handle in (
             module.register_forward_pre_hook(partial(record.begin, name)),
             module.register_forward_hook(partial(record.end, name)),
@@ -232,16 +232,10 @@ def list_layers(network: nn.Module, image_size: int) -> list[Layer]:
     return record.layers
 
 
-def _count_ignored(published: Published) -> int:
-    parameters = published.network.named_parameters()
-    return sum(values.numel() for name, values in parameters if name.startswith(published.ignored))
-
-
 class _Record:
     # makes the rows while a network runs
     def __init__(self, counter: FlopCounterMode, following: "_Following") -> None:
-        self.counter = counter
-        self.following = following
+        self.counter, self.following = counter, following
         self.layers: list[Layer] = []
         self._begun: list[tuple[int, int]] = []  # operations and rows before each open module
 
@@ -263,7 +257,8 @@ class _Record:
         if window is not None:
             before = _geometry(inputs[0])
             _mark(outputs, before and before.after(window[0], window[1]))
-        memory = 0 if is_inner or _share_memory(inputs[0], outputs) else prod(outputs.shape[1:])
+        storages = [values.untyped_storage()._cdata for values in (inputs[0], outputs)]
+        memory = 0 if is_inner or storages[0] == storages[1] else prod(outputs.shape[1:])
         geometry = _geometry(outputs)
         self.layers.append(
             Layer(
@@ -283,8 +278,8 @@ class _Record:
 
 
 class _Following(TorchFunctionMode):
-    # carries the geometry of tensors through whatever is computed from them, and notes the
-    # parameters that this takes: a module may leave the call of its children to a function
+    # carries the geometry of tensors through all operations, and notes the parameters used: a
+    # module may leave the call of its children to a function
     def __init__(self) -> None:
         super().__init__()
         self.used_parameters: dict[int, int] = {}  # id → number of values
@@ -344,11 +339,10 @@ def _window(module: nn.Module, inputs: Tensor) -> tuple[Pair, Pair, Pair] | None
     size: Any = getattr(module, "kernel_size", None)
     if inputs.ndim != 4 or size is None:
         return None
+    kernel, dilation = _pair(size), _pair(getattr(module, "dilation", 1))
     stride, padding = getattr(module, "stride", 1), getattr(module, "padding", 0)
     if isinstance(padding, str):
-        padding = 0 if padding == "valid" else (_pair(size)[0] - 1) // 2
-    dilation = _pair(getattr(module, "dilation", 1))
-    kernel = _pair(size)
+        padding = 0 if padding == "valid" else (kernel[0] - 1) // 2
     extent = (1 + (kernel[0] - 1) * dilation[0], 1 + (kernel[1] - 1) * dilation[1])
     return extent, _pair(stride), _pair(padding)
 
@@ -360,10 +354,6 @@ def _fits(inputs: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> bool:
 
 def _pair(value: Any) -> Pair:
     return (int(value[0]), int(value[1])) if isinstance(value, tuple | list) else (value, value)
-
-
-def _share_memory(one: Tensor, other: Tensor) -> bool:
-    return bool(one.untyped_storage()._cdata == other.untyped_storage()._cdata)
 
 
 def _tensors(values: Iterable[Any]) -> list[Tensor]:

@@ -44,7 +44,7 @@ def lenet() -> Backbone:
 
 
 class Gray(nn.Module):
-    """Color to gray: `[B, 3, H, W]` → `[B, 1, H, W]`, by the weights of ITU-R BT.601."""
+    """RGB to gray, `[B, 3, H, W]` → `[B, 1, H, W]`, by the weights of ITU-R BT.601."""
 
     weights: Tensor
 
@@ -94,11 +94,8 @@ class PartialConvolution(nn.Module):
 
     places: Tensor
 
-    mask: Tensor
-
     def __init__(self, inputs: int, connections: tuple[tuple[int, ...], ...]) -> None:
         super().__init__()
-        self.connections = connections
         self.kernel_size, self.stride, self.padding, self.dilation = 5, 1, 0, 1
         self.weight = nn.Parameter(torch.zeros(sum(len(row) for row in connections), 5, 5))
         self.bias = nn.Parameter(torch.zeros(len(connections)))
@@ -108,7 +105,7 @@ class PartialConvolution(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """`[B, 6, H, W]` → `[B, 16, H−4, W−4]`."""
-        outputs = len(self.connections)
+        outputs = len(self.bias)
         full = self.weight.new_zeros(outputs * self.inputs, 5, 5)
         full = full.index_copy(0, self.places, self.weight)
         weight = full.view(outputs, self.inputs, 5, 5)
@@ -117,9 +114,7 @@ class PartialConvolution(nn.Module):
 
 def _initialize(layer: nn.Conv2d | nn.Linear | PartialConvolution) -> None:
     # uniform in ±2.4 / fan-in (appendix A); biases are drawn alike
-    if isinstance(layer, PartialConvolution):
-        fan_in = layer.weight.numel() / len(layer.connections) + 1
-    else:
-        fan_in = layer.weight[0].numel() + 1
+    assert layer.bias is not None
+    fan_in = layer.weight.numel() / len(layer.bias) + 1
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -2.4 / fan_in, 2.4 / fan_in)

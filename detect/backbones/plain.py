@@ -3,29 +3,17 @@
 The layers of ResNet-18 and ResNet-34 without the shortcuts: what gets harder to train with depth.
 """
 
+from functools import partial
+
 from torch import nn
 
 from detect.backbones.base import Backbone
 from detect.backbones.registry import BACKBONES
 
 
-@BACKBONES.register("plain18")
-def plain18() -> Backbone:
-    """Trunk through conv5_x (512 channels, stride 32), head the global average pool."""
-    return _plain((2, 2, 2, 2))
-
-
-@BACKBONES.register("plain34")
-def plain34() -> Backbone:
-    """Trunk through conv5_x (512 channels, stride 32), head the global average pool."""
-    return _plain((3, 4, 6, 3))
-
-
 def _plain(blocks: tuple[int, int, int, int]) -> Backbone:
-    stages: list[nn.Module] = [
-        _convolution(3, 64, 7, stride=2),
-        nn.MaxPool2d(3, 2, padding=1),
-    ]
+    """Trunk through conv5_x (512 channels, stride 32), head the global average pool."""
+    stages: list[nn.Module] = [_convolution(3, 64, 7, stride=2), nn.MaxPool2d(3, 2, padding=1)]
     channels = 64
     for stage, count in enumerate(blocks):
         filters = 64 * 2**stage
@@ -37,6 +25,10 @@ def _plain(blocks: tuple[int, int, int, int]) -> Backbone:
         stages.append(nn.Sequential(*layers))
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return Backbone(nn.Sequential(*stages), head, image_size=224)
+
+
+BACKBONES.register("plain18")(partial(_plain, (2, 2, 2, 2)))
+BACKBONES.register("plain34")(partial(_plain, (3, 4, 6, 3)))
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""Maps that are forgotten and computed again for the gradient: memory for time.
+"""Maps that are dropped and recomputed for the gradient: less memory for more time.
 
 Chen et al. 2016, "Training deep nets with sublinear memory cost".
 """
@@ -14,10 +14,10 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(run: Callable[..., Any], layers: nn.Module, features: Tensor) -> Tensor:
-    """What `run` gives, which runs layers; their maps are not kept, but computed once more.
+    """The output of `run`, which runs `layers`, with their maps recomputed for the gradient.
 
-    BatchNorm's running statistics, which the second pass would change once more, stay as the first
-    one left them; dropout draws the same numbers again.
+    The second pass does not update BatchNorm's running statistics, and dropout draws the same
+    numbers again.
     """
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -2,26 +2,13 @@
 
 import fnmatch
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 
 from detect.backbones.base import Backbone
 from detect.registry import Registry
 
 Builder = Callable[[], Backbone]
-
-
-@dataclass(frozen=True)
-class Family:
-    """Networks of a library.
-
-    Attributes:
-        build: from the name that the library knows.
-        names: gives those names.
-    """
-
-    build: Callable[[str], Backbone]
-    names: Callable[[], Iterable[str]]
+FamilyBuilder = Callable[[str], Backbone]
 
 
 class BackboneRegistry(Registry[Builder]):
@@ -29,11 +16,12 @@ class BackboneRegistry(Registry[Builder]):
 
     def __init__(self) -> None:
         super().__init__("backbone")
-        self._families: dict[str, Family] = {}
+        # of each prefix, what builds a network of the library by its name, and lists these names
+        self._families: dict[str, tuple[FamilyBuilder, Callable[[], Iterable[str]]]] = {}
 
     def register_family(
         self, prefix: str, names: Callable[[], Iterable[str]]
-    ) -> Callable[[Callable[[str], Backbone]], Callable[[str], Backbone]]:
+    ) -> Callable[[FamilyBuilder], FamilyBuilder]:
         """Return a decorator that files a function, from the rest of a name to a backbone.
 
         Args:
@@ -41,8 +29,8 @@ class BackboneRegistry(Registry[Builder]):
             names: gives what can stand behind it.
         """
 
-        def file_under_prefix(build: Callable[[str], Backbone]) -> Callable[[str], Backbone]:
-            self._families[prefix] = Family(build, names)
+        def file_under_prefix(build: FamilyBuilder) -> FamilyBuilder:
+            self._families[prefix] = build, names
             return build
 
         return file_under_prefix
@@ -50,15 +38,15 @@ class BackboneRegistry(Registry[Builder]):
     def names_like(self, pattern: str) -> list[str]:
         """The names that fit a pattern with `*`, those of families included."""
         known = list(self)
-        for prefix, family in self._families.items():
+        for prefix, (_, names) in self._families.items():
             if pattern.startswith(prefix):
-                known += [f"{prefix}{name}" for name in family.names()]
+                known += [f"{prefix}{name}" for name in names()]
         return fnmatch.filter(known, pattern)
 
     def __getitem__(self, name: str) -> Builder:
-        for prefix, family in self._families.items():
+        for prefix, (build, _) in self._families.items():
             if name.startswith(prefix):
-                return partial(family.build, name.removeprefix(prefix))
+                return partial(build, name.removeprefix(prefix))
         return super().__getitem__(name)
 
 

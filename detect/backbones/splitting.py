@@ -1,10 +1,9 @@
-"""Any classification network as a trunk and a head, found by watching one run of it.
+"""Any classification network as a trunk and a head, found by watching one run.
 
-The network is run once on noise, and the layers that it calls are noted with their shapes. Those up
-to the last feature map are the trunk, those between it and the last layer the head. The split
-counts only if the two, run one after the other, give what the network itself gave to its last
-layer, with numbers as training leaves them in its norms; a network whose layers are no such chain
-is refused with the reason.
+The network runs once on noise, and its layers are recorded with their shapes. Those up to the last
+feature map are the trunk, those between it and the last layer the head. The split counts only if
+both, in sequence, give the input of the network's last layer, with norms as after training; a
+network whose layers are no such chain is refused with the reason.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,16 +21,7 @@ from detect.errors import DetectError
 
 @dataclass
 class Call:
-    """A layer as it was called in one run.
-
-    Attributes:
-        name: of the layer in the network.
-        layer: that was called.
-        order: of the calls, by their beginning.
-        inputs: shape of what it was given.
-        outputs: shape of what it gave.
-        times: that it was called.
-    """
+    """A layer as it was called in one run: `order` is that of the calls' beginnings."""
 
     name: str
     layer: nn.Module
@@ -60,8 +50,8 @@ def split(
         network: takes normalized images `[B, 3, H, W]`, gives logits `[B, C]`.
         name: for messages.
         image_size: side in pixels of the images that it was designed for.
-        mean: of its pixels, in 0…1.
-        std: of its pixels, in 0…1.
+        mean: of its pixels, in 0…1, by channel.
+        std: likewise.
         published: further fields of `Published`: where its weights come from.
 
     Raises:
@@ -115,7 +105,7 @@ def _checked(
     rest: Sequence[Call],
     images: Tensor,
 ) -> tuple[list[nn.Module], list[nn.Module]]:
-    # what the trunk lacks, and the head, with which they give what the network gives
+    # what the trunk lacks, and the head, which together give what the network gives
     expected = _input_of(classifier.layer, network, images)
     if expected.ndim == 4 and min(expected.shape[2:]) > 1:  # a 1×1 convolution classifies
         expected = expected.mean(dim=(2, 3))
@@ -137,12 +127,13 @@ def _checked(
 
 @contextmanager
 def _as_trained(network: nn.Module, images: Tensor) -> Iterator[None]:
-    # Scales begin as ones and shifts as zeros, with which a network may give the same as without
-    # them; and in a deep one with statistics of its first day, little is left of the image. While
-    # the block runs, both are as in a network that has been trained.
+    # With initial scales (1) and shifts (0), a network may give the same as without them, and with
+    # initial statistics a deep one leaves little of the image. Here, both are as trained.
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     changed: list[Tensor] = [buffer for norm in norms for buffer in norm.buffers()]
-    constant: list[Tensor] = [value for value in network.parameters() if _is_constant(value)]
+    constant: list[Tensor] = [
+        value for value in network.parameters() if value.numel() > 0 and value.min() == value.max()
+    ]
     before = [value.clone() for value in (*changed, *constant)]
     momenta = [norm.momentum for norm in norms]
     generator = torch.Generator().manual_seed(0)
@@ -159,10 +150,6 @@ def _as_trained(network: nn.Module, images: Tensor) -> Iterator[None]:
             value.copy_(old)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-
-
-def _is_constant(values: Tensor) -> bool:
-    return values.numel() > 0 and bool(values.min() == values.max())
 
 
 def _watch(network: nn.Module, images: Tensor) -> dict[str, Call]:
@@ -189,7 +176,7 @@ def _watch(network: nn.Module, images: Tensor) -> dict[str, Call]:
         handles.append(layer.register_forward_hook(end(name)))
     try:
         network(images)
-    except Exception as error:  # whatever a network of someone else does not like about an image
+    except Exception as error:  # whatever a foreign network does not like about an image
         height, width = images.shape[2:]
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UnsplittableError(
@@ -202,7 +189,7 @@ def _watch(network: nn.Module, images: Tensor) -> dict[str, Call]:
 
 
 def _chain(network: nn.Module, calls: dict[str, Call], ratio: float) -> Iterator[Call]:
-    # the layers in their order, with containers opened up, and all that comes after the last map
+    # the layers in order, with containers opened, and everything after the last map
     def opened(name: str, layer: nn.Module) -> Iterator[Call]:
         call = calls.get(name)
         is_sequence = type(layer).forward is nn.Sequential.forward
@@ -250,10 +237,7 @@ def _layout(shape: torch.Size, ratio: float) -> str | None:
 class ChannelsFirst(nn.Module):
     """A layer over `[B, H, W, C]` in a chain of layers over `[B, C, H, W]`.
 
-    Args:
-        layer: that runs.
-        inputs: whether it takes channels last.
-        outputs: whether it gives channels last.
+    `inputs` and `outputs` say whether the layer takes and gives channels last.
     """
 
     def __init__(self, layer: nn.Module, inputs: bool, outputs: bool) -> None:
@@ -276,7 +260,7 @@ def _head(
     rest: Sequence[Call], features: Tensor, feature_dim: int
 ) -> tuple[list[nn.Module], Tensor]:
     # The layers after the trunk, with the pooling and flattening that networks do between them, and
-    # what they give. Pooling of any kind that takes the mean is written as PyTorch's own.
+    # their output. Any pooling that takes the mean becomes PyTorch's own.
     head: list[nn.Module] = []
 
     def append(layer: nn.Module, values: Tensor) -> Tensor:

@@ -59,14 +59,12 @@ def _timm() -> Any:
 
 
 def _create(timm: Any, name: str) -> nn.Module:
-    # Transformers on windows take images of any size if asked to; the rest knows no such option.
-    for options in ({"strict_img_size": False}, {}):
-        try:
-            network: nn.Module = timm.create_model(name, pretrained=False, **options)
-        except TypeError:
-            continue
-        return network
-    raise AssertionError  # without options, timm builds what it lists
+    network: nn.Module
+    try:  # window transformers take images of any size if asked to; others know no such option
+        network = timm.create_model(name, pretrained=False, strict_img_size=False)
+    except TypeError:
+        network = timm.create_model(name, pretrained=False)
+    return network
 
 
 def _fetch(network: nn.Module, name: str) -> Mapping[str, Tensor]:

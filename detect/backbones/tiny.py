@@ -10,8 +10,7 @@ from detect.backbones.registry import BACKBONES
 def tiny() -> Backbone:
     """Stride 16 and 128 channels; made for images of 64 to 160 pixels.
 
-    The first convolution goes to a quarter of the resolution at once, since on a CPU the time goes
-    into the large maps.
+    The first convolution has stride 4, since on a CPU the large maps take the time.
     """
     return _network(
         _convolution(3, 32, kernel=6, stride=4),  # stride 4

@@ -20,13 +20,10 @@ from detect.backbones.registry import BACKBONES
 from detect.errors import DetectError
 from detect.wording import counted
 
-# Where files keep their state dict: our checkpoints of detectors and classifiers, then the names
-# that other training code commonly uses.
+# Where files keep their state dict: our checkpoints, then the names common in other training code.
 NESTED = ("detector", "classifier", "state_dict", "model")
-# What DataParallel puts before every name.
-PARALLEL = "module."
-# Share of the entries from which on one network is called like another.
-ALIKE = 0.8
+PARALLEL = "module."  # DataParallel's prefix of every name
+ALIKE = 0.8  # least share of equal entries for a network to look like another
 
 
 def load_weights(backbone: Backbone, name: str, weights: str) -> list[str]:
@@ -35,15 +32,14 @@ def load_weights(backbone: Backbone, name: str, weights: str) -> list[str]:
     Args:
         backbone: freshly built.
         name: its name in the registry, for messages.
-        weights: `none`; `imagenet`, the published weights, the only case that may use the network;
-            or the path of a file: a state dict of the published network of that name (its last
-            layer may have any number of classes), of our backbone, or a checkpoint of a detector
-            or classifier with this backbone. Where a file's name carries a hash, its content is
-            compared with it.
+        weights: `none`; `imagenet`, the published weights, which alone may be downloaded; or the
+            path of a file: a state dict of the published network of that name (its last layer may
+            have any number of classes), of our backbone, or a checkpoint of a detector or
+            classifier with this backbone. A hash in the file's name is checked.
 
     Returns:
-        A sentence for the user on each part of the file that is left out, and on each part of the
-        backbone that the file does not have.
+        A sentence for the user on each ignored part of the file, and on each part of the backbone
+        that the file lacks.
 
     Raises:
         DetectError: no such file, not a state dict, entries that do not fit, or no network.
@@ -54,13 +50,12 @@ def load_weights(backbone: Backbone, name: str, weights: str) -> list[str]:
         source = f"the ImageNet weights of {name}"
         state = _published_state(backbone.published, name)
     else:
-        source, path = weights, Path(weights)
-        if path.is_file():
-            verify_hash(path)
-        state = read_state(path)
+        source = weights
+        if Path(weights).is_file():
+            verify_hash(Path(weights))
+        state = read_state(Path(weights))
     comparison = _compare(backbone, state)
-    faults = comparison.faults()
-    if faults:
+    if faults := comparison.faults():
         raise DetectError(
             f"{source}: for backbone {name!r} the weights do not fit: {faults}. "
             f"{_likely_network(name, state)}"
@@ -70,10 +65,9 @@ def load_weights(backbone: Backbone, name: str, weights: str) -> list[str]:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict; nothing in the file can run code.
+    """Read a state dict, at the top or under a name of `NESTED`; nothing in the file can run code.
 
-    Of a file that holds more, it is what stands under a name of `NESTED`; a prefix that
-    DataParallel gave to every entry is taken off.
+    DataParallel's prefix of every entry is removed.
 
     Raises:
         DetectError: the file is missing, torn, or holds more than tensors and plain data.
@@ -83,8 +77,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"{path}: no such weights file; give the path of a state dict, "
             "or 'imagenet' or 'none' as backbone.weights"
         )
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    state = content
+    state = _read_content(path)
     while not _is_state_dict(state):
         inner = [state[key] for key in NESTED if isinstance(state, Mapping) and key in state]
         if not inner:
@@ -98,24 +91,18 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _read_pickle(path: Path) -> Any:
+def _read_content(path: Path) -> Any:
+    is_safe = path.suffix == ".safetensors"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file of another kind makes torch.load fail in any way
-        raise DetectError(
-            f"{path}: expected a state dict saved by torch.save, found a file that cannot be "
-            "read, is torn or holds something other than tensors and plain data; nothing in it "
-            "was run"
-        ) from error
-
-
-def _read_safetensors(path: Path) -> Any:
-    try:
-        return load_file(path)
-    except Exception as error:  # as with torch.load
+        return load_file(path) if is_safe else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # a file of another kind makes both fail in any way
         raise DetectError(
             f"{path}: expected a safetensors file, found one that cannot be read or is torn "
             f"({error})"
+            if is_safe
+            else f"{path}: expected a state dict saved by torch.save, found a file that cannot be "
+            "read, is torn or holds something other than tensors and plain data; nothing in it "
+            "was run"
         ) from error
 
 
@@ -157,10 +144,10 @@ class Comparison:
     """The entries of a file beside those of a backbone.
 
     Attributes:
-        target: what the entries are of: the backbone, or the published network it was cut from.
-        entries: of the file, without what is left out.
+        target: the backbone, or the published network it was cut from.
+        entries: of the file, without the ignored ones.
         expected: what the file must have.
-        remarks: what is left out of the file, and what it may lack and does.
+        remarks: what is ignored of the file, and what it lacks of what it may lack.
     """
 
     target: nn.Module
@@ -204,9 +191,8 @@ def _form(tensor: Tensor) -> str:
 
 def _compare(backbone: Backbone, state: Mapping[str, Tensor]) -> Comparison:
     if any(key.startswith("backbone.trunk.") for key in state):
-        own = {key: value for key, value in state.items() if key.startswith("backbone.")}
-        rest = {key: value for key, value in state.items() if key not in own}
-        own = {key.removeprefix("backbone."): value for key, value in own.items()}
+        rest = {key: value for key, value in state.items() if not key.startswith("backbone.")}
+        own = {key.removeprefix("backbone."): state[key] for key in state if key not in rest}
         return _compare_own(backbone, own, rest)
     if any(key.startswith("trunk.") for key in state):
         beside = ("classifier.", "auxiliaries.")
@@ -219,7 +205,7 @@ def _compare(backbone: Backbone, state: Mapping[str, Tensor]) -> Comparison:
 
 
 def _compare_own(backbone: Backbone, own: dict[str, Tensor], rest: dict[str, Tensor]) -> Comparison:
-    """Compare with the layout of our backbone; `rest` is of what the backbone was part of."""
+    """Compare with our layout; `rest` is of the detector or classifier around the backbone."""
     whole = backbone.state_dict()
     absent = tuple(
         part for part in ("head.", "mean", "std") if not any(key.startswith(part) for key in own)
@@ -243,7 +229,7 @@ def _compare_own(backbone: Backbone, own: dict[str, Tensor], rest: dict[str, Ten
 
 def _compare_published(published: Published, state: Mapping[str, Tensor]) -> Comparison:
     """Compare with the layout of the network that the backbone was cut from."""
-    # an empty prefix, of a network without a last layer, would be that of every entry
+    # an empty prefix, of a network without a last layer, would match every entry
     left_out = tuple(prefix for prefix in (published.classifier, *published.ignored) if prefix)
     entries, expected = (
         {key: value for key, value in entries.items() if not key.startswith(left_out)}
@@ -270,7 +256,7 @@ def _remarks_on(
 
 
 def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # old files have no counters of BatchNorm's batches, which are of no use to inference
+    # old files have no counters of BatchNorm's batches, which inference does not use
     return {k: value for k, value in state.items() if not k.endswith("num_batches_tracked")}
 
 

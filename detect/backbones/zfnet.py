@@ -6,6 +6,8 @@ Faster R-CNN paper. Deviation: the paper does not give the constants of its cont
 across maps; those of AlexNet are used.
 """
 
+from functools import partial
+
 from torch import nn
 
 from detect.backbones.alexnet import PIXEL_STD, fully_connected, initialize, response_norm
@@ -13,20 +15,8 @@ from detect.backbones.base import IMAGENET_MEAN, Backbone
 from detect.backbones.registry import BACKBONES
 
 
-@BACKBONES.register("zfnet")
-def zfnet() -> Backbone:
-    """Trunk through pool5 (512 channels, stride 32), head fc6 and fc7 over a 6×6 grid."""
-    return _zfnet((512, 1024, 512))
-
-
-@BACKBONES.register("zfnet_small")
-def zfnet_small() -> Backbone:
-    """`zfnet` with the filters of AlexNet (256 channels)."""
-    return _zfnet((384, 384, 256))
-
-
-def _zfnet(filters: tuple[int, int, int]) -> Backbone:
-    third, fourth, fifth = filters
+def _zfnet(third: int, fourth: int, fifth: int) -> Backbone:
+    """Trunk through pool5 (`fifth` channels, stride 32), head fc6 and fc7 over a 6×6 grid."""
     trunk = nn.Sequential(
         nn.Conv2d(3, 96, 7, stride=2, padding=1),  # 110×110×96
         nn.ReLU(inplace=True),
@@ -49,3 +39,7 @@ def _zfnet(filters: tuple[int, int, int]) -> Backbone:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             initialize(layer, bias=0.0)  # section 3.1
     return Backbone(trunk, head, image_size=224, mean=IMAGENET_MEAN, std=PIXEL_STD)
+
+
+BACKBONES.register("zfnet")(partial(_zfnet, 512, 1024, 512))
+BACKBONES.register("zfnet_small")(partial(_zfnet, 384, 384, 256))

@@ -57,15 +57,20 @@ def benchmark_table(title: str, rows: Sequence[Row]) -> Table:
     previous = None
     for row in rows:
         task = row["name"], str(row["sizes"])
-        medians = (row["ours_median_s"], row["rival_median_s"])
-        table.add_row(
+        cells: list[Text | str] = [
             Text("" if task == previous else "\n".join(task)),
             Text(row["rival"] or "—"),
-            *("—" if value is None else f"{value:.3g}" for value in medians),
+            _seconds(row["ours_median_s"]),
+            _seconds(row["rival_median_s"]),
             _factor(row),
-        )
+        ]
+        table.add_row(*cells)
         previous = task
     return table
+
+
+def _seconds(value: float | None) -> str:
+    return "—" if value is None else f"{value:.3g}"
 
 
 def _memory_in_words(rows: Sequence[Row]) -> str | None:

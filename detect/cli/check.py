@@ -5,9 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from detect.cli.screen import say
 from detect.data.annotated import DataFormat
-from detect.data.checking import CheckReport, check_annotated
+from detect.data.checking import CheckReport, Finding, check_annotated
 from detect.data.classes import ClassNames
 from detect.data.reading import read_annotated
 from detect.files import write_json
@@ -45,7 +44,7 @@ def check_data(
         write_json(json_file, report.as_dict())
     if html_file is not None:
         write_check_page(html_file, report)
-        say(console, f"With images: {html_file}")
+        console.print(f"With images: {html_file}", highlight=False, markup=False, soft_wrap=True)
     return report
 
 
@@ -55,20 +54,28 @@ def print_findings(report: CheckReport, show_all: bool, console: Console) -> Non
     for rule, findings in report.by_rule().items():
         num_shown = len(findings) if show_all else NUM_SHOWN_PER_RULE
         for finding in findings[:num_shown]:
-            style = "red" if finding.fault.severity == "error" else "yellow"
-            say(console, str(finding.fault), style=style)
+            _print_finding(finding, console)
         if len(findings) > num_shown:
             left_out += len(findings) - num_shown
-            say(console, f"  … and {len(findings) - num_shown} more of {rule}")
+            console.print(
+                f"  … and {len(findings) - num_shown} more of {rule}", highlight=False, markup=False
+            )
     if left_out:
         hidden = counted(left_out, "finding")
         console.print(f"{hidden} not shown; --all, --json FILE or --html FILE shows them")
-    say(
-        console,
+    console.print(
         f"{report.root}: {counted(report.num_images, 'image')}"
         f" ({report.num_empty_images} without an object), "
         f"{counted(report.num_objects, 'object')} of "
         f"{counted(len(report.class_names), 'class')} "
         f"({listed(report.class_names)}); "
         f"{counted(report.count('error'), 'error')}, {counted(report.count('warning'), 'warning')}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
+
+
+def _print_finding(finding: Finding, console: Console) -> None:
+    style = "red" if finding.fault.severity == "error" else "yellow"
+    console.print(str(finding.fault), style=style, markup=False, highlight=False, soft_wrap=True)

@@ -10,11 +10,7 @@ from detect.ops.boxes import (
     to_center_size,
 )
 from detect.ops.boxes_fusion import FusedBoxes, FusedScore, weighted_boxes_fusion
-from detect.ops.iou import (
-    IoUKind,
-    box_iou,
-    elementwise_box_iou,
-)
+from detect.ops.iou import IoUKind, box_iou, elementwise_box_iou
 from detect.ops.matching import (
     BACKGROUND,
     IGNORED,

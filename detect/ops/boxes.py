@@ -9,18 +9,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-# The largest log-scale that decode_deltas exponentiates: a box grows at most 1000/16 times. The
-# bound keeps an untrained regressor from overflowing; it is the one of Detectron and torchvision.
+# The largest log-scale that decode_deltas exponentiates, that of Detectron and torchvision: it
+# keeps an untrained regressor from overflowing.
 MAX_LOG_SCALE = math.log(1000.0 / 16)
 
 
 def box_area(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
     """Area of each box in square pixels; 0 for a box that is inverted or empty.
 
-    Half-precision boxes are measured in float32, since the area of a 300×300 box already
-    overflows float16.
+    Half precision is measured in float32: the area of a 300×300 box overflows float16.
     """
-    boxes = _at_least_float32(boxes)
+    boxes = at_least_float32(boxes)
     sizes = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)  # [..., 2]
     return sizes[..., 0] * sizes[..., 1]
 
@@ -56,11 +55,11 @@ def from_center_size(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 
 def encode_deltas(
     boxes: Float[Tensor, "*batch 4"], references: Float[Tensor, "*batch 4"]
 ) -> Float[Tensor, "*batch 4"]:
-    """Deltas `(t_x, t_y, t_w, t_h)` that lead from `references` (proposals, anchors) to `boxes`.
+    """Deltas `(t_x, t_y, t_w, t_h)` from `references` (proposals, anchors) to `boxes`.
 
     `t_x = (x − x_r) / w_r`, `t_w = log(w / w_r)` with centers and sizes: Girshick et al. 2014,
-    "Rich feature hierarchies", appendix C. Both boxes must have a positive size; deltas of others
-    are not finite. Deviation: widths are `x2 − x1`, not `x2 − x1 + 1` as in the released code.
+    "Rich feature hierarchies", appendix C. Both boxes must have positive size, else deltas are not
+    finite. Deviation: widths are `x2 − x1`, not `x2 − x1 + 1` as in the released code.
     """
     target, reference = to_center_size(boxes), to_center_size(references)
     shifts = (target[..., :2] - reference[..., :2]) / reference[..., 2:]
@@ -70,9 +69,9 @@ def encode_deltas(
 def decode_deltas(
     deltas: Float[Tensor, "*batch 4"], references: Float[Tensor, "*batch 4"]
 ) -> Float[Tensor, "*batch 4"]:
-    """Boxes that `deltas` make of `references`: the inverse of `encode_deltas`.
+    """Apply `deltas` to `references`: the inverse of `encode_deltas`.
 
-    Log-scales above `MAX_LOG_SCALE` are cut off there, so the result is finite for finite input.
+    Log-scales are clamped to `MAX_LOG_SCALE`, so the result is finite for finite input.
     """
     reference = to_center_size(references)
     centers = reference[..., :2] + deltas[..., :2] * reference[..., 2:]
@@ -80,5 +79,6 @@ def decode_deltas(
     return from_center_size(torch.cat((centers, sizes), dim=-1))
 
 
-def _at_least_float32(boxes: Tensor) -> Tensor:
-    return boxes.float() if boxes.dtype in (torch.float16, torch.bfloat16) else boxes
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision as float32, anything else as it is."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

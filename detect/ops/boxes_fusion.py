@@ -1,4 +1,4 @@
-"""Weighted boxes fusion: several models' boxes of one object become their weighted mean.
+"""Weighted boxes fusion: the weighted mean of several models' boxes of one object.
 
 Solovyev et al. 2021, "Weighted boxes fusion: Ensembling boxes from different object detection
 models", section 3.
@@ -16,13 +16,12 @@ from detect.ops.iou import elementwise_box_iou
 
 FusedScore = Literal["average", "max", "box_and_model_average", "absent_model_average"]
 
-# Boxes, with those that are padding, that are fused side by side: state and temporaries of about
-# 200 MB for three models.
+# Boxes, padding included, fused side by side: about 200 MB of state and temporaries for 3 models.
 MAX_CELLS = 2**20
 
 
 class FusedBoxes(NamedTuple):
-    """What became of the boxes, by rising group and within it by falling score.
+    """The fused boxes, by rising group and within it by falling score.
 
     Attributes:
         boxes: `[K, 4]`; in pixels.
@@ -52,10 +51,9 @@ def weighted_boxes_fusion(
     """Fuse the boxes of T models, group by group (image × class).
 
     Scores are multiplied by the weight of their model. Then, by falling score: a box joins the
-    cluster whose fused box it overlaps most, if their IoU is greater than `iou_threshold`, and
-    founds a cluster otherwise; the fused box is the mean of the cluster's, weighted by score
-    (equations 2 and 3). All groups take a step together, so the loop is as long as the largest
-    group.
+    cluster whose fused box it overlaps most, if their IoU is greater than `iou_threshold`, else
+    founds a cluster; the fused box is the cluster's mean, weighted by score (equations 2 and 3).
+    All groups step together, so the loop is as long as the largest group.
 
     Args:
         boxes: in pixels; computed in float64 and returned in their own type, or float32.
@@ -64,21 +62,20 @@ def weighted_boxes_fusion(
         models: which model found the box, in 0 … T − 1.
         model_weights: T positive numbers; only their proportions matter.
         iou_threshold: in 0…1; 0.55 in the paper.
-        skip_threshold: boxes with a lower score, before it is weighted, take no part.
-        fused_score: how a cluster of n boxes, with weighted scores c and the weights w of their
-            models, is scored. `average`: the mean of c, times min(n, T) / the sum of all weights
-            (equation 6, with weights): what few models saw sinks. `max`: the highest c / the
-            highest weight. `box_and_model_average`: the sum of c / the sum of w, times the share
-            that the models of the cluster have of all weights. `absent_model_average`: the sum of c
-            / the sum of w and of the weights of the models that are absent. The last three are
-            those of the authors' release.
+        skip_threshold: boxes with a lower score, before weighting, are dropped.
+        fused_score: the score of a cluster of n boxes with weighted scores c and model weights w.
+            `average`: the mean of c, times min(n, T) / the sum of all weights (equation 6, with
+            weights). The other three are the authors' release's: `max`: the highest c / the highest
+            weight; `box_and_model_average`: the sum of c / the sum of w, times the share of all
+            weights that the cluster's models have; `absent_model_average`: the sum of c / the sum
+            of w and of the weights of absent models.
         allow_overflow: in `average`, n in place of min(n, T) (equation 5): scores may exceed 1.
 
     Raises:
         ValueError: a score is negative, a weight not positive, or a model has no weight.
 
-    Deviations: equal scores rank by the lower index, where the release leaves their order to
-    numpy's sort, and boxes of score 0 take no part, since a mean with weights of 0 has no value.
+    Deviations: equal scores rank by the lower index, where the release leaves it to numpy's sort;
+    boxes of score 0 are dropped, since a mean with weights of 0 is undefined.
     """
     _check(scores, models, model_weights)
     weights = torch.tensor(model_weights, dtype=torch.float64, device=boxes.device)
@@ -96,14 +93,8 @@ def weighted_boxes_fusion(
         clusters = _Clusters(part.valid, len(model_weights))
         for rank in range(part.rows.shape[1]):
             row = chosen[:, rank]
-            clusters.add(
-                coordinates[row],
-                weighted[row],
-                box_weights[row],
-                models[row],
-                part.valid[:, rank],
-                iou_threshold,
-            )
+            own = coordinates[row], weighted[row], box_weights[row], models[row]
+            clusters.add(*own, part.valid[:, rank], iou_threshold)
         exists = clusters.counts > 0
         new_scores = clusters.scores(weights, fused_score, allow_overflow)
         owners = names[part.members][:, None].expand_as(exists)
@@ -113,12 +104,8 @@ def weighted_boxes_fusion(
         torch.cat(column) for column in zip(*fused, strict=True)
     )
     order = by_group_and_score(new_groups, new_scores)
-    return FusedBoxes(
-        new_boxes[order].to(box_dtype),
-        new_scores[order].to(score_dtype),
-        new_groups[order],
-        counts[order],
-    )
+    new_boxes, new_scores = new_boxes[order].to(box_dtype), new_scores[order].to(score_dtype)
+    return FusedBoxes(new_boxes, new_scores, new_groups[order], counts[order])
 
 
 def _check(
@@ -136,12 +123,7 @@ def _check(
 
 
 class _Clusters:
-    """Of each of G groups, as many clusters as it may need, L.
-
-    Attributes:
-        boxes: `[G, L, 4]`; the fused ones.
-        counts: `[G, L]`; the boxes of each cluster, 0 where there is none.
-    """
+    """The L possible clusters of each of G groups: fused `boxes`, and `counts` of their boxes."""
 
     def __init__(self, valid: Bool[Tensor, "G L"], num_models: int) -> None:
         device, shape = valid.device, valid.shape

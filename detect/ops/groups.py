@@ -1,7 +1,4 @@
-"""Ragged groups of boxes: their order, where each begins, and their like-sized parts.
-
-A group is all boxes that share an integer, such as those of one class in one image.
-"""
+"""Groups of boxes that share an integer, such as class and image: order, parts of like size."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -21,8 +18,8 @@ class PaddedGroups(NamedTuple):
     """Groups of like size as the rows of a rectangle.
 
     Attributes:
-        members: `[G]`; which of the groups these are.
-        rows: `[G, L]`; the place of each of their boxes in the order by group, 0 where none is.
+        members: `[G]`; indices of the groups.
+        rows: `[G, L]`; the place of each of their boxes in the order by group, 0 for padding.
         valid: `[G, L]`; whether there is a box.
     """
 
@@ -32,22 +29,17 @@ class PaddedGroups(NamedTuple):
 
 
 def padded_groups(
-    sizes: Int[Tensor, "G"],
-    max_cells: int,
-    *,
-    cells_per_box: int = 0,
-    max_size: int | None = None,
+    sizes: Int[Tensor, "G"], max_cells: int, *, cells_per_box: int = 0, max_size: int | None = None
 ) -> Iterator[PaddedGroups]:
-    """The groups in parts of like size, the largest first.
+    """The groups in parts of like size, the largest first; synchronizes once.
 
-    Groups of one part differ in size by less than a third, beyond the smallest sizes, so little of
-    a rectangle is empty. Waits once for the device of `sizes`.
+    Groups of one part differ in size by less than a third, beyond the smallest sizes, so there is
+    little padding.
 
     Args:
-        sizes: of groups that lie one behind the other.
-        max_cells: a part has at most this many cells, or one group.
-        cells_per_box: cells that each box of a padded group takes; 0 stands for as many as the
-            group has boxes, which makes a matrix of pairs.
+        sizes: of contiguous groups.
+        max_cells: of a part, unless it is one group.
+        cells_per_box: of a padded group; 0 stands for its size, which makes a matrix of pairs.
         max_size: larger groups are left out.
     """
     starts = sizes.cumsum(0) - sizes

@@ -4,9 +4,8 @@ Each measure comes pairwise, `a[..., N, 4]` with `b[..., M, 4]` → `[..., N, M]
 `a[..., 4]` with `b[..., 4]` → `[...]`; leading dimensions broadcast. Half-precision boxes are
 measured in float32. A pair whose union is empty has IoU 0, so no result is ever nan.
 
-All variants are differentiable; the losses that use them are `1 − measure`. Without gradients, the
-pairs are measured in chunks, so that beside the result there are only the temporaries of one chunk:
-at most eight values a pair.
+All variants are differentiable. Without gradients, pairs are measured in chunks, which bounds the
+temporaries: at most eight values a pair of one chunk.
 """
 
 import math
@@ -18,10 +17,9 @@ from torch import Tensor
 
 IoUKind = Literal["iou", "giou", "diou", "ciou"]
 
-# Pairs that are measured at a time. On a CPU the temporaries stay in its cache (1 MB in float32)
-# and torch does not yet share an operation among threads: with two idle cores that takes as long as
-# larger chunks on both, with busy ones, such as those of data loading, a fifth. Elsewhere the
-# temporaries take 512 MB.
+# Pairs measured at a time. On a CPU the temporaries stay in its cache (1 MB in float32) and torch
+# does not yet use several threads: on two idle cores as fast as larger chunks on both, on busy ones
+# five times as fast. Elsewhere the temporaries take 512 MB.
 CHUNK_PAIRS_CPU = 2**15 - 1
 CHUNK_PAIRS = 2**24
 
@@ -43,32 +41,28 @@ def elementwise_box_iou(
         b: boxes in pixels; leading dimensions broadcast with those of `a`.
         kind: `iou`; `giou` subtracts the share of the enclosing box that the union leaves empty;
             `diou` subtracts the squared distance of the centers over the squared diagonal of the
-            enclosing box; `ciou` subtracts a term for differing aspect ratios as well, whose weight
-            is held constant in the gradient, as the paper's section 3.3 has it.
+            enclosing box; `ciou` also subtracts a term for differing aspect ratios, whose weight is
+            constant in the gradient, as in the paper's section 3.3.
     """
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
     a, b = a.to(dtype), b.to(dtype)
     if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
         return _measure(a, b, kind)  # what the gradient needs is kept anyway
-    if a.numel() * b.numel() <= 16 * _chunk_pairs(a.device):  # 4 × 4 numbers a pair at least
+    most = CHUNK_PAIRS_CPU if a.device.type == "cpu" else CHUNK_PAIRS
+    if a.numel() * b.numel() <= 16 * most:  # 4 × 4 numbers a pair at least
         return _measure(a, b, kind)
     shape = torch.broadcast_shapes(a.shape, b.shape)[:-1]
-    if math.prod(shape) <= _chunk_pairs(a.device):
+    if math.prod(shape) <= most:
         return _measure(a, b, kind)
     num_dims = max(a.dim(), b.dim())
     a, b = (boxes.reshape(*[1] * (num_dims - boxes.dim()), *boxes.shape) for boxes in (a, b))
     result = a.new_empty(shape)
-    _measure_in_chunks(a, b, kind, result)
+    _measure_in_chunks(a, b, kind, result, most)
     return result
 
 
-def _chunk_pairs(device: torch.device) -> int:
-    return CHUNK_PAIRS_CPU if device.type == "cpu" else CHUNK_PAIRS
-
-
-def _measure_in_chunks(a: Tensor, b: Tensor, kind: IoUKind, result: Tensor) -> None:
-    """Fill `result` with the measure, at most a chunk at a time."""
-    most = _chunk_pairs(result.device)
+def _measure_in_chunks(a: Tensor, b: Tensor, kind: IoUKind, result: Tensor, most: int) -> None:
+    """Fill `result` with the measure, at most `most` pairs at a time."""
     if result.numel() <= most:
         result.copy_(_measure(a, b, kind))
         return
@@ -79,12 +73,11 @@ def _measure_in_chunks(a: Tensor, b: Tensor, kind: IoUKind, result: Tensor) -> N
         a_part, b_part = (
             boxes if boxes.shape[dim] == 1 else boxes.narrow(dim, start, length) for boxes in (a, b)
         )
-        _measure_in_chunks(a_part, b_part, kind, result.narrow(dim, start, length))
+        _measure_in_chunks(a_part, b_part, kind, result.narrow(dim, start, length), most)
 
 
 def _measure(a: Tensor, b: Tensor, kind: IoUKind) -> Tensor:
-    # Coordinate by coordinate and in place where a value is not needed again: on a CPU about twice
-    # as fast as with pairs of coordinates.
+    # coordinate by coordinate and in place: on a CPU about twice as fast as in pairs
     a_x1, a_y1, a_x2, a_y2 = a.unbind(dim=-1)
     b_x1, b_y1, b_x2, b_y2 = b.unbind(dim=-1)
     width = torch.minimum(a_x2, b_x2).sub_(torch.maximum(a_x1, b_x1)).clamp_(min=0)

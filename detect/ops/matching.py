@@ -11,11 +11,11 @@ IGNORED = -2
 
 
 class Match(NamedTuple):
-    """For each of N candidates, the object it stands for.
+    """The object of each of N candidates.
 
     Attributes:
-        indices: `[*batch, N]` int64; the index of the object, `BACKGROUND` or `IGNORED`.
-        overlaps: `[*batch, N]`; the highest IoU with any object, 0 where there is none.
+        indices: `[*batch, N]` int64; of the object, or `BACKGROUND` or `IGNORED`.
+        overlaps: `[*batch, N]`; the highest IoU with any object, 0 without objects.
     """
 
     indices: Int[Tensor, "*batch N"]
@@ -31,14 +31,12 @@ def match(
 ) -> Match:
     """Match N candidates to M objects by IoU.
 
-    A candidate stands for its best-overlap object (ties to the lower index) if their IoU is at
-    least `positive_threshold`; it is background if its best IoU is less than `negative_threshold`,
-    and ignored in between. With `keep_best`, every object also takes the candidates that overlap
-    it most, all of them when tied, however little that is, as long as they touch (Ren et al. 2015,
-    section 3.1.2). Without objects, every candidate is background.
-
-    Images of a batch have different numbers of objects: the IoU with one that is not there is to
-    be negative.
+    A candidate is matched to the object it overlaps most (ties to the lower index) if their IoU is
+    at least `positive_threshold`; it is background if its best IoU is less than
+    `negative_threshold`, and ignored in between. With `keep_best`, every object also takes the
+    candidates that overlap it most, all of them when tied, if their IoU is not 0 (Ren et al. 2015,
+    section 3.1.2). Without objects, every candidate is background. Pad the objects of the images of
+    a batch with a negative IoU.
 
     Raises:
         ValueError: the negative threshold is greater than the positive one.
@@ -67,8 +65,8 @@ class BalancedSample(NamedTuple):
     """Candidates drawn from each of B images.
 
     Attributes:
-        indices: `[B, K]`; of the candidates, the positives first.
-        is_positive: `[B, K]`; of the first so many, since their number is the same in all rows.
+        indices: `[B, K]`; of the candidates, the places of positives first.
+        is_positive: `[B, K]`; the same places in all rows.
         is_drawn: `[B, K]`; other places are empty.
     """
 
@@ -84,14 +82,10 @@ def sample_balanced_batch(
     positive_fraction: float,
     generator: torch.Generator,
 ) -> BalancedSample:
-    """Draw from each image as `sample_balanced` does, from all at once, on their device.
+    """Draw from each image as `sample_balanced` does, all at once.
 
-    Args:
-        positive: masks of the candidates that stand for an object.
-        negative: masks of the background candidates.
-        size: the number wanted of each image.
-        positive_fraction: the greatest share of positives, in 0…1.
-        generator: the source of the draw, on the device of the masks.
+    The arguments are those of `sample_balanced`, with a row for each image; `generator` must be on
+    the device of the masks.
     """
     num_candidates = positive.shape[1]
     keys = torch.rand(positive.shape, generator=generator, device=positive.device)
@@ -118,15 +112,15 @@ def sample_balanced(
 ) -> tuple[Int[Tensor, "P"], Int[Tensor, "Q"]]:
     """Draw at most `size` candidates, at most `positive_fraction` of them positive.
 
-    Missing positives are made up for by negatives, as in Fast R-CNN (Girshick 2015, section 2.3);
-    missing negatives are not made up for by positives.
+    Negatives make up for missing positives, as in Fast R-CNN (Girshick 2015, section 2.3), but not
+    positives for missing negatives.
 
     Args:
-        positive: mask of the candidates that stand for an object.
+        positive: mask of the candidates matched to an object.
         negative: mask of the background candidates.
         size: the number wanted.
         positive_fraction: the greatest share of positives, in 0…1.
-        generator: the source of the draw, on the device of the masks or on the CPU.
+        generator: on the device of the masks or on the CPU.
 
     Returns:
         The indices of the positives and of the negatives, each without repetition.
@@ -136,11 +130,11 @@ def sample_balanced(
     num_positive = min(len(positive_indices), int(size * positive_fraction))
     num_negative = min(len(negative_indices), size - num_positive)
     return (
-        positive_indices[_draw(len(positive_indices), num_positive, generator, positive.device)],
-        negative_indices[_draw(len(negative_indices), num_negative, generator, positive.device)],
+        _draw(positive_indices, num_positive, generator),
+        _draw(negative_indices, num_negative, generator),
     )
 
 
-def _draw(total: int, wanted: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    permutation = torch.randperm(total, generator=generator, device=generator.device)
-    return permutation[:wanted].to(device)
+def _draw(indices: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
+    permutation = torch.randperm(len(indices), generator=generator, device=generator.device)
+    return indices[permutation[:wanted].to(indices.device)]

@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from detect.ops.boxes import at_least_float32
 from detect.ops.groups import by_group_and_score, padded_groups
 from detect.ops.iou import box_iou
-from detect.ops.soft_nms import Decay, RescoredBoxes, at_least_float32, by_new_score, check_scores
+from detect.ops.soft_nms import Decay, RescoredBoxes, by_new_score, check_scores
 
-# Pairs of boxes that are held at a time; with temporaries about 300 MB.
+# Pairs of boxes held at a time; with temporaries about 300 MB.
 MAX_PAIRS = 2**23
 
 
@@ -25,11 +26,11 @@ def matrix_nms(
     sigma: float = 0.5,
     score_threshold: float = 0.0,
 ) -> RescoredBoxes:
-    """Lower the scores of boxes that overlap a better one of their group, in one go.
+    """Lower the scores of boxes that overlap a better one of their group, all at once.
 
     The score of box j is multiplied by the least f(IoU of i and j) / f(c_i) over the boxes i of
-    higher score (equation 5), where c_i, the highest IoU of i with a box of higher score, tells how
-    likely i is itself suppressed (equation 4). Equal scores rank by the lower index.
+    higher score (equation 5); c_i, the highest IoU of i with a box of higher score, says how likely
+    i itself is suppressed (equation 4). Equal scores rank by the lower index.
 
     Args:
         boxes: in pixels; half precision is computed in float32.
@@ -42,9 +43,8 @@ def matrix_nms(
     Raises:
         ValueError: a score is negative, or `sigma` is not positive.
 
-    Deviation: a box that equals a better one has f(c_i) = 0 in the linear form, and the quotient is
-    not defined where it equals j as well; it then has no part in the least, which the better one
-    that it equals makes 0.
+    Deviation: a box equal to a better one has f(c_i) = 0 in the linear form, so its quotient with
+    an equal j is undefined; it is left out, as the better one already gives 0.
     """
     check_scores(scores, sigma)
     boxes, scores = at_least_float32(boxes.detach()), at_least_float32(scores.detach())
@@ -59,7 +59,7 @@ def matrix_nms(
 
 
 def _factors(boxes: Float[Tensor, "G L 4"], decay: Decay, sigma: float) -> Float[Tensor, "G L"]:
-    """By what the scores are multiplied. Boxes that are not there come last and hurt no other."""
+    """The factors of the scores. Padding comes last and affects no box."""
     ranks = torch.arange(boxes.shape[1], device=boxes.device)
     # columns at a time: all of them, unless a single group is too large
     parts = ranks.split(max(1, MAX_PAIRS // max(1, boxes.shape[0] * boxes.shape[1])))

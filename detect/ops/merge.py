@@ -1,9 +1,8 @@
-"""OverFeat's merging: the predictions of many windows become few by averaging, not by suppression.
+"""OverFeat's merging: average the predictions of many windows instead of suppressing them.
 
-Sermanet et al. 2014, "OverFeat", section 4.3. Of each group (image × class), again and again: take
-the two boxes that match best; stop when even they are too far apart; replace them by their average,
-and add their scores up. A box that many windows agree upon so rises above one that a single window
-saw, however sure that window was.
+Sermanet et al. 2014, "OverFeat", section 4.3. Of each group (image × class), repeatedly: take the
+two boxes that match best; stop if even they are too far apart; else replace them by their average
+and add their scores. So a box that many windows agree on outranks that of one confident window.
 """
 
 from typing import Literal
@@ -12,12 +11,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from detect.ops.boxes import at_least_float32
 from detect.ops.groups import by_group_and_score
 
 MergeWeights = Literal["count", "score", "plain"]
 
-# The matrices of this many pairs are held at a time: with the temporaries of the measure, 230 MB in
-# float32, measured.
+# Pairs held at a time: with the temporaries of the measure, 230 MB in float32, measured.
 MAX_PAIRS = 2**22
 
 
@@ -32,23 +31,21 @@ def merge_predictions(
 ) -> tuple[Float[Tensor, "K 4"], Float[Tensor, "K"], Int[Tensor, "K"]]:
     """Merge the boxes of each group that match, pair by pair, the best match first.
 
-    Pairs that match equally well are taken in the order of their boxes by falling score, ties to
-    the lower index; a merged box stands where the first of its two stood.
+    Equal matches are taken in the order of their boxes by falling score, ties to the lower index; a
+    merged box takes the place of the first of its two.
 
     Args:
         boxes: in pixels, finite; half precision is computed and returned in float32.
-        scores: finite; a merged box has the sum of its boxes' scores, which may exceed 1. Margins
-            and logits are summed as they are, so a negative one lowers the box that it joins.
-        groups: any integers; boxes of different groups never merge. A detector numbers its groups
-            image × class.
+        scores: finite; a merged box has the sum of its boxes' scores, which may exceed 1. A
+            negative margin or logit lowers the box that it joins.
+        groups: any integers; boxes of different groups never merge.
         max_match: pairs whose `match_score` is greater stay apart; 0 merges equal boxes only. The
-            paper's t, whose value it does not give. At 0.75, two boxes of one size merge when they
-            are shifted by up to 0.29 of their side (IoU 0.54).
-        max_candidates: only so many boxes of a group, by falling score, take part; the others are
-            dropped, since the work grows with the cube of their number.
-        weights: how much a box counts in the average. `count`: as many times as the windows that it
-            stands for, so the result is the mean of all of them, whatever the order; `score`: its
-            accumulated score; `plain`: one half, whatever it stands for.
+            paper's t, whose value it does not give. At 0.75, boxes of one size merge if shifted by
+            up to 0.29 of their side (IoU 0.54).
+        max_candidates: boxes of a group that take part, by falling score; the others are dropped,
+            since the work grows with the cube of their number.
+        weights: of a box in the average. `count`: the windows it stands for, so the result is
+            the mean of all of them in any order; `score`: its accumulated score; `plain`: one half.
 
     Returns:
         Boxes, scores and groups, by rising group and within it by falling score.
@@ -56,10 +53,10 @@ def merge_predictions(
     Raises:
         ValueError: `max_candidates` is less than 1, or a score is negative with `weights="score"`.
 
-    Deviations from the paper: its `match_score` is read as ours says; its `box_merge`, the average
-    of the coordinates, is taken over all windows that two boxes stand for, since the average of the
-    two alone (`plain`) gives the last window to come as much weight as all before it together; and
-    boxes of different classes stay apart, of which the paper says nothing.
+    Deviations from the paper: see `match_score`; its `box_merge`, the average of the coordinates,
+    is over all windows that two boxes stand for, since that of the two alone (`plain`) gives the
+    last window as much weight as all before it; and boxes of different classes stay apart, of which
+    the paper says nothing.
     """
     if max_candidates < 1:
         raise ValueError(f"max_candidates: expected 1 or more, found {max_candidates}")
@@ -67,7 +64,7 @@ def merge_predictions(
         raise ValueError(
             f"scores: expected 0 or more with weights='score', found {float(scores.min())}"
         )
-    boxes, scores = _at_least_float32(boxes.detach()), _at_least_float32(scores.detach())
+    boxes, scores = at_least_float32(boxes.detach()), at_least_float32(scores.detach())
     # a weight of 0 would make a share of 0/0
     shares = scores.clamp(min=1e-30) if weights == "score" else torch.ones_like(scores)
     entries = torch.stack((*boxes.unbind(dim=1), scores, shares))  # [6, N]
@@ -96,18 +93,16 @@ def match_score(
     """How badly each box of `a` fits its counterpart in `b`: 0 for equal boxes, lower is better.
 
     The distance of the centers over the geometric mean of the sides (a side is the square root of
-    the area), plus 1 − IoU. Symmetric, and the same for a pair at any scale. A box without area
-    matches nothing, not even its equal: infinity. Half precision is measured in float32.
+    the area), plus 1 − IoU: symmetric and scale-invariant. A box without area matches nothing, not
+    even its equal: infinity. Half precision is measured in float32.
 
-    Deviation: OverFeat, section 4.3, adds the distance of the centers and the intersection area,
-    and merges the pair of the least sum. Taken literally, overlap would keep boxes apart and pixels
-    would be added to square pixels; so here the intersection counts as its complement, over the
-    union, and the distance is measured in box sides.
+    Deviation: OverFeat, section 4.3, merges the pair with the least sum of center distance and
+    intersection area. Taken literally, overlap would keep boxes apart and pixels would be added to
+    square pixels; here the intersection counts as 1 − IoU, and the distance in box sides.
     """
-    # Coordinate by coordinate: on a CPU, twice as fast as in pairs of them, and the merging does
-    # little else.
-    a_x1, a_y1, a_x2, a_y2 = _at_least_float32(a).unbind(dim=-1)
-    b_x1, b_y1, b_x2, b_y2 = _at_least_float32(b).unbind(dim=-1)
+    # coordinate by coordinate: on a CPU, twice as fast as in pairs, and merging does little else
+    a_x1, a_y1, a_x2, a_y2 = at_least_float32(a).unbind(dim=-1)
+    b_x1, b_y1, b_x2, b_y2 = at_least_float32(b).unbind(dim=-1)
     a_area = (a_x2 - a_x1).clamp(min=0) * (a_y2 - a_y1).clamp(min=0)
     b_area = (b_x2 - b_x1).clamp(min=0) * (b_y2 - b_y1).clamp(min=0)
     width = torch.minimum(a_x2, b_x2) - torch.maximum(a_x1, b_x1)
@@ -126,7 +121,7 @@ def match_score(
 
 
 def _of_similar_size(sizes: Int[Tensor, "G"]) -> list[Int[Tensor, "P"]]:
-    """Parts of the groups, each with sizes within a factor of two, so at most half is padding."""
+    """Parts of the groups with sizes within a factor of two, so at most half is padding."""
     powers = 2 ** torch.arange(32, device=sizes.device)
     size_classes = torch.bucketize(sizes, powers)  # sizes 2^(k−1) + 1 … 2^k are class k
     parts: list[Tensor] = []
@@ -141,17 +136,11 @@ def _merge_padded(
 ) -> None:
     """Merge within each group, in place, one pair of every group at a time.
 
-    Groups do not touch, so the order within each is that of the greedy rule.
-
-    Args:
-        entries: x1, y1, x2, y2, score and weight of each box; all 0 where there is none. A merged
-            box replaces the first of its two.
-        alive: where there is a box; cleared at the second of the two.
-        max_match: as in `merge_predictions`.
-        plain: whether a merged box has the weight of one of its two, instead of their sum.
+    `entries` are x1, y1, x2, y2, score and weight of each box, 0 where there is none. A merged box
+    replaces the first of its two, and `alive` is cleared at the second. With `plain`, it has the
+    weight of one of the two, instead of their sum.
     """
-    # where there is no box there is no area, and what has no area is infinitely far: farther than
-    # any limit, even an infinite one
+    # padding has no area, so it is infinitely far: farther than any limit, even an infinite one
     max_match = min(max_match, torch.finfo(entries.dtype).max)
     boxes = entries[:4].movedim(0, -1)  # [G, M, 4]
     matches = match_score(boxes[:, :, None], boxes[:, None])  # [G, M, M]
@@ -162,7 +151,7 @@ def _merge_padded(
             return
         kept, other = entries[:, rows, first], entries[:, rows, second]  # [6, R]
         total = kept[5] + other[5]
-        # a step towards the other, so that equal boxes stay as they are to the last bit
+        # a step towards the other, so that equal boxes stay bit-identical
         kept[:4] += (other[:4] - kept[:4]) * (other[5] / total)
         kept[4] += other[4]
         if not plain:
@@ -181,14 +170,10 @@ def _best_pairs(
 ) -> tuple[Int[Tensor, "R"], Int[Tensor, "R"], Int[Tensor, "R"]]:
     """The groups in which a pair may still be merged, and the first and second box of its best.
 
-    The matrices are symmetric, so the first row with the least value, and the first such column in
-    it, are the pair of the lowest indices.
+    The matrices are symmetric: the first row with the least value and its first such column are
+    the pair of the lowest indices.
     """
     first = matches.amin(dim=2).argmin(dim=1)  # several times as fast as one argmin of all pairs
     least, second = matches[torch.arange(len(matches), device=matches.device), first].min(dim=1)
     rows = (least <= max_match).nonzero().flatten()
     return rows, first[rows], second[rows]
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -1,9 +1,8 @@
 """Non-maximum suppression: greedy, exact, and grouped so that groups never touch.
 
 The greedy rule: take the boxes by falling score, ties to the lower index; a box is suppressed when
-an already kept box of its group overlaps it with IoU > threshold.
-
-There are three ways to the same result, to the last bit of every IoU:
+a kept box of its group overlaps it with IoU > threshold. Three methods give the same result, to the
+last bit of every IoU:
 
 - `kernel`: torchvision's kernel for CPUs, once for each group;
 - `matrix`: plain torch, groups of like size at once (`detect.ops.nms_fixed_point`);
@@ -26,10 +25,9 @@ from detect.ops.nms_triton import runs_on, survivors_by_triton
 
 NMSMethod = Literal["auto", "kernel", "matrix", "triton"]
 
-# On a CPU, a call of torchvision's kernel takes 30 to 50 microseconds beside its pairs and a matrix
-# half a millisecond beside its own, so few or large groups go to the kernel. Measured on two cores:
-# the matrix took a fifth of the time for 40 groups of 16 boxes, half for 40 of 64, as much for 40
-# of 128, where its chunks hold only a few groups.
+# On a CPU, a call of torchvision's kernel has an overhead of 30 to 50 microseconds and a matrix one
+# of half a millisecond, so few or large groups go to the kernel. Measured on two cores: the matrix
+# took a fifth of the time for 40 groups of 16 boxes, half for 40 of 64, as much for 40 of 128.
 MAX_MATRIX_SIZE = 80
 MIN_MATRIX_GROUPS = 10
 
@@ -37,9 +35,7 @@ MIN_MATRIX_GROUPS = 10
 def nms(
     boxes: Float[Tensor, "N 4"], scores: Float[Tensor, "N"], iou_threshold: float
 ) -> Int[Tensor, "K"]:
-    """Indices of the boxes that survive greedy suppression, by falling score.
-
-    All boxes are one group, so this is the class-agnostic form for one image.
+    """Indices of the boxes that survive greedy suppression as one group, by falling score.
 
     Args:
         boxes: in pixels; half precision is measured in float32.
@@ -62,19 +58,18 @@ def grouped_nms(
     """Indices of the boxes that survive `nms` within their own group, by falling score.
 
     Args:
-        boxes: in pixels; half precision is measured in float32.
-        scores: any real numbers; nan is not allowed.
+        boxes: as in `nms`.
+        scores: as in `nms`.
         groups: any integers; boxes of different groups never suppress each other. A detector
-            numbers its groups image × class, or by image alone for class-agnostic suppression.
-        iou_threshold: boxes are suppressed when their IoU is greater than this, in 0…1.
-        max_kept: of each group, the survivors that are wanted, the first ones by score; None takes
-            all. The kernel for CPUs stops when it has them.
+            numbers its groups image × class, or by image for class-agnostic suppression.
+        iou_threshold: as in `nms`.
+        max_kept: survivors wanted of each group, the best ones; None takes all. The kernel for
+            CPUs stops when it has them.
         method: as in `grouped_nms_mask`.
 
-    On a GPU this waits once, for the number of survivors; `grouped_nms_mask` does not.
-
-    Boxes are not shifted apart by group, as torchvision's `batched_nms` does for small inputs: the
-    shift loses precision and lets boxes beyond the image edge meet those of another group.
+    On a GPU this synchronizes once, for the number of survivors; `grouped_nms_mask` does not. Boxes
+    are not shifted apart by group, as in torchvision's `batched_nms` for small inputs: that loses
+    precision and lets boxes beyond the image edge meet those of another group.
 
     Raises:
         ValueError: the method is unknown or does not run on the device of the boxes.
@@ -96,17 +91,17 @@ def grouped_nms_mask(
 ) -> Bool[Tensor, "N"]:
     """Which boxes survive `nms` within their own group.
 
-    With `triton` nothing in here waits for the GPU, but for the first call on a device, which
+    With `triton` nothing synchronizes with the GPU, except the first call on a device, which
     compiles: the shape of the result is known beforehand.
 
     Args:
-        boxes: in pixels; half precision is measured in float32.
-        scores: any real numbers; nan is not allowed.
+        boxes: as in `nms`.
+        scores: as in `nms`.
         groups: as in `grouped_nms`.
-        iou_threshold: boxes are suppressed when their IoU is greater than this, in 0…1.
+        iou_threshold: as in `nms`.
         method: `kernel`, `matrix` or `triton`, as the module says. `auto` takes, on a CPU, the
-            matrix for sets of many small groups and the kernel for the others; on a CUDA device,
-            `triton` where Triton is installed and works; elsewhere the matrix.
+            matrix for many small groups and the kernel for the others; on a CUDA device, `triton`
+            where Triton is installed and works; elsewhere the matrix.
 
     Raises:
         ValueError: the method is unknown or does not run on the device of the boxes.
@@ -136,10 +131,13 @@ def _keep_of_sorted(
         is_kept = survivors_by_triton(boxes, groups, threshold)
     else:
         sizes = groups.unique_consecutive(return_counts=True)[1]
-        if method == "auto" and boxes.device.type == "cpu":
-            is_kept = _survivors_on_a_cpu(boxes, sizes, threshold, max_kept)
-        elif method == "kernel":
-            is_kept = _survivors_by_kernel(boxes, sizes, threshold, max_kept)
+        is_on_cpu = boxes.device.type == "cpu"
+        if method == "kernel" and not is_on_cpu:
+            # elsewhere torchvision multiplies instead of dividing, so ties are decided differently
+            raise ValueError(f"method 'kernel' needs boxes on the CPU, found {boxes.device}")
+        if method == "kernel" or (method == "auto" and is_on_cpu):
+            limit = 0 if method == "kernel" else MAX_MATRIX_SIZE
+            is_kept = _survivors_on_a_cpu(boxes, sizes, threshold, max_kept, limit)
         else:
             is_kept = survivors_by_fixed_point(boxes, sizes, threshold)
     if max_kept is not None:
@@ -148,7 +146,7 @@ def _keep_of_sorted(
 
 
 def _rank_in_group(is_kept: Bool[Tensor, "N"], groups: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
-    """How many of a group are kept up to each place, itself included; groups stand together."""
+    """How many of a group are kept up to and with each place; groups are contiguous."""
     counts = is_kept.cumsum(0)
     is_first = groups != groups.roll(1)
     is_first[:1] = True
@@ -161,12 +159,16 @@ def _survivors_on_a_cpu(
     sizes: Int[Tensor, "G"],
     threshold: float,
     max_kept: int | None,
+    max_matrix_size: int,
 ) -> Bool[Tensor, "N"]:
-    """The groups in parts of like size, each by the method that is the faster for it."""
+    """Parts of many groups of like size up to `max_matrix_size` as matrices, others by the kernel.
+
+    Of each group at least the first `max_kept` survivors are found.
+    """
     is_kept = torch.zeros(len(boxes), dtype=torch.bool)
     coordinates = boxes.T.contiguous()  # [4, N]
-    for_kernel = [(sizes > MAX_MATRIX_SIZE).nonzero().flatten()]
-    limits = {"max_cells": pairs_at_a_time(boxes.device), "max_size": MAX_MATRIX_SIZE}
+    for_kernel = [(sizes > max_matrix_size).nonzero().flatten()]
+    limits = {"max_cells": pairs_at_a_time(boxes.device), "max_size": max_matrix_size}
     for part in padded_groups(sizes, **limits):
         if len(part.members) >= MIN_MATRIX_GROUPS:
             keep_of_part(coordinates, part, threshold, is_kept)
@@ -174,56 +176,26 @@ def _survivors_on_a_cpu(
             for_kernel.append(part.members)
     members = torch.cat(for_kernel)
     starts = (sizes.cumsum(0) - sizes)[members]
-    _keep_by_kernel(boxes, starts.tolist(), sizes[members].tolist(), threshold, max_kept, is_kept)
-    return is_kept
-
-
-def _survivors_by_kernel(
-    boxes: Float[Tensor, "N 4"],
-    sizes: Int[Tensor, "G"],
-    threshold: float,
-    max_kept: int | None,
-) -> Bool[Tensor, "N"]:
-    if boxes.device.type != "cpu":
-        # elsewhere torchvision multiplies instead of dividing, so that it decides ties otherwise
-        raise ValueError(f"method 'kernel' needs boxes on the CPU, found {boxes.device}")
-    is_kept = torch.zeros(len(boxes), dtype=torch.bool)
-    starts = sizes.cumsum(0) - sizes
-    _keep_by_kernel(boxes, starts.tolist(), sizes.tolist(), threshold, max_kept, is_kept)
-    return is_kept
-
-
-def _keep_by_kernel(
-    boxes: Float[Tensor, "N 4"],
-    starts: list[int],
-    sizes: list[int],
-    threshold: float,
-    max_kept: int | None,
-    is_kept: Bool[Tensor, "N"],
-) -> None:
-    """Set `is_kept` at the survivors of the groups with these places, one after another.
-
-    Of each group at least the first `max_kept` are set.
-    """
-    # The kernel sorts by score: ranks as scores keep the order that is there, ties included.
+    # The kernel sorts by score: ranks as scores keep the present order, ties included.
     ranks = torch.arange(len(boxes), 0, -1, dtype=boxes.dtype)
     kept = [ranks[:0].long()]
-    for start, size in zip(starts, sizes, strict=True):
+    for start, size in zip(starts.tolist(), sizes[members].tolist(), strict=True):
         wanted = size if max_kept is None else max_kept
         group = boxes[start : start + size]
         kept.append(_first_by_kernel(group, ranks[:size], threshold, wanted).add_(start))
     is_kept[torch.cat(kept)] = True
+    return is_kept
 
 
 def _first_by_kernel(
     boxes: Float[Tensor, "N 4"], ranks: Float[Tensor, "N"], threshold: float, wanted: int
 ) -> Int[Tensor, "K"]:
-    """Numbers of the survivors of a group in their order: at least `wanted`, if there are so many.
+    """Numbers of a group's survivors in their order, at least `wanted` if there are that many.
 
-    The best boxes decide about themselves, so twice as many as are wanted are looked at first, and
-    twice as many again where too few of those survive.
+    Worse boxes never affect better ones: begin with twice as many as wanted, and double the number
+    while too few survive.
     """
-    # the operator itself: what torchvision wraps around it costs as much as a small group
+    # the operator itself: torchvision's wrapper costs as much as a small group
     survivors = torch.ops.torchvision.nms
     length = 2 * wanted
     found: Tensor = survivors(boxes[:length], ranks[:length], threshold)
@@ -234,6 +206,6 @@ def _first_by_kernel(
 
 
 def _rounded(iou_threshold: float, dtype: torch.dtype) -> float:
-    # The kernel compares the quotient with a float64 threshold, and the float32 of 3/5 is more than
-    # the float64 0.6. Rounded alike, an IoU of exactly the threshold is not greater than it.
+    # The kernel compares with a float64 threshold, and the float32 of 3/5 is more than the float64
+    # 0.6. Rounded alike, an IoU of exactly the threshold is not greater than it.
     return torch.tensor(iou_threshold, dtype=dtype).item()

@@ -1,8 +1,8 @@
 """Greedy suppression in plain torch: many groups at once, as the fixed point of a rule.
 
-A box survives if no survivor of higher score overlaps it too much. Beginning with all boxes as
-survivors, this rule is applied until nothing changes. After n rounds the first n boxes of every
-group are decided, most of the others, too; the fixed point is the greedy result.
+A box survives if no survivor of higher score overlaps it too much. Starting with all boxes as
+survivors, apply this rule until nothing changes: after n rounds at least the first n boxes of every
+group are decided, and the fixed point is the greedy result.
 """
 
 import math
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from detect.ops.groups import PaddedGroups, padded_groups
 
-# The square of a group's size times the groups that are compared at a time, twice their pairs.
-# On a CPU the temporaries stay in its cache, and just below 2^16 torch does not share an operation
-# among threads: that costs little where the cores are idle, and where they are not, threads wait
-# for one another a hundred times as long as they work. Elsewhere the temporaries take about 300 MB.
+# Groups compared at a time, times the square of their size: twice their pairs. On a CPU the
+# temporaries stay in its cache, and just below 2^16 torch uses one thread: on busy cores, several
+# would wait for one another a hundred times as long as they work. Elsewhere the temporaries take
+# about 300 MB.
 MATRIX_PAIRS_CPU = 2**16 - 2**10
 MATRIX_PAIRS = 2**24
 
@@ -39,7 +39,7 @@ def survivors_by_fixed_point(
 
 
 def pairs_at_a_time(device: torch.device) -> int:
-    """How many pairs are compared at a time on `device`."""
+    """Pairs to compare at a time on `device`."""
     return MATRIX_PAIRS_CPU if device.type == "cpu" else MATRIX_PAIRS
 
 
@@ -55,8 +55,8 @@ def keep_of_part(
         rows = part.rows.flatten()
         is_kept[rows[_survivors_in_blocks(coordinates[:, rows], threshold, most)]] = True
         return
-    # what lies in the places that are empty suppresses nothing: it has no area
-    # (index_select and its like, because indexing shares even a thousand boxes among threads)
+    # padding suppresses nothing: it has no area
+    # (index_select and the like, because indexing uses threads for even a thousand boxes)
     padded = coordinates.index_select(1, part.rows.flatten()).reshape(4, *part.rows.shape)
     padded = torch.where(part.valid, padded, 0)  # [4, G, L]
     survives = _survivors(padded, threshold)
@@ -87,7 +87,7 @@ def _survivors(coordinates: Float[Tensor, "4 G L"], threshold: float) -> Bool[Te
 def _survivors_in_blocks(
     coordinates: Float[Tensor, "4 N"], threshold: float, max_pairs: int
 ) -> Int[Tensor, "K"]:
-    """Of one group that is too large for a matrix: what a block leaves suppresses all behind it."""
+    """Of one group too large for a matrix: the survivors of a block suppress all behind it."""
     num_rows = math.isqrt(max_pairs)
     remaining = torch.arange(coordinates.shape[1], device=coordinates.device)
     kept = [remaining[:0]]

@@ -1,10 +1,10 @@
-"""Greedy suppression on a GPU, without a wait for it: which kernels run, and on what.
+"""Greedy suppression on a GPU without synchronization: which kernels run, and on what.
 
 The marks of all pairs are set by work items of like size, whatever the sizes of the groups; then
-each group is swept, many groups side by side. Where the marks of all pairs would take more than
-`MARK_BYTES`, the boxes are cut into panels: marks are set within panels alone, and the survivors of
-one suppress the boxes of the panels behind it, box against box, before the next one is swept. The
-numbers of groups and of survivors never leave the GPU.
+groups are swept side by side. Where the marks of all pairs would take more than `MARK_BYTES`, the
+boxes are cut into panels: marks are only set within panels, and the survivors of one suppress the
+boxes of the panels behind it, box against box, before the next one is swept. The numbers of groups
+and survivors never leave the GPU.
 """
 
 import functools
@@ -17,10 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-# The memory for marks. With fewer than 46,000 boxes there is one panel.
-MARK_BYTES = 2**28
-# Panels of fewer boxes would be too many launches: marks of more than 2 million boxes take 128
-# bytes a box.
+MARK_BYTES = 2**28  # with fewer than 46,000 boxes there is one panel
+# Smaller panels would need too many launches: more than 2 million boxes take 128 bytes each.
 MIN_PANEL = 1024
 
 BLOCK = 64  # boxes, the bits of a word
@@ -46,7 +44,8 @@ def survivors_by_triton(
     kernels = _kernels()
     if kernels is None:
         raise ValueError("method 'triton' needs the package triton, which cannot be imported")
-    if boxes.device.type != "cuda" and not _is_interpreted():
+    is_interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if boxes.device.type != "cuda" and not is_interpreted:
         raise ValueError(f"method 'triton' needs boxes on a CUDA device, found {boxes.device}")
     is_kept = torch.zeros(len(boxes), dtype=torch.int8, device=boxes.device)
     if len(boxes) > 0:
@@ -80,10 +79,6 @@ def _kernels() -> ModuleType | None:
         return None
 
 
-def _is_interpreted() -> bool:
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
 def _launch(
     kernels: ModuleType,
     boxes: Float[Tensor, "N 4"],
@@ -92,7 +87,7 @@ def _launch(
     is_kept: Int[Tensor, "N"],
 ) -> None:
     num_boxes = len(boxes)
-    num_blocks = _quotient_up(num_boxes, BLOCK)
+    num_blocks = -(-num_boxes // BLOCK)
     num_words = min(max(MARK_BYTES * 8 // num_boxes, MIN_PANEL) // BLOCK, num_blocks)
     coordinates = boxes.T.contiguous()
     firsts, ends = _bounds(groups)
@@ -102,7 +97,7 @@ def _launch(
     survivors = torch.empty(num_blocks, dtype=torch.int64, device=boxes.device)
     is_removed = torch.zeros_like(is_kept)
     is_double = boxes.dtype == torch.float64
-    grid = (num_blocks, _quotient_up(num_words, WORDS_AT_A_TIME))
+    grid = (num_blocks, -(-num_words // WORDS_AT_A_TIME))
     kernels.mark[grid](
         coordinates, ends, limit, marks, num_boxes, num_words,
         words_at_a_time=WORDS_AT_A_TIME, is_double=is_double, enable_fp_fusion=False,
@@ -116,7 +111,7 @@ def _launch(
         if last_block == num_blocks:
             return
         panel = num_words * BLOCK
-        grid = (num_blocks - last_block, _quotient_up(panel, ROWS_AT_A_TIME))
+        grid = (num_blocks - last_block, -(-panel // ROWS_AT_A_TIME))
         kernels.remove[grid](
             coordinates, firsts, ends, limit, is_kept, is_removed, num_boxes,
             first_block * BLOCK, last_block * BLOCK,
@@ -132,7 +127,3 @@ def _bounds(groups: Int[Tensor, "N"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"
     firsts = torch.where(torch.cat((edge, changes)), places, 0).cummax(0).values
     ends = torch.where(torch.cat((changes, edge)), places + 1, len(groups))
     return firsts.int(), ends.flip(0).cummin(0).values.flip(0).int()
-
-
-def _quotient_up(total: int, part: int) -> int:
-    return -(-total // part)

@@ -5,9 +5,9 @@ blocks of 64, and blocks into panels. A mark is a word of 64 bits of one box: wh
 block suppress it if they survive. The marks of block r for the boxes of block r + w begin at
 `64 * (r * num_words + w)`; there are none across panels.
 
-The types are Triton's to infer. Sums and products are not fused, and quotients are rounded
-correctly, so that the IoU has the bits that it has on a CPU. Type checkers of tests would wrap the
-functions, which Triton cannot read.
+Triton infers the types. Sums and products are not fused, and quotients are rounded correctly, so
+the IoU has the bits of a CPU's. Type checkers of tests would wrap the functions, which Triton
+cannot read.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -22,14 +22,7 @@ import triton.language as tl  # type: ignore[import-untyped, import-not-found, u
 @triton.jit
 @no_type_check
 def exceeds(
-    coordinates,
-    rows,
-    is_row,
-    columns,
-    is_column,
-    num_boxes,
-    threshold,
-    is_double: tl.constexpr,
+    coordinates, rows, is_row, columns, is_column, num_boxes, threshold, is_double: tl.constexpr
 ):
     """Whether the IoU of each row with each column is greater than the threshold: `[64, 64]`."""
     row = coordinates + rows
@@ -70,8 +63,7 @@ def mark(
 ):
     """Write the marks that one block sets in some of the blocks behind it.
 
-    A work item is a block and a few words, whatever the groups: a large group is many items, and a
-    block of many small groups is one.
+    A work item is a block and a few words: many for a large group, one for many small groups.
     """
     block = tl.program_id(0)
     first_word = tl.program_id(1) * words_at_a_time
@@ -115,9 +107,9 @@ def sweep(
 ):
     """Decide the groups that begin in one block of a panel.
 
-    All but the last of them end in this block; that one is followed to its end, or the end of the
-    panel. What goes on from the panel before begins with the panel, for this purpose; what has
-    survived there has set `is_removed`.
+    All but the last of them end in this block; that one is followed to its end or the panel's. A
+    group continued from an earlier panel counts as beginning here; its survivors there have set
+    `is_removed`.
     """
     own_block = first_block + tl.program_id(0)
     own_start = own_block * 64

@@ -1,10 +1,9 @@
-"""The pairs of two sets of boxes that overlap at least so much, for millions of boxes in each.
+"""The pairs of boxes of two sets with at least some IoU, for millions of boxes in each.
 
 Two boxes of IoU t or more differ in width and in height by a factor of at most 1/t, and their
 corners by at most 1 − t of a side. So the boxes of one set are put on shelves: by group, by the
-powers of two below their width and height, and by strips of such a height. On a shelf they lie
-sorted by x1. Each box of the other set looks on the shelves that it may find partners on, at those
-within reach alone; of these, the IoU is measured.
+powers of two below their width and height, and by strips of such a height, on a shelf by x1. For
+each box of the other set, the IoU is measured only with boxes within reach on these shelves.
 """
 
 import math
@@ -17,14 +16,12 @@ from torch import Tensor
 
 from detect.ops.iou import elementwise_box_iou
 
-# Pairs that are looked at at a time. The temporaries of a pair take about 150 bytes: 160 MB on a
-# CPU, 1.3 GB elsewhere.
+# Pairs measured at a time, with about 150 bytes of temporaries each: 160 MB on a CPU, 1.3 GB
+# elsewhere.
 PAIRS_AT_A_TIME_CPU = 2**20
 PAIRS_AT_A_TIME = 2**23
 
-# What bounds the search is computed in float64, but the IoU of float32 boxes is rounded: a pair
-# is looked at if its IoU may be the threshold less this share of it.
-SLACK = 1e-5
+SLACK = 1e-5  # the search, in float64, takes a threshold lower by this share: IoU is rounded
 
 EXPONENTS = 2**13  # more than a float64 has
 
@@ -53,15 +50,14 @@ def iou_at_least(
 ) -> OverlappingPairs:
     """All pairs of a box of `a` and one of `b` whose IoU is `threshold` or more.
 
-    They are those of `box_iou(a, b) >= threshold`, to the last bit. The work is that of the pairs
-    that lie near each other and are of similar size, not of all pairs; in the worst case, where
-    those are most of them, it is that of all. Without gradient.
+    They are those of `box_iou(a, b) >= threshold`, to the last bit. Only pairs of boxes of similar
+    size near each other are measured: in the worst case, all. Without gradient.
 
     Args:
         a: in pixels, finite, as are their areas; half precision is measured in float32.
         b: likewise.
         threshold: more than 0, at most 1.
-        groups_a: any integers; pairs are found within equal groups alone, such as images.
+        groups_a: any integers; pairs are only found within equal groups, such as images.
         groups_b: the groups of `b`; both are given or neither.
 
     Raises:
@@ -79,7 +75,7 @@ def iou_at_least(
     a, b = a.detach().to(dtype), b.detach().to(dtype)
     shelves = _Shelves(b, groups_b)
     indices = _with_sides(a)
-    # neighbors look on the same shelves, which are in the cache then
+    # neighbors search the same shelves, which are in the cache then
     indices = indices[a[indices, 1].argsort()]
     indices = indices[groups_a[indices].argsort(stable=True)]
     found = [(a.new_zeros(0, dtype=torch.int64), a.new_zeros(0, dtype=torch.int64), a.new_zeros(0))]
@@ -93,15 +89,15 @@ def iou_at_least(
 
 
 def _with_sides(boxes: Float[Tensor, "N 4"]) -> Int[Tensor, "K"]:
-    """Boxes without width or height overlap nothing, nor do those that are not finite."""
+    """Finite boxes with width and height: others overlap nothing."""
     return ((boxes[:, 2:] > boxes[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)).nonzero()[:, 0]
 
 
 class _Shelves:
     """The boxes of one side, where those of the other find them.
 
-    What may have any size, such as a group or the number of a strip, is replaced by its rank among
-    all there are, so that the place of a box is one integer: its shelf, then the rank of its x1.
+    Groups, strips and the like are replaced by their ranks, so that the place of a box is one
+    integer: its shelf, then the rank of its x1.
     """
 
     def __init__(self, boxes: Float[Tensor, "M 4"], groups: Int[Tensor, "M"]) -> None:
@@ -141,14 +137,7 @@ class _Shelves:
         indices: Int[Tensor, "K"],
         threshold: float,
     ) -> Iterator[tuple[Int[Tensor, "P"], Int[Tensor, "P"]]]:
-        """Pairs of a box with one on the shelves that may reach the threshold, in chunks.
-
-        Args:
-            boxes: float64.
-            groups: of the boxes.
-            indices: of the boxes that look; they have sides.
-            threshold: of the IoU.
-        """
+        """Pairs of `boxes` at `indices` (float64) with those here that may reach the IoU."""
         ranks, exists = _find(self.groups, groups[indices])
         indices, ranks = indices[exists], ranks[exists]
         x1, y1, x2, y2 = boxes[indices].unbind(dim=1)
@@ -207,8 +196,8 @@ def _reach(
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
     """Between which coordinates a partner begins whose side is in [2^(e−1), 2^e).
 
-    What both sides share is at least their threshold-fold, of either: so the partner begins at most
-    (1 − t) of its side before this one and (1 − t) of this side behind it.
+    Both share at least t of either side: so the partner begins at most (1 − t) of its side before
+    this one and (1 − t) of this side behind it.
     """
     side = high - low
     most = _power_of_two(exponent)
@@ -219,7 +208,7 @@ def _reach(
 
 
 def _spread(counts: Int[Tensor, "N"]) -> Iterator[tuple[Int[Tensor, "P"], Int[Tensor, "P"]]]:
-    """So many times each index, and how often it has come before: in chunks of bounded length."""
+    """Each index as often as counted, and how often it came before, in chunks of bounded length."""
     most = PAIRS_AT_A_TIME_CPU if counts.device.type == "cpu" else PAIRS_AT_A_TIME
     ends = counts.cumsum(dim=0)
     starts = ends - counts

@@ -24,19 +24,18 @@ def warp_regions(
 ) -> Float[Tensor, "N 3 S S"]:
     """Cut regions out of images and bring each to `size` × `size` pixels.
 
-    Where pixels are to be left out, as many as fall on one of the result are averaged; where they
-    are to be made up, the interpolation is bilinear.
+    Shrinking averages the pixels that fall on one of the result, enlarging is bilinear.
 
     Args:
         images: pixels of any range.
         boxes: xyxy pixels of their image, of positive size.
         image_index: number of the image of each.
         size: side S of the result in pixels.
-        context: how many of the result's pixels on each side show what surrounds the region (p in
+        context: pixels on each side of the result that show the surroundings of the region (p in
             the paper, which found 16 best of 227).
         warp: `warp` scales width and height each to fit; `square` takes the tightest square around
-            the region, with what it shows; `square_without_context` shows `fill` in the square
-            wherever the region is not, its context excepted.
+            the region; `square_without_context` shows `fill` in the square outside the region and
+            its context.
         fill: shown beyond the border of an image; None for zeros.
     """
     if 2 * context >= size:

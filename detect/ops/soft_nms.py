@@ -9,15 +9,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from detect.ops.boxes import at_least_float32
 from detect.ops.groups import padded_groups
 from detect.ops.iou import elementwise_box_iou
 
 Decay = Literal["linear", "gaussian"]
 
-# Boxes, with those that are padding, whose scores decay side by side: temporaries of 64 MB.
+# Boxes, padding included, whose scores decay side by side: temporaries of 64 MB.
 MAX_CELLS = 2**20
 
-# On a GPU, looking whether all is done waits for it; so it is done once in so many steps.
+# On a GPU, checking for the end synchronizes, so it happens once in so many steps.
 STEPS_BETWEEN_LOOKS = 16
 
 
@@ -45,13 +46,13 @@ def soft_nms(
 ) -> RescoredBoxes:
     """Lower the scores of boxes that overlap a better one of their group.
 
-    Again and again: of the boxes that are left, take the one with the highest score as it is now,
-    ties to the lower index, and multiply the scores of the others by what `decay` says of their IoU
-    with it. All groups take a step together, so the loop is as long as the largest group.
+    Repeatedly, of the remaining boxes, take the one with the highest current score, ties to the
+    lower index, and multiply the scores of the others by the decay of their IoU with it. All groups
+    step together, so the loop is as long as the largest group.
 
     Args:
         boxes: in pixels; half precision is computed in float32.
-        scores: 0 or more, finite; margins and logits do not fit, since factors would raise them.
+        scores: 0 or more, finite; negative margins or logits would be raised by the factors.
         groups: any integers; boxes of different groups never touch.
         decay: `linear` multiplies by 1 − IoU where the IoU is `iou_threshold` or more (the first
             equation of the paper's section 3), `gaussian` by exp(−IoU² / sigma) everywhere.
@@ -90,11 +91,6 @@ def by_new_score(scores: Float[Tensor, "N"], score_threshold: float) -> Rescored
     return RescoredBoxes(kept, scores[kept])
 
 
-def at_least_float32(values: Tensor) -> Tensor:
-    """Half precision as float32, anything else as it is."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
 def _decayed(
     boxes: Float[Tensor, "G L 4"],
     current: Float[Tensor, "G L"],
@@ -103,7 +99,7 @@ def _decayed(
     sigma: float,
     score_threshold: float,
 ) -> Float[Tensor, "G L"]:
-    """The new scores; −1 for boxes that are never taken. `current` is −1 where there is no box."""
+    """The new scores; −1 for boxes never taken. `current` is −1 where there is no box."""
     final = torch.full_like(current, -1.0)
     members = torch.arange(len(boxes), device=boxes.device)
     steps_between_looks = 1 if boxes.device.type == "cpu" else STEPS_BETWEEN_LOOKS
@@ -112,7 +108,7 @@ def _decayed(
         score = current[members, best]
         if step % steps_between_looks == 0 and not bool((score >= max(score_threshold, 0)).any()):
             break
-        # a group that is done takes its box again, or the one of no score: nothing changes
+        # a finished group takes its box again, or one without a score: nothing changes
         final[members, best] = torch.maximum(final[members, best], score)
         current[members, best] = -1.0
         iou = elementwise_box_iou(boxes[members, best][:, None], boxes)  # [G, L]

@@ -4,10 +4,9 @@ The problem of each class is that of LIBLINEAR (Fan et al. 2008), with the bias 
 
     minimize  ½‖w‖² + ½ b² / s² + Σᵢ cᵢ ξ(yᵢ (w · xᵢ + b)),   b = s · w₀
 
-with ξ(m) = max(0, 1 − m) (hinge) or its square. The classes differ in their targets alone, so that
-each product with the features serves all. There are two ways to the same solution: coordinate
-descent in the dual, small steps for which a CPU is made, and Newton's method in the primal, few
-large products as a GPU likes them.
+with ξ(m) = max(0, 1 − m) (hinge) or its square. The classes differ only in their targets, so each
+product with the features serves all. Two solvers reach the same solution: coordinate descent in the
+dual, small steps that suit a CPU, and Newton's method in the primal, few large products for a GPU.
 """
 
 from dataclasses import dataclass
@@ -24,9 +23,8 @@ SVMSolver = Literal["auto", "newton", "dual"]
 
 MAX_NEWTON_STEPS = 200
 MAX_DUAL_PASSES = 1000  # as LIBLINEAR
-# Passes after which `auto` leaves the rest to Newton's method, which takes about as many products.
-# Where coordinate descent has not ended by then (a high cost for the size of the features), it may
-# take thousands.
+# Passes after which `auto` leaves the rest to Newton's method, which takes about as many products;
+# coordinate descent that has not ended by then (cost high for the features) may take thousands.
 AUTO_DUAL_PASSES = 150
 
 
@@ -37,12 +35,11 @@ class LinearSVMs:
     Attributes:
         weight: `[C, D]`.
         bias: `[C]`.
-        objective: `[C]` float64; what was minimized, with the loss asked for, at these weights.
-        gap: `[C]` float64; the least value possible is no lower than `objective − gap`, by the
-            dual problem.
+        objective: `[C]` float64; at these weights.
+        gap: `[C]` float64; the minimum is at least `objective − gap`, by the dual problem.
         num_iterations: Newton steps, or passes over the examples.
-        duals: `[N, C]`, each from 0 to the example's cost (hinge) or without bound (squared
-            hinge), from which the dual solver can go on; None from Newton's method.
+        duals: `[N, C]`, each from 0 to the example's cost (hinge) or unbounded (squared hinge),
+            from which the dual solver can continue; None from Newton's method.
     """
 
     weight: Float[Tensor, "C D"]
@@ -70,24 +67,21 @@ def fit_linear_svms(
     """Train one linear SVM for each class, on one set of features.
 
     Args:
-        features: float32, or float16 to halve the memory: it is converted some rows at a time. On
-            any device.
-        targets: 1 for a positive of the class, −1 for a negative, 0 for an example that the class
-            ignores.
+        features: float32, or float16 to halve the memory, on any device.
+        targets: 1 for a positive of the class, −1 for a negative, 0 for an ignored example.
         cost: C, of each example's loss.
         loss: `hinge` or `squared_hinge`.
         positive_weight: factor of the cost of positives.
         bias_scale: s; the larger, the less the bias is regularized.
         tolerance: a class is done when its gap is at most this share of its objective.
         max_iterations: Newton steps in all (by default 200) or passes over the examples (1000),
-            after which the best that was reached is returned. `auto` counts both.
-        initial: where to begin, such as the result for fewer examples. The dual solver goes on
-            from `duals` if there is one for each example; for examples that were added, extend
-            them with zeros. Without them it starts over, and the weights only stand until it has
-            found better ones.
-        solver: `dual` for coordinate descent, on the CPU alone and much faster with numba (the
-            extra `fast`); `newton`; or `auto`: on the CPU `dual`, and `newton` for the classes that
-            it leaves undone after 150 passes; elsewhere `newton`.
+            after which the best solution is returned. `auto` counts both.
+        initial: where to start, such as the result for fewer examples. The dual solver continues
+            from `duals` if there is one for each example; extend them with zeros for new examples.
+            Without them it starts over, and the weights are kept only until it has better ones.
+        solver: `dual` for coordinate descent, on the CPU only and much faster with numba (the extra
+            `fast`); `newton`; or `auto`: on the CPU `dual`, then `newton` for the classes that are
+            not done after 150 passes; elsewhere `newton`.
 
     Returns:
         On the device of the features. With a zero objective (no examples), all is zero.
@@ -106,20 +100,11 @@ def fit_linear_svms(
     if duals is not None and len(duals) != len(features):
         duals = None
     if solver == "newton" or not is_on_cpu:
-        found = svm_newton.minimize(
-            problem,
-            point,
-            tolerance,
-            MAX_NEWTON_STEPS if max_iterations is None else max_iterations,
-        )
+        num_steps = MAX_NEWTON_STEPS if max_iterations is None else max_iterations
+        found = svm_newton.minimize(problem, point, tolerance, num_steps)
     elif solver == "dual":
-        found = svm_dual.minimize(
-            problem,
-            point,
-            duals,
-            tolerance,
-            MAX_DUAL_PASSES if max_iterations is None else max_iterations,
-        )
+        num_passes = MAX_DUAL_PASSES if max_iterations is None else max_iterations
+        found = svm_dual.minimize(problem, point, duals, tolerance, num_passes)
     else:
         found = _minimize_by_both(problem, point, duals, tolerance, max_iterations)
     return LinearSVMs(

@@ -2,8 +2,8 @@
 
 Hsieh et al. 2008, "A dual coordinate descent method for large-scale linear SVM", by blocks: one
 product gives the outputs of a block of examples for all classes, the block's Gram matrix keeps them
-up to date while the dual variables move one at a time (algorithm 1), and another product brings to
-the weights what has moved. Features are read at the speed of matrix products, once for all classes.
+up to date while the dual variables move one at a time (algorithm 1), and another product applies
+the moves to the weights.
 """
 
 import torch
@@ -13,18 +13,15 @@ from torch import Tensor
 from detect.ops.svm_kernels import compiled_sweep
 from detect.ops.svm_problem import Problem, Solution
 
-# Measured for 20 classes of 20,000 examples with 1,024 features: a block of 32 or 128 examples is
-# no faster.
+# For 20 classes of 20,000 examples with 1,024 features, blocks of 32 or 128 were no faster.
 BLOCK_SIZE = 64
-# Over one block; mostly three or four are made, and one alone would take half as many passes over
-# all examples again.
+# Over one block; usually three or four suffice, but one would mean half as many global passes more.
 MAX_BLOCK_PASSES = 50
-# Passes over all examples with one division into blocks, after which the gap is measured. Dividing
-# anew needs new Gram matrices, but variables of one block hold one another in place: with one
-# division for all passes there are three times as many.
+# Passes over all examples with one division into blocks, after which the gap is measured. A new
+# division needs new Gram matrices, but the variables of a block constrain one another: with a fixed
+# division there are three times as many passes.
 ROUND_PASSES = 3
-# Of the order of the examples.
-SEED = 0
+SEED = 0  # of the order of the examples
 
 
 def minimize(
@@ -34,14 +31,10 @@ def minimize(
     tolerance: float,
     max_passes: int,
 ) -> Solution:
-    """The best point of those that coordinate descent passes, and `point`.
+    """The best of `point` and those that coordinate descent passes; features are on the CPU.
 
-    Args:
-        problem: with features on the CPU.
-        point: a first guess, for comparison.
-        duals: where to begin; those that are out of bounds are clipped. Zero if None.
-        tolerance: a class is done when its gap is at most this share of its objective.
-        max_passes: over the examples.
+    It starts from `duals`, clipped to their bounds (zero if None), makes at most `max_passes` over
+    the examples, and ends a class when its gap is at most `tolerance` times its objective.
     """
     generator = torch.Generator().manual_seed(SEED)
     duals = torch.zeros_like(problem.costs) if duals is None else _clipped(problem, duals)
@@ -51,7 +44,7 @@ def minimize(
     columns = torch.arange(point.shape[1])  # classes that are not done
     num_passes = 0
     while True:
-        # recomputed from the duals, since rounding errors add up where it is kept up to date
+        # recomputed from the duals, since rounding errors add up
         dual_point = problem.combine(problem.signs * duals)
         outputs = problem.outputs(point)
         values = problem.objective(point, outputs)
@@ -81,10 +74,10 @@ def _clipped(problem: Problem, duals: Float[Tensor, "N C"]) -> Float[Tensor, "N 
 def _unsettled(
     problem: Problem, duals: Float[Tensor, "N C"], outputs: Float[Tensor, "N C"]
 ) -> Int[Tensor, "R"]:
-    """The examples that have a variable which may move, for one class at least.
+    """The examples with a variable that may move, for at least one class.
 
-    It may not if it is at a bound and the derivative points outwards (Hsieh et al. 2008, section
-    3.2, but with no distance to spare: after each round all are looked at again).
+    It may not at a bound where the derivative points outwards (Hsieh et al. 2008, section 3.2, but
+    without a margin, since all are checked after each round).
     """
     slack = 1 - problem.signs * outputs
     is_settled = (problem.costs == 0) | ((duals == 0) & (slack < 0))
@@ -101,10 +94,10 @@ def _descend(
     num_passes: int,
     generator: torch.Generator,
 ) -> Float[Tensor, "E C"]:
-    """Move the duals of `rows`, and give the mean point of the last pass.
+    """Move the duals of `rows`, and return the mean point of the last pass.
 
-    The point jumps about the solution, with each block in the direction that all examples share;
-    the objective of the mean is several times nearer to the least than that of the last point.
+    The point oscillates about the solution; the objective of the mean is several times nearer to
+    the minimum than that of the last point.
     """
     sweep = compiled_sweep()
     arrays = [values.numpy() for values in (duals, problem.signs, problem.costs)]

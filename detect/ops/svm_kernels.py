@@ -7,16 +7,15 @@ Both do the same steps in the same order, up to rounding. Types are numba's to i
 # mypy: disable-error-code="no-untyped-def"
 
 import functools
-import importlib
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-# Share of the greatest move of a block's first pass, below which the block is left. Few passes do
-# where costs are small; where they are high, taking blocks to their end saves most of the passes
-# over all examples.
+from detect.ops.compiled import compiled
+
+# Share of the greatest move of a block's first pass, below which the block is left: where costs are
+# high, converging on blocks saves most of the passes over all examples.
 STILL = 0.1
 
 
@@ -28,10 +27,10 @@ def sweep(outputs, gram, rows, duals, signs, costs, is_squared, max_passes):
 
     Args:
         outputs: `[C, B]` float32, w · x + b of the block's examples; overwritten.
-        gram: `[B, B]` float32, the products of the examples, that of the bias included.
+        gram: `[B, B]` float32, the products of the examples, including the bias.
         rows: `[B]` int64; the block's examples among the N.
         duals: `[N, C]` float32; those of the block are overwritten.
-        signs: `[N, C]` float32; 1, −1 or, where a class ignores the example, 0.
+        signs: `[N, C]` float32; 1, −1, or 0 for an ignored example.
         costs: `[N, C]` float32.
         is_squared: whether the loss is the squared hinge.
         max_passes: over the block; a class stops after one in which no variable moves by more than
@@ -107,17 +106,5 @@ def sweep_plainly(outputs, gram, rows, duals, signs, costs, is_squared, max_pass
 
 @functools.cache
 def compiled_sweep() -> Callable[..., Any]:
-    """`sweep` compiled, or `sweep_plainly` where numba is missing or does not fit the others.
-
-    The first call compiles, which takes seconds; the code is kept on the disk for the next process
-    where numba finds a folder that it may write.
-    """
-    try:
-        numba = importlib.import_module("numba")
-    except ImportError:  # numba raises it as well where it meets a newer numpy than it knows
-        return sweep_plainly
-    function = inspect.unwrap(sweep)  # type checkers of tests wrap what they check
-    try:
-        return numba.njit(function, cache=True)  # type: ignore[no-any-return]
-    except RuntimeError:  # no folder for the code: compile again in each process
-        return numba.njit(function)  # type: ignore[no-any-return]
+    """`sweep` compiled, or `sweep_plainly` without numba."""
+    return compiled(sweep) or sweep_plainly

@@ -18,7 +18,7 @@ FIRST_WIDTH = 1.0
 WIDTH_FACTOR = 0.25
 NUM_WIDTHS = 8  # below 1e-4, rounding of the margins would be a good part of the width
 # Gap, as a share of the objective, to which the problem of the first width is solved; it falls with
-# the width, and with it what the joint itself costs.
+# the width.
 FIRST_TOLERANCE = 0.02
 # Newton steps on one problem; in float32 the last digits of the gradient may never fall.
 MAX_NEWTON_STEPS = 50

@@ -61,7 +61,7 @@ class Problem:
         return total
 
     def of_classes(self, columns: Tensor) -> "Problem":
-        """The same for some of the classes; `columns` are their indices, or say of each if."""
+        """The same for some of the classes; `columns` are indices or a mask."""
         part = copy.copy(self)
         part.signs, part.costs = self.signs[:, columns], self.costs[:, columns]
         return part
@@ -85,7 +85,7 @@ class Problem:
     def dual_objective(
         self, duals: Float[Tensor, "N C"], point: Float[Tensor, "E C"]
     ) -> Float[Tensor, "C"]:
-        """A lower bound of every objective, in float64, by `duals` and the point that is theirs."""
+        """A lower bound of every objective, in float64, by `duals` and their point."""
         gains = duals.sum(dim=0, dtype=torch.float64)
         if self.loss == "squared_hinge":
             is_used = self.costs > 0
@@ -101,9 +101,9 @@ class Solution:
     Attributes:
         point: `[D + 1, C]`.
         objective: `[C]` float64; at the point.
-        gap: `[C]` float64; how far below the least value may be at most.
-        num_iterations: of the solver, in its own measure.
-        duals: `[N, C]`; None from a solver that keeps none.
+        gap: `[C]` float64; at most this far below is the minimum.
+        num_iterations: of the solver.
+        duals: `[N, C]`; None from a solver without.
     """
 
     point: Float[Tensor, "E C"]
@@ -113,16 +113,10 @@ class Solution:
     duals: Float[Tensor, "N C"] | None = None
 
     def improved(self, columns: Tensor, other: "Solution") -> "Solution":
-        """The better of both for the classes `columns`, which `other` is for.
-
-        The duals stay: they are where the solver that keeps them can go on.
-        """
+        """The better of both for the classes `columns` of `other`, with the duals of this one."""
         is_better = other.objective < self.objective[columns]
-        point, objective, bound = (
-            self.point.clone(),
-            self.objective.clone(),
-            self.objective - self.gap,
-        )
+        point, objective = self.point.clone(), self.objective.clone()
+        bound = self.objective - self.gap
         point[:, columns] = other.point.where(is_better, point[:, columns])
         objective[columns] = other.objective.minimum(objective[columns])
         bound[columns] = (other.objective - other.gap).maximum(bound[columns])

@@ -1,9 +1,9 @@
-"""The proposals of a data set, and the files that keep them.
+"""The proposals of a data set, and their files.
 
 Our own file is an .npz of `image_ids` (`[P]` text), `counts` (`[P]` int64), `boxes` (`[N, 4]`
-float32, the images after one another), `settings` (JSON text: what made the boxes) and
-`fingerprint` (of all of that). A file of boxes from elsewhere is an .npz with the first three
-alone, or a .mat in the layout of the authors' release.
+float32, image after image), `settings` (JSON text: what made the boxes) and `fingerprint` (of all
+of that). A file from elsewhere is an .npz with the first three only, or a .mat in the layout of the
+authors' release.
 """
 
 import functools
@@ -69,14 +69,10 @@ class Proposals:
         return image_id in self._rows
 
     def __getitem__(self, image_id: str) -> Float32[np.ndarray, "_ 4"]:
-        """The boxes of one image, `[n, 4]`, best first.
-
-        Raises:
-            DetectError: there is no such image.
-        """
+        """The boxes of one image, `[n, 4]`, best first; DetectError if there is no such image."""
         if image_id not in self._rows:
             raise DetectError(
-                f"there are no proposals of the image {image_id!r}, only of {len(self)} others; "
+                f"there are no proposals for the image {image_id!r}, only for {len(self)} others; "
                 "compute them for this split: detect proposals DATA --out FILE"
             )
         return self.boxes[self._rows[image_id]]
@@ -101,11 +97,7 @@ class Proposals:
         return digest.hexdigest()
 
     def first(self, max_boxes: int) -> "Proposals":
-        """At most the `max_boxes` best of each image; the settings say so.
-
-        Raises:
-            DetectError: `max_boxes` is less than 1.
-        """
+        """The `max_boxes` best of each image; the settings say so. DetectError if less than 1."""
         if max_boxes < 1:
             raise DetectError(f"max_boxes: expected 1 or more, found {max_boxes}")
         earlier = self.settings.get("max_boxes")
@@ -116,16 +108,12 @@ class Proposals:
         )
 
     def of(self, image_ids: Iterable[str]) -> "Proposals":
-        """Those of some images, in the order of `image_ids`.
-
-        Raises:
-            DetectError: one is missing.
-        """
+        """Those of some images, in the order of `image_ids`; DetectError if one is missing."""
         return Proposals.of_images({name: self[name] for name in image_ids}, self.settings)
 
 
 def write_proposals(path: Path, proposals: Proposals) -> None:
-    """Write our own file, whole or not at all.
+    """Write our own file atomically.
 
     Raises:
         DetectError: `path` does not end with .npz, or cannot be written.
@@ -146,16 +134,14 @@ def write_proposals(path: Path, proposals: Proposals) -> None:
 def read_proposals(path: Path, sizes: Sizes | None = None) -> Proposals:
     """Read our own file, or boxes from elsewhere.
 
-    A box from elsewhere that an image has several times is kept once, at its best rank; the
-    settings say how many were left out.
+    Of repeated boxes from elsewhere in one image, the best-ranked stays; the settings count them.
 
     Args:
-        path: an .npz with the keys of ours or with `image_ids`, `counts` and `boxes` alone; or a
-            .mat with the cell arrays `images`, of ids, and `boxes`, each `[n, 4]` of y1, x1, y2,
-            x2, counted from 1, the last pixel included.
-        sizes: of the images that are wanted, others are left out; all must be in the file, and
-            no box may reach out of its image. None takes all images, and only negative
-            coordinates are known to lie outside.
+        path: an .npz with the keys of ours or only `image_ids`, `counts` and `boxes`; or a .mat
+            with the cell arrays `images`, of ids, and `boxes`, each `[n, 4]` of y1, x1, y2, x2,
+            1-based, the last pixel included.
+        sizes: of the wanted images; all must be in the file, and no box may leave its image. None
+            takes all images, and only negative coordinates are known to lie outside.
 
     Raises:
         DetectError: the file cannot be read, is damaged, lacks an image, or has boxes that are
@@ -295,8 +281,7 @@ def _from_elsewhere(path: Path, names: Sequence[str], rows: Sequence[np.ndarray]
     num_repeated = sum(map(len, rows)) - sum(map(len, kept.values()))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Proposals.of_images(
-        kept,
-        {"method": "file", "name": path.name, "sha256": digest, "num_repeated": num_repeated},
+        kept, {"method": "file", "name": path.name, "sha256": digest, "num_repeated": num_repeated}
     )
 
 

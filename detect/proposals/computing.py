@@ -1,8 +1,8 @@
-"""Proposals of a whole data set: images in parallel, each kept as soon as it is done.
+"""Proposals of a whole data set: images in parallel, each cached as soon as it is done.
 
-An image's boxes go into a cache folder, under a name made of all that they depend on: the settings
-of the source, the image's id and the content of its file. So a run that was stopped finds what
-it had done, and another setting or image finds nothing.
+The name of a cached file is a hash of all that the boxes depend on: the settings of the source, the
+image's id and the content of its file. So a run that was stopped resumes, and other settings or
+images find nothing.
 """
 
 import hashlib
@@ -15,10 +15,9 @@ import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +30,8 @@ from detect.proposals.base import ProposalSource
 from detect.proposals.collection import Proposals
 from detect.wording import counted
 
-# What an image is expected to take on the disk, in the cache and in the file together: 2,500 boxes
-# of 16 bytes, compressed to a third, measured on photographs in the mode fast.
+# Expected disk space in the cache and the file: 2,500 boxes of 16 bytes, compressed to a third, as
+# measured on photographs in the mode fast.
 BYTES_PER_IMAGE = 2 * 13_000
 
 Reader = Callable[[Path], UInt8[np.ndarray, "H W 3"]]
@@ -45,7 +44,7 @@ class ImageFile:
     Attributes:
         image_id: unique in the set.
         path: the file.
-        size: (height, width) in pixels that the image must have, as its set was read.
+        size: (height, width) in pixels, as recorded when the data set was read.
     """
 
     image_id: str
@@ -59,7 +58,7 @@ class ImageResult:
 
     Attributes:
         boxes: `[N, 4]` xyxy pixels, best first.
-        seconds: that it took to find them, reading not included.
+        seconds: to find them, reading excluded.
         reused: whether they came from the cache.
     """
 
@@ -70,11 +69,11 @@ class ImageResult:
 
 @dataclass(frozen=True, slots=True)
 class ComputedProposals:
-    """The proposals of a set, and what it took.
+    """The proposals of a set.
 
     Attributes:
         proposals: of all images, in their order.
-        seconds: `[P]` of each image, when it was worked on.
+        seconds: `[P]` of each image, when it was computed.
         num_reused: images that came from the cache.
     """
 
@@ -94,21 +93,21 @@ def compute_proposals(
 ) -> ComputedProposals:
     """Run a source over images.
 
-    The result does not depend on `num_workers`. Whatever ends the call early, an error, Ctrl-C or
-    what `progress` raises, the images that are done are in the cache, and those that workers
-    have begun are finished and kept as well.
+    The result does not depend on `num_workers`. When the call ends early, by an error, Ctrl-C or
+    an exception of `progress`, finished images are in the cache, and those that workers have begun
+    are finished and cached as well.
 
     Args:
         images: each id once.
-        source: can be sent to another process if `num_workers` is more than 1.
-        read: reads a file as RGB; a function of a module, if `num_workers` is more than 1.
-        cache: a folder for the boxes of single images; None keeps nothing.
-        num_workers: processes that work side by side; 1 works in this one.
+        source: must be picklable if `num_workers` is more than 1.
+        read: reads a file as RGB; must be picklable if `num_workers` is more than 1.
+        cache: a folder for the boxes of single images; None caches nothing.
+        num_workers: parallel processes; 1 works in this one.
         progress: called with the number of finished images, in this process.
 
     Raises:
-        DetectError: an image cannot be read or is not as large as it should be, a worker died, the
-            cache cannot be written or its disk is too full.
+        DetectError: an image cannot be read or has another size, a worker died, the cache cannot be
+            written or its disk is too full.
     """
     if num_workers < 1:
         raise DetectError(f"workers: expected 1 or more, found {num_workers}")
@@ -136,8 +135,7 @@ def compute_proposals(
     finally:
         finished.close()
     ordered = [results[number] for number in range(len(images))]
-    names = [image.image_id for image in images]
-    boxes = dict(zip(names, (result.boxes for result in ordered), strict=True))
+    boxes = {image.image_id: results[number].boxes for number, image in enumerate(images)}
     return ComputedProposals(
         Proposals.of_images(boxes, source.settings),
         np.array([result.seconds for result in ordered], np.float64),
@@ -157,7 +155,7 @@ class _Work:
     def kept(self, image: ImageFile) -> ImageResult | None:
         """What the cache has of an image."""
         file = self._file(image)
-        return None if file is None else _read_kept(file)
+        return None if file is None else _read_cached(file)
 
     def __call__(self, image: ImageFile) -> ImageResult:
         file = self._file(image)
@@ -171,37 +169,30 @@ class _Work:
         boxes = self.source(pixels, image.image_id)
         seconds = time.perf_counter() - start
         if file is not None:
-            with _named_in_errors(file), replacing(file) as temporary, temporary.open("wb") as out:
-                np.savez_compressed(out, boxes=boxes, seconds=np.array(seconds))
+            try:
+                with replacing(file) as temporary, temporary.open("wb") as out:
+                    np.savez_compressed(out, boxes=boxes, seconds=np.array(seconds))
+            except OSError as error:
+                raise DetectError(
+                    f"{file}: cannot be written: {error.strerror or error}; finished images are "
+                    "kept, make room and run the same command again"
+                ) from error
         return ImageResult(boxes, seconds, reused=False)
 
     def _file(self, image: ImageFile) -> Path | None:
-        return None if self.cache is None else self.cache / f"{self._address(image)}.npz"
-
-    def _address(self, image: ImageFile) -> str:
+        if self.cache is None:
+            return None
         digest = hashlib.sha256(f"{self.settings}\0{image.image_id}\0".encode())
         try:
             digest.update(image.path.read_bytes())
         except OSError:  # the reader will say what is wrong
             self.read(image.path)
             raise
-        return digest.hexdigest()[:40]
+        return self.cache / f"{digest.hexdigest()[:40]}.npz"
 
 
-@contextmanager
-def _named_in_errors(path: Path) -> Iterator[None]:
-    """Turn a failed write, of a full disk above all, into an error that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise DetectError(
-            f"{path}: cannot be written: {error.strerror or error}; what is done is kept, "
-            "make room and run the same command again"
-        ) from error
-
-
-def _read_kept(file: Path) -> ImageResult | None:
-    """What the cache has; a damaged file is as good as none."""
+def _read_cached(file: Path) -> ImageResult | None:
+    """The content of a cached file; None if it is missing or damaged."""
     try:
         with np.load(file, allow_pickle=False) as archive:
             boxes, seconds = archive["boxes"], float(archive["seconds"])
@@ -223,8 +214,6 @@ def _check_disk(cache: Path, num_images: int) -> None:
         )
 
 
-# --- processes -----------------------------------------------------------------------------------
-
 _work_of_this_process: _Work | None = None
 
 
@@ -243,7 +232,7 @@ def _in_processes(
     running: dict[Future[ImageResult], int] = {}
     try:
         while True:
-            # no more than are worked on: a worker that dies can then be told by its image
+            # no more than there are workers: a dead worker can then be told by its image
             while len(running) < num_workers and (item := next(waiting, None)) is not None:
                 running[executor.submit(_do_work, item[1])] = item[0]
             if not running:
@@ -255,7 +244,7 @@ def _in_processes(
         names = ", ".join(images[number].image_id for number in running.values())
         raise DetectError(
             f"a worker process died while working on {names}: it was killed, probably for lack of "
-            "memory; what is done is kept: run again with fewer workers, or look at these images"
+            "memory; finished images are kept: run with fewer workers, or look at these images"
         ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
@@ -264,7 +253,7 @@ def _in_processes(
 def _start_worker(work: _Work) -> None:
     global _work_of_this_process
     _work_of_this_process = work
-    # Ctrl-C reaches all processes of a terminal; a worker finishes its image, and is then told
+    # Ctrl-C reaches all processes of a terminal; a worker first finishes its image
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -273,7 +262,7 @@ def _start_worker(work: _Work) -> None:
         parent.join()
         os._exit(1)
 
-    # a parent that was killed tells nobody, and its workers would wait for ever
+    # without this, the workers of a killed parent would wait for ever
     threading.Thread(target=follow, daemon=True).start()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int, Int32
+from jaxtyping import Float64, Int, Int32
 
 from detect.proposals.compiled import compiled_kernels
 from detect.proposals.regions import NUM_AXES, Regions
@@ -63,7 +63,10 @@ def group_regions(regions: Regions, similarity: Similarity) -> Hierarchy:
         textures=_with_room(regions.textures, num_merges),
     )
     kernels = compiled_kernels()
-    (kernels.group if kernels is not None else group_plainly)(
+    if kernels is None:
+        _group_plainly(hierarchy, regions, similarity)
+        return hierarchy
+    kernels.group(
         hierarchy.sizes,
         hierarchy.boxes,
         hierarchy.colors,
@@ -79,44 +82,20 @@ def group_regions(regions: Regions, similarity: Similarity) -> Hierarchy:
     return hierarchy
 
 
-def group_plainly(
-    sizes: Int[np.ndarray, "N"],
-    boxes: Int[np.ndarray, "N 4"],
-    colors: Int32[np.ndarray, "N color_bins"],
-    textures: Int32[np.ndarray, "N texture_bins"],
-    lower: Int[np.ndarray, "E"],
-    upper: Int[np.ndarray, "E"],
-    merges: Int[np.ndarray, "M 2"],
-    area: int,
-    num_colors: int,
-    num_textures: int,
-    flags: Bool[np.ndarray, "4"],
-) -> None:
-    """The grouping with numpy alone, in place: the same numbers as `kernels.group`.
-
-    Args:
-        sizes: its first R rows are the segments, the others are filled; so with the next three.
-        boxes: of the regions.
-        colors: histograms of the regions.
-        textures: histograms of the regions.
-        lower: one of each pair of neighbors; overwritten.
-        upper: the other one; overwritten.
-        merges: filled with the two parts of each new region.
-        area: pixels of the image.
-        num_colors: color histograms of a region, each of which counts every pixel once.
-        num_textures: texture histograms of a region.
-        flags: color, texture, size, fill.
-    """
-    num_regions = len(merges) + 1
+def _group_plainly(hierarchy: Hierarchy, regions: Regions, similarity: Similarity) -> None:
+    """Fill the hierarchy with numpy alone: the same numbers as `kernels.group`."""
+    merges, boxes, sizes = hierarchy.merges, hierarchy.boxes, hierarchy.sizes
+    colors, textures = hierarchy.colors, hierarchy.textures
+    lower, upper = regions.neighbors[:, 0].copy(), regions.neighbors[:, 1].copy()
+    area = int(regions.sizes.sum())
     similarities = np.zeros(len(lower))
     pending = np.arange(len(lower))
     for step in range(len(merges)):
-        one, other = lower[pending], upper[pending]
         similarities[pending] = _similarities(
-            sizes, boxes, colors, textures, one, other, area, num_colors, num_textures, flags
+            hierarchy, lower[pending], upper[pending], area, regions.num_channels, similarity
         )
         best = int(similarities.argmax())
-        parts, new = merges[step], num_regions + step
+        parts, new = merges[step], len(regions) + step
         parts[:] = lower[best], upper[best]
         sizes[new] = sizes[parts].sum()
         boxes[new, :2], boxes[new, 2:] = boxes[parts, :2].min(axis=0), boxes[parts, 2:].max(axis=0)
@@ -125,35 +104,29 @@ def group_plainly(
 
 
 def _similarities(
-    sizes: Int[np.ndarray, "N"],
-    boxes: Int[np.ndarray, "N 4"],
-    colors: Int32[np.ndarray, "N color_bins"],
-    textures: Int32[np.ndarray, "N texture_bins"],
+    regions: Regions | Hierarchy,
     one: Int[np.ndarray, "P"],
     other: Int[np.ndarray, "P"],
     area: int,
-    num_colors: int,
-    num_textures: int,
-    flags: Bool[np.ndarray, "4"],
+    num_channels: int,
+    similarity: Similarity,
 ) -> Float64[np.ndarray, "P"]:
     """The similarity of each pair of regions."""
-    size, other_size = sizes[one], sizes[other]
+    size, other_size = regions.sizes[one], regions.sizes[other]
     total = np.zeros(len(one))
-    for wanted, counts, num_histograms in (
-        (flags[0], colors, num_colors),
-        (flags[1], textures, num_textures),
+    for is_used, counts, num_histograms in (
+        (similarity.color, regions.colors, num_channels),
+        (similarity.texture, regions.textures, num_channels * 2 * NUM_AXES),
     ):
-        if wanted:
+        if is_used:
             # n / size and m / other_size, brought to the same denominator: integers
-            shared = np.minimum(
-                counts[one] * other_size[:, None], counts[other] * size[:, None]
-            ).sum(axis=1)
-            total += shared / (size * other_size * num_histograms)
-    if flags[2]:
+            shared = np.minimum(counts[one] * other_size[:, None], counts[other] * size[:, None])
+            total += shared.sum(axis=1) / (size * other_size * num_histograms)
+    if similarity.size:
         total += 1 - (size + other_size) / area
-    if flags[3]:
-        start = np.minimum(boxes[one, :2], boxes[other, :2])
-        end = np.maximum(boxes[one, 2:], boxes[other, 2:])
+    if similarity.fill:
+        start = np.minimum(regions.boxes[one, :2], regions.boxes[other, :2])
+        end = np.maximum(regions.boxes[one, 2:], regions.boxes[other, 2:])
         total += 1 - ((end - start).prod(axis=1) - size - other_size) / area
     return total
 
@@ -165,9 +138,9 @@ def _redirect(
     parts: Int[np.ndarray, "2"],
     new: int,
 ) -> Int[np.ndarray, "P"]:
-    """Let the pairs of either part be pairs of the new region; returns those that are left.
+    """Let the pairs of either part be pairs of the new region; return those that remain.
 
-    A pair that is no more has a similarity of −1 and stands for the region −1.
+    A pair that is gone has similarity −1 and stands for the region −1.
     """
     is_lower = (lower == parts[0]) | (lower == parts[1])
     is_upper = (upper == parts[0]) | (upper == parts[1])

@@ -1,7 +1,7 @@
 """Inner loops of selective search, written for numba to compile.
 
 They do what scikit-image's felzenszwalb does, and `regions.count_bins` and
-`grouping.group_plainly` with numpy, to the same bits: counts are integers, and the few
+`grouping` with numpy, to the same bits: counts are integers, and the few
 floating-point operations stand in the same order. Types are numba's to infer, and a function that
 numba compiles can't call one that it does not.
 """
@@ -67,9 +67,20 @@ def join_segments(costs, ones, others, num_pixels, scale, min_size):
 def group(
     sizes, boxes, colors, textures, lower, upper, merges, area, num_colors, num_textures, flags
 ):
-    """Fill the rows from R on of `sizes`, `boxes`, `colors` and `textures`, and `merges`.
+    """Fill `merges`, and the rows of the first four from R on: they begin with the R segments.
 
-    The arguments are those of `grouping.group_plainly`.
+    Args:
+        sizes: `[N]` pixels, N = 2R − 1.
+        boxes: `[N, 4]`.
+        colors: `[N, color_bins]` counts.
+        textures: `[N, texture_bins]` counts.
+        lower: `[E]`, one of each pair of neighbors; overwritten.
+        upper: `[E]`, the other one; overwritten.
+        merges: `[R − 1, 2]`, the two parts of each new region.
+        area: pixels of the image.
+        num_colors: color histograms of a region, each of which counts every pixel once.
+        num_textures: texture histograms of a region.
+        flags: color, texture, size, fill: what the similarity sums.
     """
     num_regions = merges.shape[0] + 1
     similarities = np.zeros(lower.shape[0])

@@ -1,11 +1,10 @@
-"""How well proposals cover the objects: recall, average best overlap, and both over their number.
+"""How well proposals cover the objects: recall and average best overlap, by number of proposals.
 
 Uijlings et al. 2013, "Selective search for object recognition", section 5: the average best overlap
-(ABO) of a class is the mean, over its objects, of the highest IoU that a proposal has with the
-object; MABO is its mean over the classes. Recall is the share of objects with a best overlap of a
-threshold or more, here over the objects of all classes together. Average recall is the mean of the
-recall over the IoU from 0.5 to 1, here over 0.5, 0.55, …, 0.95 (Hosang et al. 2016, "What makes for
-effective detection proposals?", section 5). Objects that are marked difficult are not counted.
+(ABO) of a class is the mean, over its objects, of the highest IoU of a proposal with the object;
+MABO is its mean over the classes. Recall is the share of objects of all classes with a best overlap
+of a threshold or more. Average recall is its mean over IoU 0.5, 0.55, …, 0.95 (Hosang et al. 2016,
+"What makes for effective detection proposals?", section 5). Difficult objects are not counted.
 """
 
 import itertools
@@ -25,11 +24,10 @@ from detect.structures import GroundTruth
 
 IOU_THRESHOLDS = (0.5, 0.7)
 
-# Hundredths as quotients: 0.55 is the number that the literal is.
+# quotients, which equal the literals: 0.55, …
 AVERAGED_IOU_THRESHOLDS = tuple(hundredths / 100 for hundredths in range(50, 100, 5))
 
-# IoU of so many pairs of a proposal and an object are held at a time: 32 MB in float64, and three
-# times as much with the temporaries.
+# Pairs whose IoU is held at a time: 32 MB in float64, three times as much with temporaries.
 MAX_PAIRS = 2**22
 
 
@@ -40,11 +38,11 @@ class Coverage:
     Attributes:
         class_names: of the labels.
         labels: `[M]` class of each object.
-        limits: at most so many proposals of an image were taken, rising.
+        limits: numbers of proposals taken of an image at most, rising.
         best_overlaps: `[limits, M]` IoU in 0…1.
         num_images: images, those without objects included.
         num_difficult: objects that are not counted.
-        mean_counts: `[limits]` boxes of an image that were there to take, the mean.
+        mean_counts: `[limits]` mean number of proposals taken of an image.
     """
 
     class_names: tuple[str, ...]
@@ -93,19 +91,19 @@ class Coverage:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data: the figures of all proposals, of each class, and the curve."""
-        recalls = {threshold: self.recall(threshold) for threshold in IOU_THRESHOLDS}
-        mabo, averages = self.mean_average_best_overlap(), self.average_best_overlap()
-        average_recall = self.average_recall()
+        curves = {
+            "mean_boxes": self.mean_counts,
+            **{f"recall_{threshold}": self.recall(threshold) for threshold in IOU_THRESHOLDS},
+            "average_recall": self.average_recall(),
+            "mabo": self.mean_average_best_overlap(),
+        }
         counts = np.bincount(self.labels, minlength=len(self.class_names))
-        by_threshold = {threshold: self.recall_of_classes(threshold) for threshold in recalls}
+        of_classes = {"abo": self.average_best_overlap()}
+        for threshold in IOU_THRESHOLDS:
+            of_classes[f"recall_{threshold}"] = self.recall_of_classes(threshold)
 
-        def at(row: int) -> dict[str, Any]:
-            return {
-                "mean_boxes": float(self.mean_counts[row]),
-                **{f"recall_{threshold}": float(recalls[threshold][row]) for threshold in recalls},
-                "average_recall": float(average_recall[row]),
-                "mabo": float(mabo[row]),
-            }
+        def at(row: int) -> dict[str, float]:
+            return {name: float(values[row]) for name, values in curves.items()}
 
         return {
             "protocol": {
@@ -121,11 +119,7 @@ class Coverage:
             "classes": {
                 name: {
                     "num_objects": int(counts[label]),
-                    "abo": float(averages[-1, label]),
-                    **{
-                        f"recall_{threshold}": float(by_threshold[threshold][-1, label])
-                        for threshold in recalls
-                    },
+                    **{key: float(values[-1, label]) for key, values in of_classes.items()},
                 }
                 for label, name in enumerate(self.class_names)
             },
@@ -145,11 +139,10 @@ def measure_coverage(
         proposals: of all images of `truths`.
         truths: the objects of each image.
         class_names: of the labels.
-        limits: the numbers n, rising; None takes those of `curve_limits`. Where an image has
-            fewer proposals, all of them count.
+        limits: the numbers n, rising; None takes `curve_limits`. An image may have fewer.
 
     Raises:
-        DetectError: an image has no entry in `proposals`, or the limits make no sense.
+        DetectError: an image has no entry in `proposals`, or the limits do not rise from 1 or more.
     """
     chosen = curve_limits(proposals) if limits is None else tuple(limits)
     if not chosen or chosen[0] < 1 or any(a >= b for a, b in itertools.pairwise(chosen)):
@@ -179,10 +172,9 @@ def best_overlaps(
     """The highest IoU of each object with the first n boxes, for each n; 0 without boxes."""
     best = np.zeros((len(limits), len(objects)))
     so_far = np.zeros(len(objects))
-    start = 0
+    start, step = 0, max(1, MAX_PAIRS // max(1, len(objects)))
     for row, limit in enumerate(limits):
         end = min(limit, len(boxes))
-        step = max(1, MAX_PAIRS // max(1, len(objects)))
         for first in range(start, end, step):
             part = torch.from_numpy(boxes[first : min(first + step, end)])
             iou = box_iou(part, torch.from_numpy(objects)).numpy()  # [part, M]

@@ -1,13 +1,12 @@
-"""The starting regions of selective search: colors, segments, and what is known of each segment.
+"""The starting regions of selective search: colors, segments, and the features of each segment.
 
 Uijlings et al. 2013, "Selective search for object recognition", sections 3.1 and 3.2. An image is
-converted into a color space and cut into segments by their graph (Felzenszwalb and Huttenlocher
-2004, scikit-image's). Of each segment, its size, box, color histogram and texture histogram are
-taken from the pixels, once; the regions that grow out of segments never look at pixels again.
+converted into a color space and segmented (Felzenszwalb and Huttenlocher 2004, scikit-image's). The
+size, box and histograms of color and texture of each segment are measured once; merged regions
+never look at pixels again.
 
-Histograms are integer counts, not shares. The size-weighted average by which the paper merges two
-histograms is then a sum, exact in any order, so that the compiled and the plain grouping cannot
-come to differ by a rounding.
+Histograms are integer counts, so the paper's size-weighted average of two is an exact sum: compiled
+and plain grouping cannot differ by rounding.
 """
 
 from collections.abc import Sequence
@@ -30,8 +29,8 @@ NUM_TEXTURE_BINS = 10  # a channel and orientation; section 3.2
 NUM_AXES = 4  # of two opposite orientations each: 8 orientations, section 3.2
 SMOOTHING = 0.8  # sigma in pixels before the segmentation; section 5
 TEXTURE_SIGMA = 1.0  # of the Gaussian derivative in pixels; section 3.2
-# The derivative that falls into the last bin, the one of the authors' release: a step from 0 to 1
-# gives 1 / sqrt(2 pi) = 0.40 across and a little more along a diagonal.
+# The derivative of the last bin, from the authors' release: a step from 0 to 1 gives
+# 1 / sqrt(2 pi) = 0.40 across and a little more along a diagonal.
 GREATEST_DERIVATIVE = 0.43
 
 
@@ -65,19 +64,19 @@ def to_color_space(
 ) -> Float32[np.ndarray, "H W C"]:
     """Convert an image; every channel is scaled to 0…1.
 
-    `rgi` is the r and g of normalized RGB with the intensity, `nrgb` normalized RGB; black has
-    1/3 of each there. `hue` is the H of `hsv` alone. The paper's invariant C is not offered: none
-    of its modes uses it.
+    `nrgb` is normalized RGB, 1/3 each for black; `rgi` its r and g with the intensity; `hue` the H
+    of `hsv`. The paper's invariant C is missing: none of its modes uses it.
     """
     unit = image.astype(np.float32) / 255
     if space == "rgb":
         return unit
     if space == "lab":  # L 0…100, a and b −127…127
-        lab = np.asarray(cv2.cvtColor(unit, cv2.COLOR_RGB2LAB))
-        return _scaled_channels(lab, (0, 128, 128), (100, 255, 255))
+        lab = np.asarray(cv2.cvtColor(unit, cv2.COLOR_RGB2LAB), np.float32)
+        lab += np.array((0, 128, 128), np.float32)
+        return lab / np.array((100, 255, 255), np.float32)
     if space in ("hsv", "hue"):  # H 0…360
-        hsv = np.asarray(cv2.cvtColor(unit, cv2.COLOR_RGB2HSV))
-        hsv = _scaled_channels(hsv, (0, 0, 0), (360, 1, 1))
+        hsv = np.asarray(cv2.cvtColor(unit, cv2.COLOR_RGB2HSV), np.float32)
+        hsv /= np.array((360, 1, 1), np.float32)
         return hsv if space == "hsv" else hsv[..., :1]
     intensity = np.asarray(cv2.cvtColor(unit, cv2.COLOR_RGB2GRAY))[..., None]  # [H, W, 1]
     if space == "intensity":
@@ -96,9 +95,8 @@ def segment(
     """Cut an image into segments at each scale: a label for each pixel, and the number of labels.
 
     A scale is the k of Felzenszwalb and Huttenlocher on pixels of 0…255; segments of fewer pixels
-    than that are joined to a neighbor, as in the authors' release. scikit-image's function does
-    it; where loops are compiled, ours gives the same labels, and smooths and sorts only once for
-    all scales, which is most of the work.
+    than that are joined to a neighbor, as in the authors' release. Where loops are compiled, ours
+    gives the same labels as scikit-image's, but smooths and sorts, most of the work, only once.
     """
     image = channels.astype(np.float64)
     kernels = compiled_kernels()
@@ -118,10 +116,9 @@ def segment(
 def _sorted_edges(
     image: Float64[np.ndarray, "H W C"],
 ) -> tuple[Float64[np.ndarray, "E"], Int32[np.ndarray, "E"], Int32[np.ndarray, "E"]]:
-    """The distance in color of each pixel to its neighbors, rising, and the two pixels.
+    """The rising color distances between neighboring pixels, and the two pixels.
 
-    The order of equal distances decides the segments of flat areas: pairs are listed and sorted as
-    scikit-image does.
+    The order of equal distances, which decides the segments of flat areas, is scikit-image's.
     """
     pixels = np.arange(image.shape[0] * image.shape[1], dtype=np.int32).reshape(image.shape[:2])
     every, start, end = slice(None), slice(None, -1), slice(1, None)
@@ -148,19 +145,13 @@ def color_bins(channels: Float32[np.ndarray, "H W C"]) -> UInt8[np.ndarray, "H W
 def texture_bins(channels: Float32[np.ndarray, "H W C"]) -> Int8[np.ndarray, "H W C*4"]:
     """The bins of the texture histograms, two opposite orientations in one signed number.
 
-    A derivative that points one way has nothing the other way: bin b > 0 stands for bin b of the
-    orientation and bin 0 of its opposite, b < 0 for the reverse.
+    Bin b > 0 stands for bin b of the orientation and bin 0 of its opposite, b < 0 for the reverse.
     """
     smooth, derivative = _gaussian_kernels()
     along_x = _filtered(channels, derivative, smooth)  # [H, W, C]
     along_y = _filtered(channels, smooth, derivative)
     diagonal = np.float32(np.sqrt(0.5))
-    axes = (
-        along_x,
-        (along_x + along_y) * diagonal,
-        along_y,
-        (along_y - along_x) * diagonal,
-    )
+    axes = (along_x, (along_x + along_y) * diagonal, along_y, (along_y - along_x) * diagonal)
     top = NUM_TEXTURE_BINS - 1
     steps = np.concatenate(axes, axis=2) * np.float32(top / GREATEST_DERIVATIVE)
     return np.asarray(np.clip(np.rint(steps), -top, top), np.int8)
@@ -208,12 +199,10 @@ def count_bins(
         )
         return counted
     counts = np.empty((num_regions, bins.shape[2], num_bins), np.int32)
-    first_bins = labels.ravel() * num_bins
     for number in range(bins.shape[2]):
-        cells = first_bins + bins[..., number].ravel()
-        counts[:, number] = np.bincount(cells, minlength=num_regions * num_bins).reshape(
-            num_regions, num_bins
-        )
+        cells = (labels * num_bins + bins[..., number]).ravel()
+        flat = np.bincount(cells, minlength=num_regions * num_bins)
+        counts[:, number] = flat.reshape(num_regions, num_bins)
     return counts
 
 
@@ -247,13 +236,6 @@ def _neighbors(labels: Int[np.ndarray, "H W"], num_regions: int) -> Int[np.ndarr
         keys.append(lower * num_regions + np.maximum(one[different], other[different]))
     pairs = np.unique(np.concatenate(keys))
     return np.stack((pairs // num_regions, pairs % num_regions), axis=1)
-
-
-def _scaled_channels(
-    channels: Float32[np.ndarray, "H W C"], shifts: tuple[int, ...], ranges: tuple[int, ...]
-) -> Float32[np.ndarray, "H W C"]:
-    scaled: np.ndarray = (channels + np.array(shifts, np.float32)) / np.array(ranges, np.float32)
-    return scaled
 
 
 def _gaussian_kernels() -> tuple[Float32[np.ndarray, "K"], Float32[np.ndarray, "K"]]:

@@ -11,10 +11,18 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Int, UInt8
 
 from detect.errors import DetectError
-from detect.proposals.base import PROPOSALS, first_of_each, generator_for, is_large_enough
+from detect.proposals.base import (
+    PROPOSALS,
+    Boxes,
+    RGBImage,
+    check_at_least,
+    first_of_each,
+    generator_for,
+    is_large_enough,
+)
 from detect.proposals.grouping import Similarity, group_regions
 from detect.proposals.regions import (
     ColorSpace,
@@ -38,9 +46,9 @@ class Strategies:
     """All combinations of these are searched.
 
     Attributes:
-        color_spaces: that are segmented, and that histograms are taken from.
+        color_spaces: to segment and take histograms in.
         similarities: by which regions are grouped.
-        scales: the k of the first segmentation, and its least segment in pixels.
+        scales: the k of the first segmentation, and its smallest segment in pixels.
     """
 
     color_spaces: tuple[ColorSpace, ...]
@@ -58,7 +66,7 @@ MODES: dict[Mode, Strategies] = {  # table 5
     ),
 }
 
-# To be raised when the same settings begin to give other boxes, so that no old cache is taken.
+# Raise this when the same settings give other boxes, so that no old cache is used.
 REVISION = 1
 
 
@@ -68,11 +76,11 @@ class SelectiveSearch:
     """Selective search.
 
     Args:
-        mode: `single`, `fast` or `quality` of the paper's table 5; or strategies of one's own.
+        mode: `single`, `fast` or `quality` of the paper's table 5; or custom strategies.
         seed: of the pseudo-random ranking.
-        min_size: boxes with a side of less are left out, in pixels of the searched image. The
-            paper has none; the 20 of the authors' release and of R-CNN is the default.
-        width: the image is scaled to this width in pixels before, and the boxes back. R-CNN's
+        min_size: boxes with a shorter side, in pixels of the searched image, are dropped. The
+            paper has no limit; the default of 20 is that of the authors' release and of R-CNN.
+        width: in pixels, to which the image is scaled first; the boxes are scaled back. R-CNN's
             release has 500. None searches the image as it is, as the paper does.
     """
 
@@ -86,11 +94,7 @@ class SelectiveSearch:
             raise DetectError(
                 f"mode of selective search: expected one of {', '.join(MODES)}, found {self.mode!r}"
             )
-        for name in ("seed", "min_size"):
-            if getattr(self, name) < 0:
-                raise DetectError(
-                    f"{name} of selective search: expected 0 or more, found {getattr(self, name)}"
-                )
+        check_at_least("selective search", seed=(self.seed, 0), min_size=(self.min_size, 0))
         if self.width is not None and self.width < 1:
             raise DetectError(
                 f"width of selective search: expected positive pixels, found {self.width}"
@@ -103,7 +107,7 @@ class SelectiveSearch:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that the boxes depend on, the libraries that segment and convert colors included."""
+        """All that the boxes depend on, including the versions of the libraries."""
         strategies = asdict(self.strategies)
         strategies["similarities"] = [
             "+".join(name for name, used in similarity._asdict().items() if used)
@@ -120,9 +124,7 @@ class SelectiveSearch:
             "opencv": cv2.__version__,
         }
 
-    def __call__(
-        self, image: UInt8[np.ndarray, "H W 3"], image_id: str
-    ) -> Float32[np.ndarray, "N 4"]:
+    def __call__(self, image: RGBImage, image_id: str) -> Boxes:
         """Find the boxes of all regions of all hierarchies."""
         original_size = image.shape[:2]
         if self.width is not None:
@@ -139,13 +141,13 @@ class SelectiveSearch:
 
 
 def search(
-    image: UInt8[np.ndarray, "H W 3"], strategies: Strategies
+    image: RGBImage, strategies: Strategies
 ) -> tuple[Int[np.ndarray, "N 4"], Int[np.ndarray, "N"]]:
     """The box of each region of each hierarchy, and its position there, 1 for the whole image.
 
-    The strategies of one color space and scale share the segmentation and its histograms, and the
-    segments are given once. Segments have no order of their own: all of them have the position
-    after the regions that grew.
+    Strategies of one color space and scale share the segmentation and its histograms, and its
+    segments are returned once. Segments have no order: all take the position behind the merged
+    regions.
     """
     all_boxes, all_positions = [], []
     for space in strategies.color_spaces:
@@ -162,7 +164,7 @@ def search(
     return np.concatenate(all_boxes), np.concatenate(all_positions)
 
 
-def _scaled(image: UInt8[np.ndarray, "H W 3"], width: int) -> UInt8[np.ndarray, "h width 3"]:
+def _scaled(image: RGBImage, width: int) -> UInt8[np.ndarray, "h width 3"]:
     height = max(1, round(image.shape[0] * width / image.shape[1]))
     shrinks = width < image.shape[1]
     scaled: np.ndarray = cv2.resize(

@@ -1,7 +1,6 @@
-"""Other sources of proposals behind the same contract: windows, random, jittered, given boxes.
+"""Other proposal sources: dense windows, random boxes, jittered truth, given boxes.
 
-They are for comparison and for study: what a detector makes of boxes that know nothing of the
-image, or that know it all.
+They show what a detector makes of boxes that know nothing of the image, or everything.
 """
 
 from collections.abc import Mapping
@@ -9,19 +8,27 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float
 
 from detect.errors import DetectError
-from detect.proposals.base import PROPOSALS, first_of_each, generator_for, is_large_enough
+from detect.proposals.base import (
+    PROPOSALS,
+    Boxes,
+    RGBImage,
+    check_at_least,
+    first_of_each,
+    generator_for,
+    is_large_enough,
+)
 from detect.proposals.collection import Proposals
 
 
 @PROPOSALS.register("dense-windows")
 @dataclass(frozen=True, slots=True)
 class DenseWindows:
-    """Windows of all sizes at all places: what the sliding window looks at.
+    """Windows of all sizes at all places, as a sliding window visits them.
 
-    The large ones stand first; those of one size and shape row by row.
+    Large ones come first; those of one size and shape row by row.
 
     Args:
         scales: the square root of a window's area, as a share of the image's.
@@ -51,10 +58,8 @@ class DenseWindows:
             "stride": self.stride,
         }
 
-    def __call__(
-        self, image: UInt8[np.ndarray, "H W 3"], image_id: str
-    ) -> Float32[np.ndarray, "N 4"]:
-        """The windows, whole pixels; one that is larger than the image is cut off there."""
+    def __call__(self, image: RGBImage, image_id: str) -> Boxes:
+        """The windows in whole pixels, clipped to the image."""
         del image_id  # nothing is drawn
         height, width = image.shape[:2]
         side = np.sqrt(height * width)
@@ -75,10 +80,10 @@ class DenseWindows:
 @PROPOSALS.register("random-boxes")
 @dataclass(frozen=True, slots=True)
 class RandomBoxes:
-    """Boxes with corners drawn uniformly: what proposals must be better than.
+    """Boxes with corners drawn uniformly: a baseline.
 
     Args:
-        count: boxes of an image; fewer where a small image does not have so many.
+        count: boxes of an image; a small image may have fewer.
         seed: of the draw.
         min_size: of a side in pixels.
     """
@@ -88,18 +93,17 @@ class RandomBoxes:
     min_size: int = 20
 
     def __post_init__(self) -> None:
-        _check_at_least("random boxes", count=(self.count, 1), seed=(self.seed, 0))
-        _check_at_least("random boxes", min_size=(self.min_size, 0))
+        check_at_least(
+            "random boxes", count=(self.count, 1), seed=(self.seed, 0), min_size=(self.min_size, 0)
+        )
 
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments."""
         return {"method": "random-boxes", **asdict(self)}
 
-    def __call__(
-        self, image: UInt8[np.ndarray, "H W 3"], image_id: str
-    ) -> Float32[np.ndarray, "N 4"]:
-        """Draw boxes of whole pixels until there are enough different ones of the least size."""
+    def __call__(self, image: RGBImage, image_id: str) -> Boxes:
+        """Draw boxes in whole pixels until enough distinct ones are large enough."""
         height, width = image.shape[:2]
         generator = generator_for(self.seed, image_id)
         boxes = np.zeros((0, 4), np.int64)
@@ -118,15 +122,14 @@ class RandomBoxes:
 
 @dataclass(frozen=True, slots=True)
 class JitteredTruth:
-    """The true boxes, moved and scaled a little: proposals as good as one likes.
+    """The true boxes, shifted and scaled a little: proposals of any chosen quality.
 
-    Box by box in turn, the first of each before the second of any; each edge is moved by a uniform
-    share of the box's side, and cut off at the image. Those with less than half a pixel left are
-    not given.
+    Each edge moves by a uniform share of the box's side and is clipped to the image; boxes of less
+    than half a pixel are dropped. The first box of each object comes before the second of any.
 
     Args:
         truths: the `[N, 4]` boxes of each image, xyxy pixels.
-        jitter: the greatest shift of an edge, as a share of the box's side; 0 gives the truth.
+        jitter: the largest shift of an edge, as a share of the box's side; 0 gives the truth.
         count: boxes for each object.
         seed: of the draw.
     """
@@ -142,7 +145,7 @@ class JitteredTruth:
                 f"jitter of the truth: expected 0 or more and less than 0.5, where a box could "
                 f"turn over, found {self.jitter}"
             )
-        _check_at_least("jittered truth", count=(self.count, 1), seed=(self.seed, 0))
+        check_at_least("jittered truth", count=(self.count, 1), seed=(self.seed, 0))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -156,9 +159,7 @@ class JitteredTruth:
             "seed": self.seed,
         }
 
-    def __call__(
-        self, image: UInt8[np.ndarray, "H W 3"], image_id: str
-    ) -> Float32[np.ndarray, "N 4"]:
+    def __call__(self, image: RGBImage, image_id: str) -> Boxes:
         """Move the edges of each true box of the image."""
         height, width = image.shape[:2]
         truth = np.asarray(self.truths[image_id], np.float64)
@@ -175,7 +176,7 @@ class JitteredTruth:
 
 @dataclass(frozen=True, slots=True)
 class GivenBoxes:
-    """Boxes that are there already, such as those of a file.
+    """Boxes that already exist, such as those of a file.
 
     Args:
         proposals: of `read_proposals`, which has checked them.
@@ -188,31 +189,19 @@ class GivenBoxes:
         """What made the boxes."""
         return dict(self.proposals.settings)
 
-    def __call__(
-        self, image: UInt8[np.ndarray, "H W 3"], image_id: str
-    ) -> Float32[np.ndarray, "N 4"]:
-        """The boxes of the image.
-
-        Raises:
-            DetectError: there are none of this image.
-        """
-        del image  # they were found in it already
+    def __call__(self, image: RGBImage, image_id: str) -> Boxes:
+        """The boxes of the image; DetectError if there are none of it."""
+        del image  # they were found in it earlier
         return self.proposals[image_id]
 
 
-# Where an image is so small that `count` different boxes are rare or do not exist, drawing ends.
+# Ends the drawing where an image is too small for `count` distinct boxes.
 MAX_ROUNDS = 50
 
 
 def _places(length: int, side: float, stride: float) -> tuple[np.ndarray, int]:
-    """The starts of windows along one axis, spread evenly from border to border, and their side."""
+    """The starts of windows along one axis, spread evenly from border to border, and their size."""
     window = int(np.clip(round(side), 1, length))
     num_steps = int(np.ceil((length - window) / max(1.0, window * stride)))
     places: np.ndarray = np.rint(np.linspace(0, length - window, num_steps + 1))
     return places, window
-
-
-def _check_at_least(owner: str, **values: tuple[int, int]) -> None:
-    for name, (value, least) in values.items():
-        if value < least:
-            raise DetectError(f"{name} of {owner}: expected {least} or more, found {value}")

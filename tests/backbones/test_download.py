@@ -134,7 +134,7 @@ def test_a_broken_download_says_how_much_came_and_goes_on(site, folder, chunked)
     message = interrupted(site, folder)
     assert message.startswith(f"{NAME}: the connection broke off (")
     assert f"after 0.3{'' if chunked else ' of 1.0'} MB from {site.address}/{NAME};" in message
-    assert message.endswith("the same command goes on from there")
+    assert message.endswith("the same command resumes from there")
     part = folder / f"{NAME}.part"
     received = part.read_bytes()
     assert received == CONTENT[: len(received)]
@@ -198,7 +198,7 @@ def test_a_name_without_a_hash_is_never_put_together_from_parts(site, folder):
     part = folder / "network.pth.part"
     part.write_bytes(b"of an earlier version")
     site.break_after = 10
-    with pytest.raises(DetectError, match="the same command begins anew, since its name carries"):
+    with pytest.raises(DetectError, match="starts over, since its name carries"):
         fetch_file(f"{site.address}/network.pth", folder)
     assert part.read_bytes() == CONTENT[:10]
     site.break_after = None

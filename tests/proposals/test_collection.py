@@ -29,7 +29,7 @@ def test_boxes_are_found_by_image(proposals):
         assert np.array_equal(proposals[name], boxes)
         assert name in proposals
     assert "c" not in proposals
-    with pytest.raises(DetectError, match="no proposals of the image 'c', only of 3 others"):
+    with pytest.raises(DetectError, match="image 'c', only for 3 others"):
         proposals["c"]
 
 

@@ -172,7 +172,7 @@ def test_a_failed_write_is_named(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(DetectError, match=r"cannot be written: No space left .* is kept"):
+    with pytest.raises(DetectError, match=r"cannot be written: No space left .* are kept"):
         compute_proposals(
             array_files(tmp_path, 1), BrightestPixels(), read_array, cache=tmp_path / "cache"
         )

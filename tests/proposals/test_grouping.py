@@ -174,7 +174,6 @@ def test_counts_of_a_huge_image_do_not_overflow(kernels):
     assert hierarchy.sizes[2] == 2**28
     assert (hierarchy.textures[2, ::NUM_TEXTURE_BINS] == 2**28).all()
     similarity = grouping._similarities(
-        found.sizes, found.boxes, colors, textures, np.array([0]), np.array([1]),
-        2**28, 3, 24, np.array([True, True, False, False]),
-    )  # fmt: skip
+        found, np.array([0]), np.array([1]), 2**28, 3, Similarity(color=True, texture=True)
+    )
     assert similarity.tolist() == [2.0]

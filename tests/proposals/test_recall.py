@@ -123,7 +123,7 @@ def test_the_curve_ends_with_all_proposals():
 
 
 def test_an_image_without_an_entry_is_an_error():
-    with pytest.raises(DetectError, match="no proposals of the image 'b'"):
+    with pytest.raises(DetectError, match="no proposals for the image 'b'"):
         measure_coverage(
             Proposals.of_images({"a": np.zeros((0, 4), np.float32)}, {}),
             {"b": GroundTruth.empty()},

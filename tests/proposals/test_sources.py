@@ -104,7 +104,7 @@ def test_settings_know_the_truth():
 def test_given_boxes_are_given():
     proposals = Proposals.of_images(TRUTHS, {"method": "file"})
     assert np.array_equal(GivenBoxes(proposals)(IMAGE, "a"), TRUTHS["a"])
-    with pytest.raises(DetectError, match="no proposals of the image 'c'"):
+    with pytest.raises(DetectError, match="no proposals for the image 'c'"):
         GivenBoxes(proposals)(IMAGE, "c")
 
 

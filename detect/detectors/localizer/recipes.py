@@ -19,19 +19,27 @@ Losses = dict[str, Float[Tensor, ""]]
 
 @runtime_checkable
 class TwoHeads(Protocol):
-    """A network with a classification and a regression head.
+    """A network with a classification and a regression head."""
 
-    Attributes:
-        backbone: trunk and head.
-        classifier: the classification head's last layer.
-        regressor: the regression head.
-        attach: where it sits: `trunk` or `head`.
-    """
+    @property
+    def backbone(self) -> Backbone:
+        """Trunk and head."""
+        ...
 
-    backbone: Backbone
-    classifier: nn.Linear
-    regressor: nn.Sequential
-    attach: Literal["trunk", "head"]
+    @property
+    def classifier(self) -> nn.Module:
+        """The classification head's last layer."""
+        ...
+
+    @property
+    def regressor(self) -> nn.Module:
+        """The regression head."""
+        ...
+
+    @property
+    def attach(self) -> str:
+        """Where it sits: `trunk` or `head`."""
+        ...
 
     def loss(self, batch: Batch) -> Losses:
         """Of both heads."""
