@@ -12,7 +12,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -132,13 +132,8 @@ def judge_by_pycocotools(scene: Scene, lists: COCOLists) -> list[float]:  # noqa
         objects = import_rival("pycocotools.coco").COCO()
         objects.dataset = content
         objects.createIndex()
-        judged = import_rival("pycocotools.cocoeval").COCOeval(
-            objects, objects.loadRes(results), "bbox"
-        )
-        judged.evaluate()
-        judged.accumulate()
-        judged.summarize()
-    return [float(value) for value in judged.stats[:12]]
+        build = import_rival("pycocotools.cocoeval").COCOeval
+        return _numbers(build(objects, objects.loadRes(results), "bbox"))
 
 
 def judge_by_faster_coco_eval(scene: Scene, lists: COCOLists) -> list[float]:  # noqa: ARG001
@@ -147,10 +142,14 @@ def judge_by_faster_coco_eval(scene: Scene, lists: COCOLists) -> list[float]:  #
     rival = import_rival("faster_coco_eval")
     with contextlib.redirect_stdout(io.StringIO()):
         objects = rival.COCO(content)
-        judged = rival.COCOeval_faster(objects, objects.loadRes(results), "bbox")
-        judged.evaluate()
-        judged.accumulate()
-        judged.summarize()
+        return _numbers(rival.COCOeval_faster(objects, objects.loadRes(results), "bbox"))
+
+
+def _numbers(judged: Any) -> list[float]:
+    """The 12 numbers of a COCOeval."""
+    judged.evaluate()
+    judged.accumulate()
+    judged.summarize()
     return [float(value) for value in judged.stats[:12]]
 
 
@@ -175,33 +174,16 @@ def judge_by_torchmetrics(scene: Scene, records: Records) -> list[float]:  # noq
     return [float(values[name]) for name in names]
 
 
-def _as_corners(scene: Scene, device: torch.device) -> Records:
-    return scene.records(device, as_corners=True)
-
-
-def _as_sizes(scene: Scene, device: torch.device) -> Records:
-    return scene.records(device, as_corners=False)
-
-
-def _as_lists(scene: Scene, device: torch.device) -> COCOLists:  # noqa: ARG001
-    return scene.coco_lists()
-
-
-def _as_it_is(scene: Scene, device: torch.device) -> None:  # noqa: ARG001
-    return None
-
-
-def _on_the_cpu(scene: Scene, device: torch.device) -> Records:  # noqa: ARG001
-    return _as_sizes(scene, torch.device("cpu"))
-
-
+_as_corners = partial(Scene.records, as_corners=True)
+_as_sizes = partial(Scene.records, as_corners=False)
+CPU = torch.device("cpu")
 CONTENDERS: Mapping[str, Contender] = {
     "ours VOC": Contender(_as_corners, judge_voc),
     "ours COCO": Contender(_as_sizes, judge_coco),
-    "devkit loop": Contender(_as_it_is, lambda scene, _: devkit_map(scene)),
-    "pycocotools": Contender(_as_lists, judge_by_pycocotools),
-    "faster-coco-eval": Contender(_as_lists, judge_by_faster_coco_eval),
-    "torchmetrics": Contender(_on_the_cpu, judge_by_torchmetrics),
+    "devkit loop": Contender(lambda *_: None, lambda scene, _: devkit_map(scene)),
+    "pycocotools": Contender(lambda scene, _: scene.coco_lists(), judge_by_pycocotools),
+    "faster-coco-eval": Contender(lambda scene, _: scene.coco_lists(), judge_by_faster_coco_eval),
+    "torchmetrics": Contender(lambda scene, _: _as_sizes(scene, CPU), judge_by_torchmetrics),
 }
 
 
@@ -241,12 +223,18 @@ def _check_equal(rival: str, ours: list[float], theirs: list[float], tolerance: 
 # ---- the contests -----------------------------------------------------------------------------
 
 
+def _times(
+    scene: Scene, names: Sequence[str], device: torch.device, repeats: int
+) -> dict[str, list[float]]:
+    prepared = {name: CONTENDERS[name].prepare(scene, device) for name in names}
+    runs = {name: partial(CONTENDERS[name].run, scene, prepared[name]) for name in names}
+    return time_in_turn(runs, repeats, device)
+
+
 def _contest(
     scene: Scene, task: str, ours: str, rival: str, device: torch.device, repeats: int
 ) -> list[Row]:
-    prepared = {name: CONTENDERS[name].prepare(scene, device) for name in (ours, rival)}
-    runs = {name: partial(CONTENDERS[name].run, scene, prepared[name]) for name in prepared}
-    times = time_in_turn(runs, repeats, device)
+    times = _times(scene, (ours, rival), device, repeats)
     tolerance = TOLERANCES.get(rival, 1e-12)
     return [
         row_of(
@@ -258,10 +246,7 @@ def _contest(
 
 def _contest_of_both(scene: Scene, rival: str, device: torch.device, repeats: int) -> list[Row]:
     """Both of ours beside one that has COCO's numbers alone, VOC's mAP not being among them."""
-    names = ("ours COCO", "ours VOC", rival)
-    prepared = {name: CONTENDERS[name].prepare(scene, device) for name in names}
-    runs = {name: partial(CONTENDERS[name].run, scene, prepared[name]) for name in names}
-    times = time_in_turn(runs, repeats, device)
+    times = _times(scene, ("ours COCO", "ours VOC", rival), device, repeats)
     further = {"equal_to": TOLERANCES[rival], "num_images": scene.num_images}
     return [
         row_of(
@@ -277,14 +262,8 @@ def _contest_of_both(scene: Scene, rival: str, device: torch.device, repeats: in
 
 def _more_thresholds(scene: Scene, device: torch.device, repeats: int) -> list[Row]:
     records = _as_corners(scene, device)
-    times = time_in_turn(
-        {
-            "ten": lambda: judge_voc(scene, records, TEN_THRESHOLDS),
-            "one": lambda: judge_voc(scene, records),
-        },
-        repeats,
-        device,
-    )
+    judge = partial(judge_voc, scene, records)
+    times = time_in_turn({"ten": partial(judge, TEN_THRESHOLDS), "one": judge}, repeats, device)
     name = "VOC, both mAP at ten IoU thresholds"
     return [row_of(name, scene.in_words(), times["ten"], "ours at one", times["one"])]
 
@@ -299,14 +278,11 @@ def _more_detections(
         ("COCO, 12 numbers", judge_coco, False),
     ):
         records = [one.records(device, as_corners=as_corners) for one in (large, scene)]
-        times = time_in_turn(
-            {
-                "large": partial(judge, large, records[0]),
-                "small": partial(judge, scene, records[1]),
-            },
-            repeats,
-            device,
-        )
+        runs = {
+            "large": partial(judge, large, records[0]),
+            "small": partial(judge, scene, records[1]),
+        }
+        times = time_in_turn(runs, repeats, device)
         beside = f"ours, {counted(len(scene.scores), 'detection')}"
         rows.append(row_of(name, large.in_words(), times["large"], beside, times["small"]))
     return rows
@@ -316,14 +292,8 @@ def _bootstrap(scene: Scene, device: torch.device, repeats: int) -> Row:
     evaluator = VOCEvaluator(scene.class_names)
     evaluator.update(*_as_corners(scene, device))
     detections, objects = evaluator.flat()
-    run = partial(
-        bootstrap_map,
-        detections,
-        objects,
-        scene.num_classes,
-        scene.num_images,
-        num_resamplings=NUM_RESAMPLINGS,
-    )
+    sizes = (scene.num_classes, scene.num_images)
+    run = partial(bootstrap_map, detections, objects, *sizes, num_resamplings=NUM_RESAMPLINGS)
     times = time_in_turn({"bootstrap": run}, repeats, device)
     name = f"confidence intervals, {NUM_RESAMPLINGS:,} resamplings"
     return row_of(name, scene.in_words(), times["bootstrap"])
@@ -365,9 +335,8 @@ def print_peak() -> None:
     """Print the peak memory of one contender in MiB; the arguments are those of the process."""
     name = sys.argv[1]
     num_images, detections_per_image, num_classes, num_judged = map(int, sys.argv[2:])
-    device = torch.device("cpu")
-    _judged(name, draw_scene(5, 5, 2), device)  # imports and first allocations
+    _judged(name, draw_scene(5, 5, 2), CPU)  # imports and first allocations
     scene = draw_scene(num_images, detections_per_image, num_classes).first_images(num_judged)
-    prepared = CONTENDERS[name].prepare(scene, device)
+    prepared = CONTENDERS[name].prepare(scene, CPU)
     peak = peak_of(lambda: CONTENDERS[name].run(scene, prepared))
     print(json.dumps(peak / MEBIBYTE))

@@ -25,6 +25,7 @@ LARGE_GROUP = 200_000  # boxes, on a GPU
 SMALL = 20  # sizes are so many times smaller in a trial
 
 IOU_THRESHOLD = 0.5
+SPARSE = "iou_at_least, the pairs from 0.5 on"
 # These take milliseconds, so that one more repeat costs nothing.
 REPEATS_OF_REPEATS = 5
 
@@ -46,39 +47,19 @@ def bench_iou(device: str, repeats: int, small: bool = False) -> list[Row]:
     for count_a, count_b in IOU_SIZES:
         a = random_boxes(count_a // part, 0, target)
         b = random_boxes(count_b // part, 1, target)
-        rows.append(
-            _contest(
-                "box_iou",
-                f"{len(a):,} × {len(b):,} boxes",
-                partial(box_iou, a, b),
-                "torchvision",
-                partial(torchvision.ops.box_iou, a, b),
-                repeats,
-            )
-        )
+        ours, theirs = partial(box_iou, a, b), partial(torchvision.ops.box_iou, a, b)
+        sizes = f"{len(a):,} × {len(b):,} boxes"
+        rows.append(_contest("box_iou", sizes, ours, "torchvision", theirs, repeats))
     for count in PAIR_SIZES:
         extent = 50 * (count // part) ** 0.5  # of one density whatever the number
         a, b = (random_boxes(count // part, seed, target, extent) for seed in (2, 3))
-        rows.append(
-            _contest(
-                "iou_at_least, the pairs from 0.5 on",
-                f"{len(a):,} × {len(b):,} boxes",
-                partial(_sparse_pairs, a, b),
-                "torchvision's table",
-                partial(_pairs_of_table, a, b),
-                repeats,
-            )
-        )
+        ours, theirs = partial(_sparse_pairs, a, b), partial(_pairs_of_table, a, b)
+        sizes = f"{len(a):,} × {len(b):,} boxes"
+        rows.append(_contest(SPARSE, sizes, ours, "torchvision's table", theirs, repeats))
     count = MILLION // part
     a, b = (random_boxes(count, seed, target, 50 * count**0.5) for seed in (4, 5))
     times = time_in_turn({"ours": partial(iou_at_least, a, b, IOU_THRESHOLD)}, 1, target)
-    rows.append(
-        row_of(
-            "iou_at_least, the pairs from 0.5 on",
-            f"{count:,} × {count:,} boxes, once",
-            times["ours"],
-        )
-    )
+    rows.append(row_of(SPARSE, f"{count:,} × {count:,} boxes, once", times["ours"]))
     return rows
 
 
@@ -151,12 +132,9 @@ def _by_image(
     boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, count: int
 ) -> Tensor:
     """The loop over images that most code has."""
-    kept = []
-    for start in range(0, len(boxes), count):
-        part = slice(start, start + count)
-        own = torchvision.ops.batched_nms(boxes[part], scores[part], groups[part], iou_threshold)
-        kept.append(own + start)
-    return torch.cat(kept)
+    parts = zip(boxes.split(count), scores.split(count), groups.split(count), strict=True)
+    kept = (torchvision.ops.batched_nms(*part, iou_threshold) for part in parts)
+    return torch.cat([own + number * count for number, own in enumerate(kept)])
 
 
 def _contest(

@@ -65,19 +65,14 @@ class Scene:
         return Scene(
             min(count, self.num_images),
             self.num_classes,
-            *(
-                column[truths]
-                for column in (self.truth_images, self.truth_boxes, self.truth_labels, self.crowds)
-            ),
-            *(
-                column[found]
-                for column in (
-                    self.found_images,
-                    self.found_boxes,
-                    self.found_labels,
-                    self.scores,
-                )
-            ),
+            self.truth_images[truths],
+            self.truth_boxes[truths],
+            self.truth_labels[truths],
+            self.crowds[truths],
+            self.found_images[found],
+            self.found_boxes[found],
+            self.found_labels[found],
+            self.scores[found],
         )
 
     def records(
@@ -93,10 +88,7 @@ class Scene:
         areas = self.truth_boxes[:, 2] * self.truth_boxes[:, 3]
         if as_corners:
             found = {"boxes": _corners(self.found_boxes), "scores": self.scores}
-            truths: dict[str, Any] = {
-                "boxes": _corners(self.truth_boxes),
-                "difficult": self.crowds,
-            }
+            truths: dict[str, Any] = {"boxes": _corners(self.truth_boxes), "difficult": self.crowds}
         else:
             found = {"boxes_xywh": self.found_boxes, "scores": self.scores.astype(np.float64)}
             truths = {"boxes_xywh": self.truth_boxes, "iscrowd": self.crowds, "area": areas}
@@ -225,10 +217,7 @@ def _corners(boxes: Float64[np.ndarray, "N 4"]) -> Float32[np.ndarray, "N 4"]:
 
 
 def _by_image(
-    columns: dict[str, Any],
-    images: Int64[np.ndarray, "N"],
-    scene: Scene,
-    device: torch.device,
+    columns: dict[str, Any], images: Int64[np.ndarray, "N"], scene: Scene, device: torch.device
 ) -> list[dict[str, Tensor]]:
     sizes = np.bincount(images, minlength=scene.num_images).tolist()
     parts = [torch.from_numpy(column).to(device).split(sizes) for column in columns.values()]

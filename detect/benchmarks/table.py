@@ -57,20 +57,15 @@ def benchmark_table(title: str, rows: Sequence[Row]) -> Table:
     previous = None
     for row in rows:
         task = row["name"], str(row["sizes"])
-        cells: list[Text | str] = [
+        medians = (row["ours_median_s"], row["rival_median_s"])
+        table.add_row(
             Text("" if task == previous else "\n".join(task)),
             Text(row["rival"] or "—"),
-            _seconds(row["ours_median_s"]),
-            _seconds(row["rival_median_s"]),
+            *("—" if value is None else f"{value:.3g}" for value in medians),
             _factor(row),
-        ]
-        table.add_row(*cells)
+        )
         previous = task
     return table
-
-
-def _seconds(value: float | None) -> str:
-    return "—" if value is None else f"{value:.3g}"
 
 
 def _memory_in_words(rows: Sequence[Row]) -> str | None:

@@ -1,20 +1,17 @@
 """`detect analyze`: what is wrong with detections, in tables, figures and a JSON file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from detect.cli.judged_split import JudgedSplit, read_contestant, split_of_files
 from detect.cli.options import OnError
+from detect.cli.screen import say
 from detect.config import load_config
 from detect.errors import DetectError
-from detect.evaluation import (
-    Analysis,
-    DetectionSet,
-    analyze_detections,
-    read_detections_json,
-)
+from detect.evaluation import Analysis, DetectionSet, analyze_detections, read_detections_json
 from detect.experiment.datasets import joint_name, read_split, sources
 from detect.files import write_json
 from detect.visualization import (
@@ -44,17 +41,7 @@ def run_analysis(
 ) -> None:
     """Read detections and truth, print the tables, write the figures and `analysis.json`.
 
-    Args:
-        run: folder of a run, whose detections of its test split are analyzed; or
-        detections: from anywhere, in any form that `detect evaluate` reads,
-        data: with the folder of the data set that they are of, or a COCO annotation file,
-        split: and the split of the folder.
-        out: folder of the results; None takes `analysis` in the run's.
-        iou_threshold: the least IoU of a true positive.
-        score_threshold: of the confusion matrix; None takes that of the best F1.
-        similar: sets of similar classes, names with commas; none takes VOC's.
-        on_error: what faulty objects and images of `data` do.
-        console: where the tables are printed.
+    The arguments are the options of the command: `run`, or `detections` with `data`.
 
     Raises:
         DetectError: detections or data are missing or faulty, or do not belong together.
@@ -80,24 +67,21 @@ def run_analysis(
             score_threshold=score_threshold,
             similar_classes=_sets(similar),
         )
-    console.print(
+    say(
+        console,
         f"{title}: {counted(analysis.num_images, 'image')}, "
         f"{counted(analysis.num_objects, 'object')} and "
         f"{counted(analysis.num_difficult, 'difficult one')}, "
         f"{counted(analysis.num_detections, 'detection')}",
-        highlight=False,
-        markup=False,
     )
     for table in analysis.tables():
         console.print(table)
-    for note in analysis.notes:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    say(console, *(f"note: {note}" for note in analysis.notes))
     with console.status("Drawing"):
         # a dollar sign in the name of a file would begin a formula
         names = _draw(analysis, out, title.replace("$", r"\$"))
     write_json(out / "analysis.json", analysis.as_dict())
-    listed = ", ".join(["analysis.json", *names])
-    console.print(f"In {out}: {listed}", highlight=False, markup=False, soft_wrap=True)
+    say(console, f"In {out}: {', '.join(['analysis.json', *names])}")
 
 
 def _of_run(run: Path, console: Console) -> tuple[DetectionSet, JudgedSplit, str]:
@@ -128,21 +112,16 @@ def _sets(similar: Sequence[str]) -> list[list[str]] | None:
 
 def _draw(analysis: Analysis, out: Path, title: str) -> list[str]:
     """Draw all that there is, and return the names of the files."""
-    draw_tide(analysis.tide, out / "tide.png", title)
-    draw_hoiem(analysis.hoiem, out / "hoiem.png", title)
-    draw_precision_recall(analysis.score_curves, out / "precision_recall.png", title)
-    draw_score_curves(analysis.score_curves, out / "score_curves.png", title)
-    draw_confusion(analysis.confusion, out / "confusion_matrix.png", title)
-    draw_recall(analysis.recall, out / "recall.png", title)
-    names = [
-        "tide.png",
-        "hoiem.png",
-        "precision_recall.png",
-        "score_curves.png",
-        "confusion_matrix.png",
-        "recall.png",
-    ]
-    if analysis.calibration is None:
-        return names
-    draw_reliability(analysis.calibration, out / "reliability.png", title)
-    return [*names, "reliability.png"]
+    figures: dict[str, tuple[Callable[..., None], Any]] = {
+        "tide.png": (draw_tide, analysis.tide),
+        "hoiem.png": (draw_hoiem, analysis.hoiem),
+        "precision_recall.png": (draw_precision_recall, analysis.score_curves),
+        "score_curves.png": (draw_score_curves, analysis.score_curves),
+        "confusion_matrix.png": (draw_confusion, analysis.confusion),
+        "recall.png": (draw_recall, analysis.recall),
+    }
+    if analysis.calibration is not None:
+        figures["reliability.png"] = (draw_reliability, analysis.calibration)
+    for name, (draw, content) in figures.items():
+        draw(content, out / name, title)
+    return list(figures)

@@ -52,7 +52,7 @@ def run_benchmarks(
         console.print("--small is for trying it out: its figures say nothing about speed")
     if json_file is not None:
         write_json(json_file, report)
-        console.print(f"Report: {json_file}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"Report: {json_file}")
 
 
 def _versions() -> dict[str, str | None]:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from detect.cli.screen import say
 from detect.data.annotated import DataFormat
-from detect.data.checking import CheckReport, Finding, check_annotated
+from detect.data.checking import CheckReport, check_annotated
 from detect.data.classes import ClassNames
 from detect.data.reading import read_annotated
 from detect.files import write_json
@@ -44,7 +45,7 @@ def check_data(
         write_json(json_file, report.as_dict())
     if html_file is not None:
         write_check_page(html_file, report)
-        console.print(f"With images: {html_file}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"With images: {html_file}")
     return report
 
 
@@ -54,28 +55,20 @@ def print_findings(report: CheckReport, show_all: bool, console: Console) -> Non
     for rule, findings in report.by_rule().items():
         num_shown = len(findings) if show_all else NUM_SHOWN_PER_RULE
         for finding in findings[:num_shown]:
-            _print_finding(finding, console)
+            style = "red" if finding.fault.severity == "error" else "yellow"
+            say(console, str(finding.fault), style=style)
         if len(findings) > num_shown:
             left_out += len(findings) - num_shown
-            console.print(
-                f"  … and {len(findings) - num_shown} more of {rule}", highlight=False, markup=False
-            )
+            say(console, f"  … and {len(findings) - num_shown} more of {rule}")
     if left_out:
         hidden = counted(left_out, "finding")
         console.print(f"{hidden} not shown; --all, --json FILE or --html FILE shows them")
-    console.print(
+    say(
+        console,
         f"{report.root}: {counted(report.num_images, 'image')}"
         f" ({report.num_empty_images} without an object), "
         f"{counted(report.num_objects, 'object')} of "
         f"{counted(len(report.class_names), 'class')} "
         f"({listed(report.class_names)}); "
         f"{counted(report.count('error'), 'error')}, {counted(report.count('warning'), 'warning')}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
     )
-
-
-def _print_finding(finding: Finding, console: Console) -> None:
-    style = "red" if finding.fault.severity == "error" else "yellow"
-    console.print(str(finding.fault), style=style, markup=False, highlight=False, soft_wrap=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from detect.cli.screen import say
 from detect.configs import SUFFIXES, is_pretraining, shipped_configs, shipped_folders, title_of
 from detect.errors import DetectError
 from detect.registry import hint
@@ -19,12 +20,9 @@ def list_configs(console: Console) -> None:
         folder = name.rpartition("/")[0]
         also = f"detect compare {folder}, or " if folder else ""
         if heading != (heading := also + _command(name).format("NAME")):
-            _say(console, f"{heading}:")
-        _say(console, f"  {name:<{width}}  {title_of(file)}")
-    _say(
-        console,
-        "\n'detect configs NAME' prints one; with --copy it writes one to edit",
-    )
+            say(console, f"{heading}:")
+        say(console, f"  {name:<{width}}  {title_of(file)}")
+    say(console, "\n'detect configs NAME' prints one; with --copy it writes one to edit")
 
 
 def print_config(name: str, console: Console) -> None:
@@ -39,7 +37,7 @@ def print_config(name: str, console: Console) -> None:
         raise DetectError(f"{name} is a folder of configs; print one of them: {inside}")
     if name not in shipped:
         raise _unknown(name)
-    _say(console, shipped[name].read_text(encoding="utf-8").rstrip("\n"))
+    say(console, shipped[name].read_text(encoding="utf-8").rstrip("\n"))
 
 
 def copy_configs(name: str, target: str, force: bool, console: Console) -> None:
@@ -71,7 +69,7 @@ def copy_configs(name: str, target: str, force: bool, console: Console) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
     written = into if name in folders else copy
-    _say(console, f"Written: {written}\nEdit it, then: {_command(name).format(written)}")
+    say(console, f"Written: {written}\nEdit it, then: {_command(name).format(written)}")
 
 
 def _command(name: str) -> str:
@@ -83,7 +81,3 @@ def _command(name: str) -> str:
 def _unknown(name: str) -> DetectError:
     remedy = hint(name, [*shipped_configs(), *shipped_folders()])
     return DetectError(f"no config of the name {name} comes with the toolkit; {remedy}")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

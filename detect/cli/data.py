@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from detect.cli.screen import say
 from detect.cli.tables import Column, print_table
 from detect.config import load_config
 from detect.data import (
     ClassNames,
     DetectionDataset,
     EpochOrder,
-    draw_figures,
-    draw_shapes,
     fit_to_input,
     read_dataset,
     splits_of,
@@ -47,16 +46,10 @@ def print_statistics(
         counts = (row["num_objects"], row["num_difficult"], row["num_images"])
         rows.append([name, *(f"{count:,}" for count in counts), side])
     print_table(console, f"{root}, {split}: objects by class", columns, rows)
-    for line in _in_words(statistics):
-        console.print(line, highlight=False, markup=False)
+    say(console, *_in_words(statistics))
     if statistics["num_faults"]:
         faults = counted(statistics["num_faults"], "fault")
-        console.print(
-            f"{faults} left out; 'detect data check {root}' lists what is wrong",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        say(console, f"{faults} left out; 'detect data check {root}' lists what is wrong")
     if json_file is not None:
         write_json(json_file, statistics)
 
@@ -125,41 +118,22 @@ def show_training_images(
         shown.append(fit_to_input(sample, spec))
     images = [draw_truth(sample.image, sample.truth, dataset.class_names) for sample in shown]
     save_image(out, contact_sheet(images, [sample.meta.image_id for sample in shown]))
-    console.print(f"{counted(len(images), 'training image')}: {out}", highlight=False)
+    say(console, f"{counted(len(images), 'training image')}: {out}")
 
 
-def draw_shapes_set(folder: Path, num_images: int, seed: int, size: int, console: Console) -> None:
-    """Draw the built-in set."""
-    _draw_set(draw_shapes, folder, num_images, seed, size, console)
-
-
-def draw_figures_set(folder: Path, num_images: int, seed: int, size: int, console: Console) -> None:
-    """Draw the built-in stick figures."""
-    _draw_set(draw_figures, folder, num_images, seed, size, console)
-
-
-def _draw_set(
-    draw: Callable[..., None],
-    folder: Path,
-    num_images: int,
-    seed: int,
-    size: int,
-    console: Console,
+def draw_set(
+    draw: Callable[..., None], folder: Path, num_images: int, seed: int, size: int, console: Console
 ) -> None:
+    """Draw a built-in set: `draw` is `draw_shapes` or `draw_figures`."""
     with showing(f"Drawing into {folder}", console, total=num_images) as progress:
         draw(folder, num_images, seed, (size, size), progress=progress)
-    console.print(
-        f"{counted(num_images, 'image')} of {size}×{size} pixels: {folder}", highlight=False
-    )
+    say(console, f"{counted(num_images, 'image')} of {size}×{size} pixels: {folder}")
 
 
 def as_classes(text: str) -> ClassNames:
     """`voc`, `auto`, or names with commas, from the command line."""
-    if text == "voc":
-        return "voc"
-    if text == "auto":
-        return "auto"
-    return [name.strip() for name in text.split(",")]
+    names: dict[str, ClassNames] = {"voc": "voc", "auto": "auto"}
+    return names.get(text) or [name.strip() for name in text.split(",")]
 
 
 def _in_words(statistics: Mapping[str, Any]) -> list[str]:

@@ -40,8 +40,7 @@ data_app = typer.Typer(
 def check(
     root: Root,
     split: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Splits to check.", show_default="all"),
+        list[str] | None, typer.Option(metavar="NAME", help="Splits to check.", show_default="all")
     ] = None,
     classes: Annotated[
         str, typer.Option(help="voc, auto, or the only names allowed, with commas.")
@@ -187,9 +186,10 @@ def shapes(
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 128,
 ) -> None:
     """Draw the built-in data set in VOC layout."""
-    from detect.cli.data import draw_shapes_set
+    from detect.cli.data import draw_set
+    from detect.data import draw_shapes
 
-    draw_shapes_set(folder, images, seed, size, output)
+    draw_set(draw_shapes, folder, images, seed, size, output)
 
 
 @data_app.command(epilog=examples("detect data figures data/figures --images 3000 --size 96"))
@@ -200,6 +200,7 @@ def figures(
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 96,
 ) -> None:
     """Draw the built-in stick figures with their joints, in COCO's keypoint format."""
-    from detect.cli.data import draw_figures_set
+    from detect.cli.data import draw_set
+    from detect.data import draw_figures
 
-    draw_figures_set(folder, images, seed, size, output)
+    draw_set(draw_figures, folder, images, seed, size, output)

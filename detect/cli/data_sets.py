@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from rich.console import Console
 
+from detect.cli.options import OnError
+from detect.cli.screen import say
 from detect.cli.tables import Column, print_table
 from detect.data import (
     AnnotatedSet,
@@ -25,8 +26,6 @@ from detect.data import (
 from detect.errors import DetectError
 from detect.progress import showing
 from detect.wording import counted
-
-OnError = Literal["stop", "skip"]
 
 
 def convert_folder(
@@ -75,8 +74,7 @@ def split_folder(
     if out is not None:
         _say_written(_write(shared, out, source_format, link, console), shared, console)
         return
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(console, *lines)
 
 
 def _refuse_within(root: Path, out: Path) -> None:
@@ -99,13 +97,12 @@ def _read(
     errors = [fault for fault in annotated.faults if fault.severity == "error"]
     if errors and on_error == "stop":
         raise DataFaults(annotated.faults, [root], is_voc=annotated.data_format == "voc")
-    for fault in annotated.faults:
-        console.print(str(fault), highlight=False, markup=False, soft_wrap=True)
+    say(console, *map(str, annotated.faults))
     if errors:
-        console.print(
+        say(
+            console,
             f"left out as faulty: {counted(annotated.num_skipped_images, 'image')}, "
             f"{counted(annotated.num_skipped_objects, 'object')}",
-            highlight=False,
         )
     return annotated
 
@@ -127,8 +124,7 @@ def _say_written(written: Written, annotated: AnnotatedSet, console: Console) ->
         f"{counted(written.num_objects, 'object')} of "
         f"{counted(len(annotated.class_names), 'class')}, {splits}, as {written.data_format}"
     )
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(console, *lines)
 
 
 def _class_counts(annotated: AnnotatedSet) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
+from detect.cli.screen import say
 from detect.version import __version__, install_command
 
 # the dependencies of pyproject.toml
@@ -55,14 +56,14 @@ def examine(console: Console) -> bool:
         console.print(f"  {name} {_version(name) or 'missing'}", highlight=False)
     for name, extra in OPTIONAL.items():
         state = _version(name) or f"not installed (optional): {install_command(extra)}"
-        console.print(f"  {name} {state}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"  {name} {state}")
     faults = list(find_faults())
     if _version("torch"):
         from detect.experiment.run import choose_device, describe_device
 
         console.print(f"Device chosen by 'auto': {describe_device(choose_device('auto'))}")
     for fault in faults:
-        console.print(f"fault: {fault}", style="red", markup=False, soft_wrap=True)
+        say(console, f"fault: {fault}", style="red")
     if not faults:
         console.print("No problems found.")
     return not faults
@@ -96,9 +97,6 @@ def _faults_of_torch() -> Iterator[str]:
             f"torchvision {_version('torchvision')} does not fit torch {_version('torch')} "
             f"({str(error).splitlines()[0]}): pip install --upgrade torch torchvision"
         )
-    if torch.version.cuda is not None and not torch.cuda.is_available():
-        # not a fault: this build runs on machines without a GPU as well
-        return
     if torch.cuda.is_available():
         try:
             torch.ones(1, device="cuda").add_(1).item()

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from safetensors.torch import save_file
 
+from detect.cli.screen import say
 from detect.errors import DetectError
 from detect.experiment.model import find_checkpoint
 from detect.files import replacing
@@ -32,12 +33,8 @@ def export_weights(model: Path, out: Path, backbone_only: bool, console: Console
         raise DetectError(f"{file}: expected a model, found a checkpoint without weights")
     tensors = dict(content[kind])
     if backbone_only:
-        prefix = "backbone."
-        tensors = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(prefix)
-        }
+        start = len("backbone.")
+        tensors = {n[start:]: one for n, one in tensors.items() if n.startswith("backbone.")}
     if not tensors:
         raise DetectError(f"{file}: expected a backbone in it, found none")
     metadata = {
@@ -51,8 +48,4 @@ def export_weights(model: Path, out: Path, backbone_only: bool, console: Console
     with replacing(out) as temporary:
         save_file(tensors, temporary, metadata)
     count = sum(tensor.numel() for tensor in tensors.values())
-    console.print(
-        f"{len(tensors)} tensors, {count:,} numbers, of {file}: {out}",
-        highlight=False,
-        markup=False,
-    )
+    say(console, f"{len(tensors)} tensors, {count:,} numbers, of {file}: {out}")

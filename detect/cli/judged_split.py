@@ -10,12 +10,12 @@ from rich.console import Console
 from torch import Tensor
 
 from detect.cli.options import OnError
+from detect.cli.screen import say
 from detect.data import (
     NO_SPLIT,
     ClassNames,
     COCOTruths,
     DetectionDataset,
-    Fault,
     Source,
     coco_files,
     detect_format,
@@ -133,14 +133,8 @@ def split_of_run(
     coco = None
     if _are_coco(found, None if data is not None else config.data.kind):
         coco = _coco_of_source(found[0], on_error).of_images(dataset.image_ids)
-    return JudgedSplit(
-        name,
-        tuple(dataset.class_names),
-        tuple(dataset.image_ids),
-        tuple(dataset.truths),
-        coco,
-        dataset,
-    )
+    names, ids = tuple(dataset.class_names), tuple(dataset.image_ids)
+    return JudgedSplit(name, names, ids, tuple(dataset.truths), coco, dataset)
 
 
 def _are_coco(found: Sequence[Source], kind: str | None) -> bool:
@@ -202,19 +196,13 @@ def _read(
 
 
 def _report_faults(truths: COCOTruths, console: Console) -> None:
-    if not truths.faults:
-        return
-    console.print(
-        f"  left out as faulty (--on-error skip): "
-        f"{counted(truths.num_skipped_images, 'image')}, "
-        f"{counted(truths.num_skipped_objects, 'object')}:"
-    )
-    for fault in truths.faults:
-        _print_fault(fault, console)
-
-
-def _print_fault(fault: Fault, console: Console) -> None:
-    console.print(f"  {fault}", highlight=False, markup=False, soft_wrap=True)
+    if truths.faults:
+        console.print(
+            f"  left out as faulty (--on-error skip): "
+            f"{counted(truths.num_skipped_images, 'image')}, "
+            f"{counted(truths.num_skipped_objects, 'object')}:"
+        )
+        say(console, *(f"  {fault}" for fault in truths.faults))
 
 
 # ---- detections --------------------------------------------------------------------------------
@@ -284,16 +272,13 @@ def read_contestant(path: Path, split: JudgedSplit, console: Console) -> Contest
         detections = read.detections
         for name in split.class_names:
             if path.is_dir() and name not in detections.class_names:
-                console.print(
-                    f"note: there is no file for the class {name!r}: it has no detections",
-                    markup=False,
-                )
+                say(console, f"note: there is no file for the class {name!r}: it has no detections")
     for name in detections.class_names:
         if name not in split.class_names:
-            console.print(
+            say(
+                console,
                 f"note: {split.name} has no object of the class {name!r} of the detections; "
                 f"{hint(name, split.class_names)}",
-                markup=False,
             )
     return Contestant(str(path), detections, results=results)
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from detect.cli.options import OnError
+from detect.cli.screen import say
 from detect.cli.tables import Column, print_table
 from detect.config import load_config, options_of, unknown_key
 from detect.configs import SUFFIXES
@@ -59,29 +60,19 @@ def run_proposals(
     on_error: OnError = "stop",
     console: Console,
 ) -> None:
-    """Compute or read proposals, write them, judge them by the truth and report.
+    """Compute proposals or read those of `boxes`, write them, and measure their coverage.
 
-    Args:
-        data: the folder of a data set, or a config whose data it is.
-        out: the .npz to write.
-        split: of the folder, or train, val or test of the config; None is trainval, or train.
-        method: the name of a source.
-        settings: its parameters as KEY=VALUE.
-        boxes: a file of boxes to take instead of computing any.
-        max_boxes: of an image; None keeps all.
-        num_workers: None takes as many as there are cores.
-        json_file: where the report goes as well.
-        plot: where the curve is drawn.
-        on_error: what faulty objects and images of a folder do; a config says so itself.
-        console: where the report is printed.
+    The arguments are the options of the command; `data` is a data set's folder or a config.
 
     Raises:
         DetectError: an option, the data or the boxes are at fault.
     """
     # what would fail at the end, before the work begins
-    _check_suffix("--out", out, (".npz",))
-    if plot is not None:
-        _check_suffix("--plot", plot, PLOT_SUFFIXES)
+    for option, file, suffixes in (("--out", out, (".npz",)), ("--plot", plot, PLOT_SUFFIXES)):
+        if file is not None and file.suffix.lower() not in suffixes:
+            raise DetectError(
+                f"{option}: expected a name that ends with {', '.join(suffixes)}, found {file}"
+            )
     if boxes is not None and settings:
         raise DetectError(f"--boxes: a file has no parameters; leave out {' '.join(settings)}")
     dataset = _read_data(data, split, on_error, console)
@@ -106,21 +97,11 @@ def run_proposals(
     _show(coverage, proposals, computed, console)
     if json_file is not None:
         write_json(json_file, _report(coverage, proposals, computed))
-        console.print(f"Report: {json_file}", highlight=False)
+        say(console, f"Report: {json_file}")
     if plot is not None:
         _draw_curve(coverage, plot, f"{proposals.settings['method']}, {data}")
-        console.print(f"Curve: {plot}", highlight=False)
-    console.print(f"Proposals: {out}", highlight=False)
-
-
-def _check_suffix(option: str, file: Path, suffixes: Sequence[str]) -> None:
-    if file.suffix.lower() not in suffixes:
-        raise DetectError(
-            f"{option}: expected a name that ends with {', '.join(suffixes)}, found {file}"
-        )
-
-
-# --- data ----------------------------------------------------------------------------------------
+        say(console, f"Curve: {plot}")
+    say(console, f"Proposals: {out}")
 
 
 def _read_data(
@@ -130,12 +111,7 @@ def _read_data(
         split = split or "trainval"
         with console.status(f"Checking {data}, {split}"):
             # decoding every image only to see that it can be is left to the method
-            dataset = read_dataset(
-                data,
-                split,
-                on_error=on_error,
-                verify_images=on_error == "skip",
-            )
+            dataset = read_dataset(data, split, on_error=on_error, verify_images=on_error == "skip")
         report_skipped(dataset, console)
         return dataset
     config, _ = load_config(data)
@@ -149,9 +125,6 @@ def _read_data(
             f"{config.data.kind!r} is another; take a config of kind voc, coco, yolo or shapes"
         )
     return images
-
-
-# --- the source ----------------------------------------------------------------------------------
 
 
 def _build_source(
@@ -208,9 +181,6 @@ def _check_options(
     return {key: getattr(checked, key) for key in values}
 
 
-# --- the work ------------------------------------------------------------------------------------
-
-
 def _compute(
     source: ProposalSource,
     dataset: DetectionDataset,
@@ -228,9 +198,6 @@ def _compute(
         return compute_proposals(
             images, source, read_image, cache=cache, num_workers=workers, progress=advance
         )
-
-
-# --- the report ----------------------------------------------------------------------------------
 
 
 def _show(

@@ -30,6 +30,12 @@ def fit_output(*consoles: Console) -> None:
             console.width = LOG_WIDTH
 
 
+def say(console: Console, *lines: str, style: str | None = None) -> None:
+    """Print lines as they are: no markup, no colors by content, no breaks but the terminal's."""
+    for line in lines:
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def _plainer(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error

@@ -13,12 +13,7 @@ def filled_part(meta: ImageMeta) -> tuple[int, int, int, int]:
     """(top, left, bottom, right) of what an image fills of the input; the rest is padding."""
     (top, left), (scale_y, scale_x) = meta.offset, meta.scale
     height, width = meta.original_size
-    return (
-        round(top),
-        round(left),
-        round(top + height * scale_y),
-        round(left + width * scale_x),
-    )
+    return (round(top), round(left), round(top + height * scale_y), round(left + width * scale_x))
 
 
 def frames_of(batch: Batch) -> Float[Tensor, "B 4"]:

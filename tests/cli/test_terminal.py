@@ -9,10 +9,11 @@ from rich.console import Console
 
 from detect.cli.backbones import show_backbone
 from detect.cli.check import check_data
-from detect.cli.data import draw_shapes_set, print_statistics
+from detect.cli.data import draw_set, print_statistics
 from detect.cli.data_sets import convert_folder, split_folder
 from detect.cli.screen import LOG_WIDTH, fit_output
 from detect.cli.tables import Column, print_table
+from detect.data import draw_shapes
 
 COLUMNS = (
     Column("name", "left"),
@@ -140,7 +141,7 @@ UNFIT = re.compile(
 def test_commands_show_no_python_and_count_one_in_singular(tmp_path, width):
     console = Console(file=io.StringIO(), width=width)
     root = tmp_path / "set"
-    draw_shapes_set(root, 3, 0, 64, console)  # an image in each split
+    draw_set(draw_shapes, root, 3, 0, 64, console)  # an image in each split
     check_data(root, None, "auto", None, None, None, False, console)
     for split in ("train", "val", "test"):
         print_statistics(root, split, "circle,cross,ring,square,star,triangle", None, console)

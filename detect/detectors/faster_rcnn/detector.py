@@ -20,7 +20,7 @@ from detect.detectors.fast_rcnn.settings import (
     PyramidSettings,
     RegionLearning,
 )
-from detect.detectors.faster_rcnn.rpn import AnchorOutputs, RPNSettings
+from detect.detectors.faster_rcnn.rpn import AnchorOutputs, PaddedProposals, RPNSettings
 from detect.detectors.images import frames_of, unit_images
 from detect.detectors.ranges import Share, in_ranges
 from detect.detectors.stages import timed
@@ -183,14 +183,12 @@ class FasterRCNN(RegionDetector):
             images = self._images(batch)
             maps = self.maps(images)
         with timed("proposals"):
-            proposal_maps = maps if self.is_shared else self._rpn_maps(images)
-            frames = frames_of(batch)
-            counts = self.rpn_settings.test_proposals
-            found = self.rpn_settings.select(self.rpn(proposal_maps), frames, counts)
+            found = self._found(batch, maps if self.is_shared else self._rpn_maps(images))
             boxes, image_index = found.boxes[found.valid], found.valid.nonzero()[:, 0]
         with timed("network"):
             scores, deltas = self.outputs(maps, boxes, image_index)
         with timed("post-processing"):
+            frames = frames_of(batch)
             return self.suppress(boxes, image_index, scores, deltas, frames, self.score_threshold)
 
     @torch.no_grad()
@@ -199,9 +197,12 @@ class FasterRCNN(RegionDetector):
         with evaluating(self):
             images = self._images(batch)
             maps = self.maps(images) if self.is_shared else self._rpn_maps(images)
-            counts = self.rpn_settings.test_proposals
-            found = self.rpn_settings.select(self.rpn(maps), frames_of(batch), counts)
+            found = self._found(batch, maps)
         return [boxes[valid] for boxes, valid in zip(found.boxes, found.valid, strict=True)]
+
+    def _found(self, batch: Batch, maps: list[FeatureMap]) -> PaddedProposals:
+        counts = self.rpn_settings.test_proposals
+        return self.rpn_settings.select(self.rpn(maps), frames_of(batch), counts)
 
     def _images(self, batch: Batch) -> Float[Tensor, "B 3 H W"]:
         return unit_images(batch, self.backbone.mean)

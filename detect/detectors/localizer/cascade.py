@@ -49,11 +49,7 @@ class RefinementStage(nn.Module):
     is_measured: Tensor
 
     def __init__(
-        self,
-        backbone: Backbone,
-        num_joints: int,
-        diameter_joints: tuple[int, int],
-        context: float,
+        self, backbone: Backbone, num_joints: int, diameter_joints: tuple[int, int], context: float
     ) -> None:
         super().__init__()
         self.num_joints = num_joints

@@ -434,9 +434,7 @@ class Localizer(Detector):
 
 
 def _check_cascade(
-    num_stages: int,
-    diameter_joints: tuple[int, int] | None,
-    num_joints: int,
+    num_stages: int, diameter_joints: tuple[int, int] | None, num_joints: int
 ) -> None:
     most = len(STAGE_PHASES) + 1
     if num_stages > most:

@@ -19,27 +19,19 @@ Losses = dict[str, Float[Tensor, ""]]
 
 @runtime_checkable
 class TwoHeads(Protocol):
-    """A network with a classification and a regression head."""
+    """A network with a classification and a regression head.
 
-    @property
-    def backbone(self) -> Backbone:
-        """Trunk and head."""
-        ...
+    Attributes:
+        backbone: trunk and head.
+        classifier: the classification head's last layer.
+        regressor: the regression head.
+        attach: where it sits: `trunk` or `head`.
+    """
 
-    @property
-    def classifier(self) -> nn.Module:
-        """The classification head's last layer."""
-        ...
-
-    @property
-    def regressor(self) -> nn.Module:
-        """The regression head."""
-        ...
-
-    @property
-    def attach(self) -> str:
-        """Where it sits: `trunk` or `head`."""
-        ...
+    backbone: Backbone
+    classifier: nn.Linear
+    regressor: nn.Sequential
+    attach: Literal["trunk", "head"]
 
     def loss(self, batch: Batch) -> Losses:
         """Of both heads."""

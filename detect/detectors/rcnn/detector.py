@@ -13,13 +13,7 @@ from detect.backbones import Backbone
 from detect.detectors.base import DETECTORS, Detector, evaluating
 from detect.detectors.images import clip_to_frames, frames_of, unit_images
 from detect.detectors.proposing import FittedSource, ProposalSettings, concatenated, find_in_batch
-from detect.detectors.ranges import (
-    Count,
-    CountOrZero,
-    Share,
-    Weight,
-    in_ranges,
-)
+from detect.detectors.ranges import Count, CountOrZero, Share, Weight, in_ranges
 from detect.detectors.rcnn.box_regression import fit_box_regressors
 from detect.detectors.rcnn.features import first_fully_connected
 from detect.detectors.rcnn.regions import regions_of
@@ -32,13 +26,7 @@ from detect.detectors.rcnn.training_regions import (
 from detect.detectors.stages import timed
 from detect.detectors.suppression import Suppressor
 from detect.errors import DetectError
-from detect.ops import (
-    box_iou,
-    decode_deltas,
-    divisor_over_processes,
-    match,
-    sample_balanced,
-)
+from detect.ops import box_iou, decode_deltas, divisor_over_processes, match, sample_balanced
 from detect.ops.regions import Warp, warp_regions
 from detect.structures import Batch, Detections, InputSpec
 from detect.training import Fit, FitPhase, Phase, Plan, Watch
@@ -292,7 +280,7 @@ class RCNN(Detector):
 
     @torch.no_grad()
     def _sample_windows(self, batch: Batch) -> Windows:
-        boxes, labels, image_index = [], [], []
+        sampled = []
         proposals = find_in_batch(self.proposal_source, batch)
         for number, (truth, found) in enumerate(zip(batch.truths, proposals, strict=True)):
             candidates = regions_of(truth, found)
@@ -301,10 +289,8 @@ class RCNN(Detector):
             classes = objects.new_full((len(candidates),), self.num_classes)
             is_positive = objects >= 0
             classes[is_positive] = truth.labels[objects[is_positive]]
-            boxes.append(candidates)
-            labels.append(classes)
-            image_index.append(torch.full_like(classes, number))
-        windows = Windows(torch.cat(boxes), torch.cat(image_index), torch.cat(labels))
+            sampled.append(Windows(candidates, torch.full_like(classes, number), classes))
+        windows = Windows(*(torch.cat(parts) for parts in zip(*sampled, strict=True)))
         is_positive = windows.labels < self.num_classes
         chosen = torch.cat(
             sample_balanced(

@@ -227,7 +227,7 @@ class StoredFeatures:
                     note()
                     written = time.monotonic()
         except Exception:
-            if done > start and not _is_full(self.folder):
+            if done > start and shutil.disk_usage(self.folder).free >= 2**20:
                 note()
             raise
         note()
@@ -314,7 +314,3 @@ def feature_address(settings: Mapping[str, Any], *networks: nn.Module) -> str:
 def _as_half(features: Float[Tensor, "N D"]) -> Float16[Tensor, "N D"]:
     greatest = torch.finfo(torch.float16).max
     return features.clamp(-greatest, greatest).half().cpu().contiguous()
-
-
-def _is_full(folder: Path) -> bool:
-    return shutil.disk_usage(folder).free < 2**20

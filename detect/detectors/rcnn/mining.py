@@ -106,11 +106,7 @@ class _Miner:
     """
 
     def __init__(
-        self,
-        positives: Tensor,
-        targets: Int[Tensor, "N C"],
-        scale: float,
-        cost: float,
+        self, positives: Tensor, targets: Int[Tensor, "N C"], scale: float, cost: float
     ) -> None:
         self.positives, self.scale, self.cost = positives, scale, cost
         self.positive_targets = targets

@@ -17,11 +17,7 @@ from detect.detectors.localizer.detector import build_regressor
 from detect.detectors.localizer.losses import BoxLoss, box_regression_loss
 from detect.detectors.localizer.recipes import PHASE_NAMES, Recipe, recipe_phases
 from detect.detectors.ranges import Count, Positives, Share, Weight, in_ranges
-from detect.detectors.sliding_window.windows import (
-    WindowGrid,
-    label_windows,
-    scale_images,
-)
+from detect.detectors.sliding_window.windows import WindowGrid, label_windows, scale_images
 from detect.detectors.stages import timed
 from detect.detectors.suppression import Suppressor
 from detect.errors import DetectError
@@ -381,7 +377,7 @@ class SlidingWindow(Detector):
         # the class of each window, C for background, −1 for ignored, and the box in its units
         labels, units = [], []
         for truth in truths:
-            shown, _ = label_windows(grid, truth, self.positive_iou, self.negative_iou)
+            shown = label_windows(grid, truth, self.positive_iou, self.negative_iou)
             own = torch.full_like(shown, -1)
             own[shown == -1] = self.num_classes
             boxes = torch.zeros(len(shown), 4, device=shown.device)
@@ -429,27 +425,20 @@ class SlidingWindow(Detector):
 
     def _detect(self, batch: Batch) -> list[Detections]:
         images = batch.unit_images()
-        boxes, scores, labels, image_index = [], [], [], []
         with timed("network"):
             looks = list(self.look(images))
         with timed("post-processing"):
+            found = []
             for seen in looks:
                 probabilities = seen.logits.softmax(dim=-1)[..., : self.num_classes]
                 image, row, column, label = (probabilities >= self.score_threshold).nonzero(
                     as_tuple=True
                 )
                 own = label if self._num_boxes > 1 else torch.zeros_like(label)
-                boxes.append(seen.boxes[image, row, column, own])
-                scores.append(probabilities[image, row, column, label])
-                labels.append(label)
-                image_index.append(image)
-            return self._combine(
-                torch.cat(boxes),
-                torch.cat(scores),
-                torch.cat(labels),
-                torch.cat(image_index),
-                len(images),
-            )
+                scores = probabilities[image, row, column, label]
+                found.append((seen.boxes[image, row, column, own], scores, label, image))
+            boxes, scores, labels, image_index = map(torch.cat, zip(*found, strict=True))
+            return self._combine(boxes, scores, labels, image_index, len(images))
 
     def _windows_per_object(self) -> Float[Tensor, ""]:
         # of all scales and offsets, as training has counted them at one offset; at least 1

@@ -1,7 +1,6 @@
 """Where the windows of an image lie, and which of them show an object."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -71,35 +70,23 @@ class WindowGrid:
         return like.new_tensor([horizontal, vertical, horizontal, vertical])
 
 
-class WindowLabels(NamedTuple):
-    """For each window of an image, in flat order, what it shows.
-
-    Attributes:
-        objects: `[N]`; the number of the object, `BACKGROUND` or `IGNORED`.
-        overlaps: `[N]`; IoU with the object that it overlaps best.
-    """
-
-    objects: Int[Tensor, "N"]
-    overlaps: Float[Tensor, "N"]
-
-
 def label_windows(
     grid: WindowGrid, truth: GroundTruth, positive_iou: float, negative_iou: float
-) -> WindowLabels:
-    """Say what each window shows: the object of best IoU with the window itself, or background.
+) -> Int[Tensor, "N"]:
+    """What each window shows, in flat order: the number of an object, `BACKGROUND` or `IGNORED`.
 
-    A window shows an object if their IoU is at least `positive_iou`, background if all are below
-    `negative_iou`, and is ignored between the two. Difficult objects make windows ignored at most.
+    A window shows the object of best IoU with it if that is at least `positive_iou`, background if
+    all are below `negative_iou`, and is ignored between the two. Difficult objects make windows
+    ignored at most.
     """
     windows = grid.boxes(truth.boxes.device).flatten(0, 1)  # [N, 4]
     if len(truth) == 0:
-        nothing = torch.full((len(windows),), BACKGROUND, device=windows.device)
-        return WindowLabels(nothing, torch.zeros(len(windows), device=windows.device))
+        return torch.full((len(windows),), BACKGROUND, device=windows.device)
     overlaps, objects = box_iou(windows, truth.boxes).max(dim=1)
     objects = torch.where(overlaps >= positive_iou, objects, IGNORED)
     objects = torch.where(overlaps < negative_iou, BACKGROUND, objects)
     hard = (objects >= 0) & truth.difficult[objects.clamp(min=0)]
-    return WindowLabels(torch.where(hard, IGNORED, objects), overlaps)
+    return torch.where(hard, IGNORED, objects)
 
 
 def scale_images(

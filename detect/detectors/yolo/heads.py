@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detect.backbones import Backbone
+from detect.detectors.base import evaluating
 from detect.errors import DetectError
 
 # A confidence starts at this probability, so that the many empty cells do not swamp the first
@@ -117,11 +118,9 @@ def _convolution(channels: int) -> nn.Sequential:
 
 @torch.no_grad()
 def _level_shapes(backbone: Backbone, size: tuple[int, int]) -> dict[str, tuple[int, int]]:
-    # (height, width) of each level for an input of `size`, by one run without weights' gradients
-    was_training = backbone.training
-    backbone.eval()
-    maps = backbone.pyramid(torch.zeros(1, 3, *size))
-    backbone.train(was_training)
+    # (height, width) of each level for an input of `size`, measured by one run
+    with evaluating(backbone):
+        maps = backbone.pyramid(torch.zeros(1, 3, *size))
     return {level: (features.shape[-2], features.shape[-1]) for level, features in maps.items()}
 
 

@@ -33,7 +33,7 @@ def test_labels_against_a_loop(seed):
     truth = some_truth((40, 120), 2, 3, seed)
     difficult = torch.tensor([False, True, False])
     truth = GroundTruth(truth.boxes, truth.labels, difficult)
-    found, overlaps = label_windows(GRID, truth, 0.35, 0.15)
+    found = label_windows(GRID, truth, 0.35, 0.15)
     for n, window in enumerate(GRID.boxes(torch.device("cpu")).flatten(0, 1)):
         ious = [float(box_iou(window[None], box[None])) for box in truth.boxes]
         best = max(range(3), key=lambda k: ious[k])
@@ -41,11 +41,10 @@ def test_labels_against_a_loop(seed):
         if ious[best] < 0.15:
             expected = -1
         assert int(found[n]) == expected
-        assert float(overlaps[n]) == pytest.approx(ious[best])
 
 
 def test_without_objects_all_is_background():
-    found, _ = label_windows(GRID, GroundTruth.empty(), 0.5, 0.3)
+    found = label_windows(GRID, GroundTruth.empty(), 0.5, 0.3)
     assert found.tolist() == [-1] * 12
 
 
