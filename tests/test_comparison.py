@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,24 @@ def test_results_of_other_settings_are_not_told_as_those_of_these(root):
                   "training.learning_rate: 0.001 before, 0.5 now", "another --out"):  # fmt: skip
         assert words in message
     assert sorted((root / "out").rglob("*")) == before
+
+
+@pytest.mark.usefixtures("compared")
+@pytest.mark.parametrize("finished", [True, False])
+def test_all_configs_are_checked_before_any_is_trained(root, tmp_path, finished):
+    last = tmp_path / "yolo"
+    shutil.copytree(root / "out" / "yolo", last)
+    if not finished:
+        (last / "evaluation.json").unlink()
+    with pytest.raises(DetectError, match=r"(?s)yolo: .*other settings.*seed: 0 before, 1 now"):
+        compare(root, str(root / "configs"), "seed=1", out=tmp_path)
+    assert list(tmp_path.iterdir()) == [last]
+
+
+def test_configs_of_one_name_do_not_share_a_folder(root, tmp_path):
+    shutil.copy(root / "configs" / "yolo.yaml", tmp_path)
+    with pytest.raises(DetectError, match="yolo: two configs have this name"):
+        compare(root, str(root / "configs"), str(tmp_path / "yolo.yaml"), out=tmp_path / "out")
 
 
 @pytest.mark.usefixtures("compared")

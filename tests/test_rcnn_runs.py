@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import pytest
 from rich.console import Console
@@ -273,6 +274,12 @@ def test_the_table_of_the_parts(root, tmp_path):
         run_ablation(
             file, [*overrides, "training.epochs=2"], tmp_path / "table", device="cpu", console=again
         )
+    # all are checked before the first is trained
+    late = tmp_path / "late" / "trunk-finetuned"
+    shutil.copytree(tmp_path / "table" / "trunk-finetuned", late)
+    with pytest.raises(DetectError, match=r"(?s)late/trunk-finetuned.*initial_weights: "):
+        run_ablation(file, overrides, late.parent, device="cpu", console=again)
+    assert list(late.parent.iterdir()) == [late]
 
 
 def test_the_table_is_of_rcnn_alone(tmp_path):

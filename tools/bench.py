@@ -31,6 +31,7 @@ from torchvision_faster_rcnn import TorchvisionFasterRCNN
 from detect.backbones import create_backbone
 from detect.benchmarks import BENCHMARKS
 from detect.cli.bench import run_benchmarks
+from detect.cli.compare import time_parts as time_detection_parts
 from detect.config import Config, resolve
 from detect.data import (
     DetectionDataset,
@@ -40,7 +41,6 @@ from detect.data import (
     read_image,
 )
 from detect.detectors import SlidingWindow, predict
-from detect.detectors.stages import measured_stages
 from detect.errors import DetectError
 from detect.evaluation import VOCEvaluator, read_detections_json
 from detect.experiment.datasets import read_split
@@ -243,29 +243,19 @@ def compare_padding(arguments: argparse.Namespace) -> None:
     )
 
 
-@torch.no_grad()
 def time_parts(arguments: argparse.Namespace) -> None:
     """Time proposals, network and suppression image by image."""
     model = load(arguments.run, arguments.device)
-    detector = model.detector
     for line in (arguments.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         values = json.loads(line)
         if values["kind"] == "phase":
             print(f"  {values['phase']}: {values['seconds']:.1f} s")
     dataset = read_split(model.config, "test_split", Console(quiet=True), model.class_names)
-    num_images = min(arguments.images, len(dataset))
-    rows = np.linspace(0, len(dataset) - 1, num_images).astype(int).tolist()
-    times: dict[str, list[float]] = {}
-    for row in [rows[0], *rows]:  # the first one compiles what there is to be compiled
-        batch = Batch.from_samples([fit_to_input(dataset[row], detector.input_spec)])
-        with measured_stages() as seconds:
-            predict(detector, batch.to(model.device))
-        for name, value in seconds.items():
-            times.setdefault(name, []).append(value)
+    times = time_detection_parts(model, dataset, arguments.images)
     print(f"{describe_device(model.device)}, torch {torch.__version__}")
-    print(f"{num_images} images; seconds an image")
+    print(f"{len(times['network'])} images; seconds an image")
     for name, values in times.items():
-        print(f"  {name}: {describe_spread(values[1:])}")
+        print(f"  {name}: {describe_spread(values)}")
 
 
 def compare_with_torchvision(arguments: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from detect.backbones import create_backbone
+from detect.cli.screen import say
 from detect.config import Config, load_config
 from detect.configs import name_of
 from detect.detectors.rcnn.features import first_fully_connected
@@ -57,13 +58,13 @@ def run_ablation(
     if config.detector["name"] != "rcnn":
         raise DetectError(
             f"{name_of(config_file)}: the table is of R-CNN's parts; expected detector.name rcnn, "
-            f"found {config.detector['name']!r}"
+            f"found '{config.detector['name']}'"
         )
     rows = list(_rows(config_file, overrides, config, out, device, console))
     console.print(_table(rows, config))
     target = json_file or out / "ablation.json"
     write_json(target, [row._asdict() for row in rows])
-    console.print(f"Report: {target}", highlight=False)
+    say(console, f"Report: {target}")
 
 
 def _rows(
@@ -80,11 +81,8 @@ def _rows(
     runs = [(tuned, "head", True), *((out / layer, layer, False) for layer in layers)]
     runs += [(out / f"{layer}-finetuned", layer, True) for layer in layers if layer != "head"]
     found: dict[tuple[str, bool], Row] = {}
-    named = {
-        f"{PAPER_NAMES[run[1]]}{', fine-tuned' if run[2] else ''}: {run[0]}": run for run in runs
-    }
-    say = partial(console.print, highlight=False, markup=False)
-    for _, (folder, layer, is_tuned) in in_turn(named, "runs to train and judge", say):
+    planned = {}
+    for folder, layer, is_tuned in runs:  # all are checked before the first is trained
         settings = {"feature_layer": layer, "svm": True, "box_regression": True}
         changes: list[str] = []
         if folder != tuned:
@@ -93,8 +91,12 @@ def _rows(
                 changes.append(f"initial_weights={tuned}")
         changes += [f"detector.{key}={str(value).lower()}" for key, value in settings.items()]
         own, _ = load_config(config_file, [*overrides, *changes])
-        if not is_finished(own, folder, console):
-            console.rule(f"{PAPER_NAMES[layer]}{', fine-tuned' if is_tuned else ''}")
+        name = f"{PAPER_NAMES[layer]}{', fine-tuned' if is_tuned else ''}: {folder}"
+        planned[name] = (folder, layer, is_tuned, own, is_finished(own, folder, console))
+    for name, run in in_turn(planned, "runs to train and judge", partial(say, console)):
+        folder, layer, is_tuned, own, finished = run
+        if not finished:
+            console.rule(name.partition(":")[0])
             train(own, folder, resume=True, device=device, console=console)
         regressed = float(read_json(folder / "evaluation.json")["map_area"])
         plain = _judge(folder, device, ["detector.box_regression=false"], console)

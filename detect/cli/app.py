@@ -537,8 +537,8 @@ def bench(
         str,
         typer.Argument(
             metavar="[NAME]",
-            help="evaluate: the evaluators beside pycocotools, faster-coco-eval and torchmetrics; "
-            "or all.",
+            help="evaluate, nms or iou: the evaluators, suppression or IoU, beside those of other "
+            "libraries; or all.",
         ),
     ] = "all",
     repeats: Annotated[int, typer.Option(min=1, help="Of each contender, in turn.")] = 3,

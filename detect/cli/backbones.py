@@ -100,7 +100,7 @@ def _matching(patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         found = BACKBONES.names_like(pattern) if "*" in pattern else [pattern]
         if not found:
-            raise DetectError(f"no backbone fits {pattern!r}; 'detect backbones' lists them")
+            raise DetectError(f"no backbone fits '{pattern}'; 'detect backbones' lists them")
         names += [name for name in found if name not in names]
     return names
 

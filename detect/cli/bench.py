@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 
 from detect.benchmarks import benchmark_table, named_benchmarks
+from detect.cli.screen import say
 from detect.errors import DetectError
 from detect.experiment.run import choose_device, describe_device
 from detect.files import write_json
@@ -42,8 +43,7 @@ def run_benchmarks(
         f"{report['device']}, torch {torch.__version__}; medians of {repeats}, contenders in turn",
         highlight=False,
     )
-    say = partial(console.print, highlight=False)
-    for title, run in in_turn(chosen, "benchmarks", say):
+    for title, run in in_turn(chosen, "benchmarks", partial(say, console)):
         with console.status(f"Running the benchmark {title}"):
             rows = run(device, repeats, small)
         console.print(benchmark_table(title, rows))

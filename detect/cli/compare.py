@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from detect.cli.screen import say
 from detect.cli.train import run_in_folder
 from detect.config import load_config
 from detect.configs import SUFFIXES, find_config, name_of, shipped_folders
@@ -17,6 +18,7 @@ from detect.data import DetectionDataset, fit_to_input, read_dataset
 from detect.detectors import predict
 from detect.detectors.stages import measured_stages
 from detect.errors import DetectError
+from detect.evaluation.files.detection_set import first_repeated
 from detect.experiment.datasets import read_split, sources
 from detect.experiment.evaluation import evaluate
 from detect.experiment.model import Model, load
@@ -98,16 +100,24 @@ def run_comparison(
     paths = list(_paths([name for name in runs if name not in overrides]))
     if not paths:
         raise DetectError("expected at least one run or config, found settings alone")
-    say = partial(console.print, highlight=False, markup=False)
-    configs = {str(path): path for path in paths if path.suffix in SUFFIXES}
-    trained = {
-        path: _trained(path, out / path.stem, overrides, device, console)
-        for _, path in in_turn(configs, "configs to train", say)
+    tell = partial(say, console)
+    configs = {p: load_config(p, overrides)[0] for p in paths if p.suffix in SUFFIXES}
+    if (name := first_repeated([path.stem for path in configs])) is not None:
+        raise DetectError(f"{name}: two configs have this name, and so {out / name}; rename one")
+    # all are checked before the first is trained
+    to_train = {
+        str(path): path
+        for path, config in configs.items()
+        if not is_finished(config, out / path.stem, console)
     }
-    folders = [trained.get(path, path) for path in paths]
+    for _, path in in_turn(to_train, "configs to train", tell):
+        console.rule(name_of(path))
+        with run_in_folder(path, out / path.stem, True, console) as folder:
+            train(configs[path], folder, resume=True, device=device, console=console)
+    folders = [out / path.stem if path in configs else path for path in paths]
     entries: list[Entry] = []
     images: list[str] | None = None
-    for _, folder in in_turn({str(path): path for path in folders}, "runs to judge and time", say):
+    for _, folder in in_turn({str(path): path for path in folders}, "runs to judge and time", tell):
         model = load(folder, device)
         dataset = _images(model, data, split)
         if images is not None and images != _fingerprint(dataset):
@@ -131,10 +141,7 @@ def run_comparison(
         out / "comparison.png",
         f"{used}, one image at a time",
     )
-    console.print(
-        f"Report: {out / 'comparison.json'}, image: {out / 'comparison.png'}",
-        highlight=False,
-    )
+    say(console, f"Report: {out / 'comparison.json'}, image: {out / 'comparison.png'}")
 
 
 def _paths(names: Sequence[str]) -> Iterator[Path]:
@@ -151,17 +158,6 @@ def _paths(names: Sequence[str]) -> Iterator[Path]:
             yield from configs
         else:
             yield folder if folder.is_dir() else find_config(name)
-
-
-def _trained(
-    config_file: Path, folder: Path, overrides: Sequence[str], device: str, console: Console
-) -> Path:
-    config, _ = load_config(config_file, overrides)
-    if not is_finished(config, folder, console):
-        console.rule(name_of(config_file))
-        with run_in_folder(config_file, folder, True, console):
-            train(config, folder, resume=True, device=device, console=console)
-    return folder
 
 
 def _images(model: Model, data: Path | None, split: str | None) -> DetectionDataset:
@@ -201,14 +197,15 @@ def _judge(
         model.config.backbone.name,
         float(report["map_area"]),
         float(report["map_11point"]),
-        _time_parts(model, dataset, num_timed),
+        {name: float(np.median(s)) for name, s in time_parts(model, dataset, num_timed).items()},
         sum(parameter.numel() for parameter in model.detector.parameters()),
         sum(line.get("cache_bytes", 0) for line in lines),
         sum(line["seconds"] for line in phases) if phases else None,
     )
 
 
-def _time_parts(model: Model, dataset: DetectionDataset, count: int) -> dict[str, float]:
+def time_parts(model: Model, dataset: DetectionDataset, count: int) -> dict[str, list[float]]:
+    """Seconds of each part of a detection in `count` images of the set, one after another."""
     rows = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist()
     times: dict[str, list[float]] = {"proposals": [], "network": [], "post-processing": []}
     for row in [*rows[:1] * NUM_WARM, *rows]:
@@ -218,7 +215,7 @@ def _time_parts(model: Model, dataset: DetectionDataset, count: int) -> dict[str
             predict(model.detector, batch)
         for name, values in times.items():
             values.append(seconds.get(name, 0.0))
-    return {name: float(np.median(values[NUM_WARM:])) for name, values in times.items()}
+    return {name: values[NUM_WARM:] for name, values in times.items()}
 
 
 def _table(entries: Sequence[Entry], num_images: int, device: str) -> Table:

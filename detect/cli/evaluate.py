@@ -19,6 +19,7 @@ from detect.cli.judged_split import (
 )
 from detect.cli.judgment import Judgment, judge, parse_thresholds, side_by_side
 from detect.cli.options import OnError
+from detect.cli.screen import say
 from detect.data import DetectionDataset
 from detect.errors import DetectError
 from detect.evaluation import (
@@ -111,8 +112,8 @@ def run_evaluation(
         judged = split_of_files(data, split, on_error, console)
         thresholds = thresholds or (DEFAULT_IOU_THRESHOLD,)
     contestants = []
-    say = partial(console.print, highlight=False, markup=False)
-    for _, path in in_turn({str(path): path for path in paths}, "runs and files to evaluate", say):
+    tell = partial(say, console)
+    for _, path in in_turn({str(path): path for path in paths}, "runs and files to evaluate", tell):
         if path in models:
             model = models.pop(path)
             images = judged.dataset if path == runs[0] else _same_images(path, model, judged, read)
@@ -143,7 +144,7 @@ def run_evaluation(
         resampled.append(report)
     if json_file is not None:
         write_json(json_file, _as_dict(judgments, resampled))
-        console.print(f"Report: {json_file}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"Report: {json_file}")
     if save is not None:
         _save(save, contestants[-1], judged, console)
         return
@@ -248,4 +249,4 @@ def _fused(
 
 def _save(target: Path, contestant: Contestant, split: JudgedSplit, console: Console) -> None:
     save_detections(target, contestant.detections, split)
-    console.print(f"Detections: {target}", highlight=False, markup=False, soft_wrap=True)
+    say(console, f"Detections: {target}")

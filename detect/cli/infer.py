@@ -201,11 +201,13 @@ def run_inference(
     files = find_images(sources)
     models = {str(path): load(path, device) for path in paths}
     model = next(iter(models.values()))
+    if len(models) < len(paths):
+        raise DetectError(f"--with: expected each model once, found {listed([*map(str, paths)])}")
     for name, other in models.items():
-        if set(other.class_names) != set(model.class_names):
+        if differing := sorted({*other.class_names} ^ {*model.class_names}):
             raise DetectError(
-                f"{name}: expected the classes of {paths[0]}, {listed(model.class_names)}, to fuse "
-                f"the detections of both, found {listed(other.class_names)}"
+                f"{name}: expected the classes of {paths[0]}, to fuse the detections of both, "
+                f"found {listed(differing)} in one of them alone"
             )
     processes = present_processes()
     console.print(f"Device: {describe_device(model.device)}; {counted(len(files), 'image')}")
@@ -249,7 +251,7 @@ def parse_kinds(save: str) -> list[str]:
     if unknown or not kinds:
         raise DetectError(
             f"--save: expected some of {', '.join(WRITERS)} with commas between, "
-            f"found {unknown[0] if unknown else save!r}"
+            f"found '{unknown[0] if unknown else save}'"
         )
     return list(dict.fromkeys(kinds))
 

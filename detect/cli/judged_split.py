@@ -272,12 +272,12 @@ def read_contestant(path: Path, split: JudgedSplit, console: Console) -> Contest
         detections = read.detections
         for name in split.class_names:
             if path.is_dir() and name not in detections.class_names:
-                say(console, f"note: there is no file for the class {name!r}: it has no detections")
+                say(console, f"note: there is no file for the class '{name}': it has no detections")
     for name in detections.class_names:
         if name not in split.class_names:
             say(
                 console,
-                f"note: {split.name} has no object of the class {name!r} of the detections; "
+                f"note: {split.name} has no object of the class '{name}' of the detections; "
                 f"{hint(name, split.class_names)}",
             )
     return Contestant(str(path), detections, results=results)
@@ -316,7 +316,7 @@ def coco_ids(
         if unknown:
             raise DetectError(
                 f"{coco.path}: expected a category for each class of the detections, found none "
-                f"named {unknown[0]!r}; save them as .json or .csv, which have names"
+                f"named '{unknown[0]}'; save them as .json or .csv, which have names"
             )
         return (
             [of_images[name] for name in detections.image_ids],

@@ -150,7 +150,7 @@ def _thresholds_of(text: str) -> list[float]:
         if not step > 0 or not begin <= end or not (end - begin) / step < _MAX_THRESHOLDS:
             raise DetectError(
                 f"--iou: expected a range BEGIN:END:STEP that rises by a STEP above 0, such as "
-                f"0.5:0.95:0.05, found {text!r}"
+                f"0.5:0.95:0.05, found '{text}'"
             )
         # rounded, so that 0.5 + 0.05 + … meets the decimals that are meant, the end included
         count = int(round((end - begin) / step, 6)) + 1
@@ -158,7 +158,7 @@ def _thresholds_of(text: str) -> list[float]:
     else:
         raise DetectError(
             f"--iou: expected a number, such as 0.5, or a range BEGIN:END:STEP, such as "
-            f"0.5:0.95:0.05, found {text!r}"
+            f"0.5:0.95:0.05, found '{text}'"
         )
     for threshold in thresholds:
         if not 0 < threshold <= 1:

@@ -1,7 +1,7 @@
 """`detect proposals`."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +117,12 @@ def _read_data(
     config, _ = load_config(data)
     names = {"train": "train_split", "val": "val_split", "test": "test_split"}
     if split is not None and split not in names:
-        raise DetectError(f"--split: of a config, expected train, val or test, found {split!r}")
+        raise DetectError(f"--split: of a config, expected train, val or test, found '{split}'")
     images = read_split(config, names[split or "train"], console)
     if images.skeleton is not None:
         raise DetectError(
             f"{data}: proposals are found in whole images with boxes; data of kind "
-            f"{config.data.kind!r} is another; take a config of kind voc, coco, yolo or shapes"
+            f"'{config.data.kind}' is another; take a config of kind voc, coco, yolo or shapes"
         )
     return images
 
@@ -130,50 +130,45 @@ def _read_data(
 def _build_source(
     method: str, settings: Sequence[str], dataset: DetectionDataset
 ) -> ProposalSource:
-    values = _parse_settings(settings)
     if method == JITTERED_TRUTH:
-        options = _check_options(JITTERED_TRUTH, JitteredTruth, values, "truths")
+        options = _check_options(JITTERED_TRUTH, JitteredTruth, settings, "truths")
         truths = zip(dataset.image_ids, dataset.truths, strict=True)
         return JitteredTruth({name: truth.boxes.numpy() for name, truth in truths}, **options)
     if method.startswith(RPN):
-        if values:
+        if settings:
             raise DetectError(
                 f"--method {method}: expected no parameters, found {' '.join(settings)}"
             )
         return rpn_source(method.removeprefix(RPN))
     if method not in PROPOSALS:
         known = [*PROPOSALS, JITTERED_TRUTH]
-        raise DetectError(f"--method: unknown {method!r}; {hint(method, known)}")
+        raise DetectError(f"--method: unknown '{method}'; {hint(method, known)}")
     build = PROPOSALS[method]
-    source: ProposalSource = build(**_check_options(method, build, values))
+    source: ProposalSource = build(**_check_options(method, build, settings))
     return source
 
 
-def _parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    values = {}
+def _check_options(
+    method: str, build: Callable[..., Any], settings: Sequence[str], *without: str
+) -> dict[str, Any]:
+    """The arguments of a source; unknown ones and such of another type are errors."""
+    values, written = {}, {}
     for setting in settings:
-        key, equals, text = setting.partition("=")
+        key, equals, written[key] = setting.partition("=")
         try:
-            _, values[key] = parse_yaml(text)
+            _, values[key] = parse_yaml(written[key])
         except BrokenYAMLError as error:
             raise DetectError(f"{setting}: the value is no YAML; quote it") from error
         if not equals or not key:
-            raise DetectError(f"{setting!r}: expected KEY=VALUE, such as min_size=10")
-    return values
-
-
-def _check_options(
-    method: str, build: Callable[..., Any], values: Mapping[str, Any], *without: str
-) -> dict[str, Any]:
-    """The arguments of a source; unknown ones and such of another type are errors."""
+            raise DetectError(f"'{setting}': expected KEY=VALUE, such as min_size=10")
     section = options_of(build, *without)
     try:
-        checked = section.model_validate(dict(values))
+        checked = section.model_validate(values)
     except ValidationError as error:
         complaints = []
         for fault in error.errors():
             key = str(fault["loc"][0])
-            complaint = f"{fault['msg']}, found {fault['input']!r}"
+            complaint = f"{fault['msg']}, found {written[key]}"
             if fault["type"] == "extra_forbidden":
                 complaint = unknown_key(key, section.model_fields)
             complaints.append(f"{key} of {method}: {complaint}")

@@ -244,9 +244,10 @@ def is_finished(config: Experiment, folder: Path, console: Console) -> bool:
     """Whether a folder holds the results of a run with these settings, which need no training.
 
     Raises:
-        DetectError: its results are those of other settings.
+        DetectError: its results, or the state of an unfinished run, are of other settings.
     """
     if not (folder / "evaluation.json").exists():
+        _check_folder(config, folder, True, console)
         return False
     stored, _ = load_experiment(folder / "config.yaml", (), type(config))
     _refuse_changes(

@@ -115,6 +115,13 @@ def test_rivals_agree_with_ours(name):
     _check_equal(name, numbers["ours COCO"], numbers[name], 1e-6)
 
 
+def test_help_names_all_benchmarks(capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    words = re.findall(r"\w+", capsys.readouterr().out.partition("Options")[0])
+    assert {*named_benchmarks("all"), "all"} <= set(words)
+
+
 @needs_rivals
 def test_the_command_on_a_tiny_set(capsys, tmp_path):
     path = tmp_path / "bench.json"
@@ -123,6 +130,7 @@ def test_the_command_on_a_tiny_set(capsys, tmp_path):
     printed = capsys.readouterr().out
     assert (ended.value.code or 0) == 0, printed
     assert "say nothing about speed" in printed
+    assert f"Report: {path}" in printed.splitlines()
     rows = json.loads(path.read_text())["benchmarks"]["evaluate"]
     assert {row["rival"] for row in rows} >= {"pycocotools", "faster-coco-eval", "torchmetrics"}
     assert all(row["ours_median_s"] > 0 for row in rows)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from detect.evaluation import (
 )
 from detect.experiment.model import load
 from detect.structures import Detections
+from detect.training import load_checkpoint, save_checkpoint
 from tests.cli.conftest import CONFIG, run
 from tests.evaluation.coco_cases import random_case
 
@@ -241,6 +243,16 @@ def test_fused_detections_of_two_that_complete_each_other_are_better(shapes, tmp
     assert "--fuse: expected two runs or files or more, found 1" in printed
 
 
+def test_detections_fused_with_their_copy_stay_the_same(shapes, forms, tmp_path):
+    copy = tmp_path / "copy.json"
+    shutil.copy(forms / "a.json", copy)
+    options = ("--data", shapes, "--split", "test", "--fuse", "--fuse-iou", 0.99)
+    # so high that a box fuses with its copy alone: their mean is the box, with its score
+    alone, _, fused = result_of(tmp_path, forms / "a.json", copy, *options)["results"]
+    assert fused["map_area"] == pytest.approx(alone["map_area"], abs=1e-6)
+    assert fused["map_11point"] == pytest.approx(alone["map_11point"], abs=1e-6)
+
+
 def test_margins_are_not_fused(shapes, forms, tmp_path):
     found = read_detections_json(forms / "a.json")
     shifted = tuple(Detections(one.boxes, one.scores - 1, one.labels) for one in found.detections)
@@ -336,6 +348,20 @@ def test_two_runs_detect_together(coco_runs, shapes, tmp_path):
     (expected,) = fuse_detections({str(n): [one] for n, one in enumerate(alone)})
     torch.testing.assert_close(found.boxes, expected.boxes, rtol=0, atol=0.01)
     assert 0 < len(found) < len(alone[0]) + len(alone[1])
+
+
+def test_models_that_cannot_be_fused(coco_runs, shapes, tmp_path):
+    image = min((shapes / "JPEGImages").glob("*.jpg"))
+    first = coco_runs / "0"
+    content = load_checkpoint(first / "checkpoints" / "best.pt")
+    content["class_names"] = ["disc", *content["class_names"][1:]]
+    other = tmp_path / "other.pt"
+    save_checkpoint(other, content)
+    printed = run("infer", first, image, "--with", other, "--out", tmp_path / "out", status=2)
+    assert f"{other}: expected the classes of {first}" in printed
+    assert f"found {SHAPE_CLASSES[0]}, disc in one of them alone" in " ".join(printed.split())
+    printed = run("infer", first, image, "--with", first, "--out", tmp_path / "out", status=2)
+    assert "--with: expected each model once" in printed
 
 
 def test_runs_of_other_images_are_not_compared(coco_runs, shapes):

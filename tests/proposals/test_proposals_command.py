@@ -135,9 +135,10 @@ def test_the_data_of_a_config(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"settings": ["mode=quick"]}, "mode of selective-search: .*found 'quick'"),
+        ({"settings": ["mode=quick"]}, "mode of selective-search: .*found quick"),
         ({"settings": ["modes=fast"]}, "modes of selective-search: unknown key"),
-        ({"settings": ["seed=x"]}, "seed of selective-search: .*found 'x'"),
+        ({"settings": ["seed=x"]}, "seed of selective-search: .*found x"),
+        ({"settings": ["seed=[1, null]"]}, r"seed of selective-search: .*found \[1, null\]"),
         ({"settings": ["seed"]}, "'seed': expected KEY=VALUE"),
         ({"settings": ["seed=["]}, "the value is no YAML"),
         ({"settings": ["min_size=-1"]}, "min_size of selective search: expected 0 or more"),
