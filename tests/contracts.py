@@ -101,12 +101,20 @@ def distance(one: Detections, other: Detections) -> float:
 
     1 is a twentieth of a pixel, or 0.0001 of the score; another label is infinitely far.
     """
-    scores = (one.scores[:, None] - other.scores).abs()
-    scores = scores / (1e-4 * (1 + other.scores.abs()))
-    boxes = (one.boxes[:, None] - other.boxes).abs().amax(dim=2) / 0.05
-    apart = torch.maximum(scores, boxes)
-    apart[one.labels[:, None] != other.labels] = torch.inf
-    return max(apart.amin(dim=dim).max().item() for dim in (0, 1))
+    return max(farthest(one, other), farthest(other, one))
+
+
+def farthest(one: Detections, other: Detections) -> float:
+    """How far the detections of `one` are from the nearest one of `other`, at most."""
+    nearest = []
+    for rows in torch.arange(len(one)).split(500):  # there may be ten thousand
+        scores = (one.scores[rows, None] - other.scores).abs()
+        scores = scores / (1e-4 * (1 + other.scores.abs()))
+        boxes = torch.cdist(one.boxes[rows], other.boxes, p=torch.inf) / 0.05
+        apart = torch.maximum(scores, boxes)
+        apart[one.labels[rows, None] != other.labels] = torch.inf
+        nearest.append(apart.amin(dim=1))
+    return torch.cat(nearest).max().item()
 
 
 def check_batch_equals_single_images(detector: Detector) -> None:
