@@ -286,5 +286,5 @@ def test_an_image_of_one_pixel_keeps_its_joint():
 
 
 def test_a_joint_in_two_pairs_is_refused():
-    with pytest.raises(ValueError, match="a joint stands twice"):
+    with pytest.raises(ValueError, match="a joint is listed twice"):
         Augmentation(joint_swaps=[(0, 1), (1, 2)])
